@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scanner sends, made into the barcode that is looked up; or the reason why it is none."""
+
+import unicodedata
+from dataclasses import dataclass
+
+MAX_LENGTH = 64
+"""Longest barcode that is taken, in characters after cleaning."""
+
+
+@dataclass(frozen=True)
+class BarcodeRefusedError(ValueError):
+    """The line is no barcode."""
+
+    reason: str
+    """`empty`, `too_long` or `control_characters`."""
+
+    def __str__(self) -> str:
+        return _WORDS[self.reason]
+
+
+_WORDS = {
+    "empty": "Nothing was scanned. Scan the item's barcode.",
+    "too_long": f"That is longer than {MAX_LENGTH} characters and no item barcode. Scan the barcode on the item.",
+    "control_characters": "That holds control characters and is no item barcode. Scan the barcode on the item again.",
+}
+
+
+def clean(line: str, prefix: str = "") -> str:
+    """Strip what a scanner adds (spaces, Enter, CR LF, Tab, its `prefix`) and keep all the rest as scanned.
+
+    Leading zeros, `/`, `$`, `%` and the case of letters are kept.
+    Raises `BarcodeRefusedError` when nothing is left, it is too long, or control characters stand inside.
+    """
+    barcode = line.strip(" \t\r\n\f\v\x00")
+    if prefix:
+        barcode = barcode.removeprefix(prefix).lstrip()
+    if not barcode:
+        raise BarcodeRefusedError("empty")
+    if any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in barcode):
+        raise BarcodeRefusedError("control_characters")
+    if len(barcode) > MAX_LENGTH:
+        raise BarcodeRefusedError("too_long")
+    return barcode

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables, a module per aggregate. Import them from here, so that all are known to the metadata."""
+
+from schemas.models.catalog import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, SetAsideLink
+from schemas.models.columns import Model
+from schemas.models.messaging import InboxEntry, OutboxEntry, QuarantinedMessage
+from schemas.models.places import Branch, Printer, Station
+from schemas.models.printing import PrintAttempt, PrintJob
+
+__all__ = [
+    "Branch",
+    "InboxEntry",
+    "Item",
+    "ItemBarcode",
+    "Loan",
+    "Model",
+    "OutboxEntry",
+    "Partner",
+    "Patron",
+    "PrintAttempt",
+    "PrintJob",
+    "Printer",
+    "QuarantinedMessage",
+    "Request",
+    "RequestEvent",
+    "SetAsideLink",
+    "Station",
+]
