@@ -16,6 +16,8 @@ PRINT_SLIP: Final = "printing.print_slip"
 SWEEP_PRINTS: Final = "printing.sweep"
 SWEEP_OUTBOX: Final = "outbox.sweep"
 
+_LONGEST_REPLY_QUEUE = 80
+
 CODE_PATTERN: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 """Codes of branches, stations and printers: lower case letters, digits and single hyphens."""
 
@@ -38,4 +40,4 @@ def reply_queue(station: str) -> str:
 
 def is_reply_queue(name: str | None) -> bool:
     """Tell whether `name`, taken from a message, may be answered to."""
-    return name is not None and len(name) <= 80 and REPLY_TO_PATTERN.match(name) is not None
+    return name is not None and len(name) <= _LONGEST_REPLY_QUEUE and REPLY_TO_PATTERN.match(name) is not None

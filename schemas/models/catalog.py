@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from schemas.models.columns import BigId, Code, Id, Model, Short
+from schemas.models.places import Branch
 from schemas.statuses import RequestStatus
 
 
@@ -59,7 +60,7 @@ class Request(Model):
     """Code of the station that returned it."""
 
     partner: Mapped[Partner] = relationship(lazy="raise")
-    branch: Mapped["Branch"] = relationship(lazy="raise")  # noqa: F821 - resolved by the registry
+    branch: Mapped[Branch] = relationship(lazy="raise")
     items: Mapped[list["Item"]] = relationship(lazy="raise", order_by="Item.position", back_populates="request")
 
 

@@ -44,7 +44,9 @@ Short = Annotated[str, mapped_column(String(200))]
 
 def words(kind: type[RequestStatus] | type[PrintState]) -> Enum:
     """Column type of an enumeration, stored as its value in a plain string (no database enum to migrate)."""
-    return Enum(kind, native_enum=False, length=30, values_callable=lambda e: [m.value for m in e], create_constraint=False)
+    return Enum(
+        kind, native_enum=False, length=30, values_callable=lambda e: [m.value for m in e], create_constraint=False
+    )
 
 
 class Model(DeclarativeBase):
