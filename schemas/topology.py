@@ -41,3 +41,20 @@ def reply_queue(station: str) -> str:
 def is_reply_queue(name: str | None) -> bool:
     """Tell whether `name`, taken from a message, may be answered to."""
     return name is not None and len(name) <= _LONGEST_REPLY_QUEUE and REPLY_TO_PATTERN.match(name) is not None
+
+
+def queue_arguments(queue: str) -> dict[str, object]:
+    """AMQP arguments with which everybody declares `queue`; a mismatch would be refused by RabbitMQ.
+
+    Work queues are quorum queues with a bound on redeliveries; a reply queue goes when nobody has used it for a week.
+    """
+    if queue.startswith(REPLY_QUEUE_PREFIX):
+        return {"x-expires": REPLY_QUEUE_EXPIRES_SECONDS * 1000}
+    if queue == DEAD_LETTER_QUEUE:
+        return {"x-queue-type": "quorum"}
+    return {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 20,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+    }
