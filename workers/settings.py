@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the workers and of operations: one typed object, read when asked for."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from schemas.configuration import PREFIX, SideSettings
+
+
+class WorkerSettings(SideSettings):
+    """What workers and the `bookdrop` command need to know. Environment prefix `BOOKDROP_`, table `[workers]`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
+    table: ClassVar[str] = "workers"
+
+    broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """`redis://`, `rediss://`, `redis+socket://`, `sentinel://` or `amqp://`; chosen by this alone."""
+    database_url: str = "sqlite:///bookdrop.db"
+    """`sqlite:///FILE` or `postgresql://USER@HOST/NAME`."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON elsewhere."""
+    heartbeat_file: Path | None = None
+    """A worker touches it every few seconds: health without a broker. `None`: in the temporary folder."""
+    concurrency: int = Field(default=2, ge=1, le=256)
+    """Processes of a returns worker."""
+    visibility_seconds: int = Field(default=120, ge=30, le=3600)
+    """Redis: after how long a message that a dead worker held is delivered again, in seconds."""
+    undo_minutes: int = Field(default=10, ge=0, le=1440)
+    """How long a Return can be taken back in full, in minutes; 0 turns undo off and keeps nothing aside."""
+    patron_card_pattern: str | None = None
+    """Regular expression of our patron cards' numbers; a scan that matches is refused and looked up nowhere."""
+    sweep_seconds: float = Field(default=5.0, ge=0.5, le=60)
+    """How often housekeeping sweeps the outbox and the print jobs, in seconds."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        try:
+            backend = make_url(url).get_backend_name()
+        except ArgumentError:
+            raise ValueError("is no database URL; write sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+        if backend not in {"sqlite", "postgresql", "postgres"}:
+            raise ValueError(f"bookdrop stores in SQLite or PostgreSQL, not in {backend}")
+        return url
+
+    @property
+    def undo_window(self) -> timedelta:
+        """How long a Return can be taken back in full."""
+        return timedelta(minutes=self.undo_minutes)
