@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One session, one transaction, and the messages that its commit promises."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import UUID
+
+from sqlalchemy import insert
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from schemas.models import OutboxEntry
+
+Result = TypeVar("Result")
+
+SWEEP_GRACE = timedelta(seconds=10)
+"""How long the sweep leaves a fresh promise to the worker that is just publishing it."""
+
+TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+"""PostgreSQL: serialization failure, deadlock detected, lock not available (Appendix A of its manual)."""
+
+
+@dataclass(frozen=True)
+class PendingMessage:
+    """A promise that is in the outbox and not with the broker yet."""
+
+    outbox_id: int
+    queue: str
+    task: str | None
+    """Task name; `None` for a plain message to a station."""
+    body: str
+    event_id: UUID | None
+
+
+@dataclass
+class UnitOfWork:
+    """One transaction: what is said in it is committed with it, and given out only after the commit.
+
+    Use as a context manager; leaving it normally commits, leaving it by an exception rolls back.
+    """
+
+    sessions: sessionmaker[Session]
+    now: datetime
+    """Aware UTC; one time for the whole transaction."""
+    promised: list[PendingMessage] = field(default_factory=list)
+    """After the commit: what is to be published, in the order it was said."""
+    _said: list[OutboxEntry] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self.session = self.sessions()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            self.session.close()
+
+    def say(self, queue: str, body: str, *, task: str | None = None, event_id: UUID | None = None) -> None:
+        """Promise a message: a row in this transaction. `body` is JSON; for a task, its one argument."""
+        self._said.append(
+            OutboxEntry(
+                queue=queue,
+                task=task,
+                body=body,
+                event_id=event_id,
+                created_at=self.now,
+                next_attempt_at=self.now + SWEEP_GRACE,
+                attempts=0,
+            )
+        )
+
+    def _commit(self) -> None:
+        columns = ("queue", "task", "body", "event_id", "created_at", "next_attempt_at", "attempts")
+        rows = [{column: getattr(entry, column) for column in columns} for entry in self._said]
+        ids: Iterable[int] = ()
+        if rows:
+            statement = insert(OutboxEntry).returning(OutboxEntry.id, sort_by_parameter_order=True)
+            ids = self.session.execute(statement, rows).scalars().all()
+        self.session.commit()
+        self.promised = [
+            PendingMessage(outbox_id, entry.queue, entry.task, entry.body, entry.event_id)
+            for outbox_id, entry in zip(ids, self._said, strict=True)
+        ]
+
+
+def is_transient(error: Exception) -> bool:
+    """Tell whether running the same transaction again may succeed.
+
+    Deadlock, serialization failure, a lock not had in time, SQLite busy, and a unique key that another
+    transaction took in between (the second run finds its row).
+    """
+    match error:
+        case IntegrityError():
+            return True
+        case OperationalError() if "locked" in str(error.orig) or "busy" in str(error.orig):
+            return True
+        case DBAPIError():
+            return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in TRANSIENT_SQLSTATES
+        case _:
+            return False
+
+
+def run_again_on_conflict(
+    work: Callable[[], Result], *, tries: int = 4, pause: Callable[[float], None] = time.sleep
+) -> Result:
+    """Run `work` (a whole transaction) up to `tries` times while it fails for a transient reason.
+
+    A connection lost during a commit is among them: whether that commit took place is told by the inbox
+    the next time. Raises the last error.
+    """
+    for attempt in range(1, tries):
+        try:
+            return work()
+        except DBAPIError as error:
+            if not is_transient(error):
+                raise
+            pause(0.02 * 4**attempt)
+    return work()
