@@ -69,6 +69,8 @@ class ReturnRequested(StationEvent):
     note: Annotated[str, Field(max_length=10_000)] | None = None
     print_slip: bool = False
     override: Override | None = None
+    resolution: Literal["found_by_library", "returned_by_patron"] | None = None
+    """How a claim that the item was returned long ago ends."""
     force_partial: bool = False
     """Return the request although not all of its items are here."""
 

@@ -28,7 +28,8 @@ TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 class PendingMessage:
     """A promise that is in the outbox and not with the broker yet."""
 
-    outbox_id: int
+    outbox_id: int | None
+    """Its row; `None` when there is none, because who wants it asks again."""
     queue: str
     task: str | None
     """Task name; `None` for a plain message to a station."""
