@@ -24,6 +24,10 @@ TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 """PostgreSQL: serialization failure, deadlock detected, lock not available (Appendix A of its manual)."""
 
 
+class StaleStateError(Exception):
+    """A row is no longer as it was read: somebody changed it in between. Running again decides anew."""
+
+
 @dataclass(frozen=True)
 class PendingMessage:
     """A promise that is in the outbox and not with the broker yet."""
@@ -99,7 +103,7 @@ def is_transient(error: Exception) -> bool:
     transaction took in between (the second run finds its row).
     """
     match error:
-        case IntegrityError():
+        case IntegrityError() | StaleStateError():
             return True
         case OperationalError() if "locked" in str(error.orig) or "busy" in str(error.orig):
             return True
@@ -120,7 +124,7 @@ def run_again_on_conflict(
     for attempt in range(1, tries):
         try:
             return work()
-        except DBAPIError as error:
+        except (DBAPIError, StaleStateError) as error:
             if not is_transient(error):
                 raise
             pause(0.02 * 4**attempt)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Believing an event: its form, its version, its station, its signature. What is not believed is kept apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from schemas import signing
+from schemas.events import BarcodeScanned, Event, ReturnRequested
+
+_TYPES: dict[str, type[BarcodeScanned] | type[ReturnRequested]] = {
+    "bookdrop.barcode-scanned.v1": BarcodeScanned,
+    "bookdrop.return-requested.v1": ReturnRequested,
+}
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message as it came from the queue."""
+
+    payload: object
+    reply_to: str | None
+    """Checked against the reply queues' pattern before anything is sent there."""
+
+
+@dataclass(frozen=True)
+class Believed:
+    """An event of the right form, whose signature is still to be compared with its station's key."""
+
+    event: Event
+    payload: Mapping[str, Any]
+    fingerprint: str
+    reply_to: str | None
+
+
+@dataclass(frozen=True)
+class Distrusted:
+    """A message that goes to quarantine."""
+
+    received: Received
+    reason: str
+    """`bad_schema`, `unknown_version`, `unknown_station`, `bad_signature` or `other_payload`."""
+    detail: str
+    event_id: UUID | None = None
+    """To answer to, where it has one."""
+    station: str | None = None
+
+
+REFUSALS = {
+    "bad_schema": "Not understood: this station's message does not have the right form",
+    "unknown_version": "Not understood: this station speaks a version that the server does not know",
+    "unknown_station": "Not accepted: this station is not known to the server",
+    "bad_signature": "Not accepted: this station's signature is wrong",
+    "other_payload": "Not accepted: another scan was sent with the same event id",
+}
+"""The words for the screen, by reason."""
+
+
+def read(received: Received) -> Believed | Distrusted:
+    """Check form and version."""
+    payload = received.payload
+    if not isinstance(payload, Mapping):
+        return Distrusted(received, "bad_schema", "the message is no JSON object")
+    event_id, station = _uuid(payload.get("event_id")), str(payload.get("station", ""))[:100]
+    kind = payload.get("type")
+    model = _TYPES.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        return Distrusted(received, "unknown_version", f"type {str(kind)[:100]!r}", event_id, station)
+    try:
+        return Believed(model.model_validate(payload), payload, signing.fingerprint(payload), received.reply_to)
+    except ValidationError as error:
+        places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        return Distrusted(received, "bad_schema", places[:1000], event_id, station)
+    except ValueError as error:  # canonical JSON cannot carry it
+        return Distrusted(received, "bad_schema", str(error)[:1000], event_id, station)
+
+
+def check_signature(believed: Believed, key: str | None) -> Distrusted | None:
+    """`None` when the station is known and the signature is its own."""
+    if key is not None and signing.verify(believed.payload, key.encode()):
+        return None
+    reason = "unknown_station" if key is None else "bad_signature"
+    event = believed.event
+    return Distrusted(Received(believed.payload, believed.reply_to), reason, "", event.event_id, event.station)
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
