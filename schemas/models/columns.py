@@ -4,7 +4,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, Integer, MetaData, String
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, Integer, MetaData, String, Table
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -68,3 +68,9 @@ class Model(DeclarativeBase):
         RequestStatus: words(RequestStatus),
         PrintState: words(PrintState),
     }
+
+
+def table(model: type[Model]) -> Table:
+    """The table of `model`, for statements that take many rows at once and need no identity map."""
+    found: Table = model.__table__  # type: ignore[assignment]  # declared as FromClause; ours are all tables
+    return found

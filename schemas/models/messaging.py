@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
+from uuid6 import uuid7
 
 from schemas.models.columns import Code, Id, Model, Short
 
@@ -30,7 +31,8 @@ class OutboxEntry(Model):
 
     __tablename__ = "outbox"
 
-    id: Mapped[Id]
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    """UUIDv7: made before the insert, and in the order of the promises."""
     queue: Mapped[Short]
     task: Mapped[Short | None]
     """Task name, when it is an order to a worker; `None` for a plain message to a station."""

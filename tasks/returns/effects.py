@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, bindparam, case, insert, null, update
+from sqlalchemy import bindparam, case, insert, null, update
 from sqlalchemy.orm import Session
 
 from schemas.events import Event, ReturnRequested
-from schemas.models import Item, Loan, PrintJob, Request, RequestEvent, SetAsideLink
+from schemas.models import Item, Loan, Model, PrintJob, Request, RequestEvent, SetAsideLink, table
 from schemas.print_jobs import Address, PrintState, SlipContent
 from tasks.returns.notes import bounded
 from tasks.returns.records import Desk, Shelf
@@ -164,21 +164,17 @@ class Effects:
         _guarded(session, _REQUEST_MOVES, self.requests)
         _guarded(session, _ITEM_COMES_BACK, self.items)
         _guarded(session, _LOAN_ENDS, self.loans)
-        for model, rows in (
+        inserts: tuple[tuple[type[Model], list[dict[str, Any]]], ...] = (
             (SetAsideLink, self.set_aside),
             (RequestEvent, self.history),
             (PrintJob, self.print_jobs),
-        ):
+        )
+        for model, rows in inserts:
             if rows:
-                session.execute(insert(model), rows)
+                session.execute(insert(table(model)), rows)
 
 
-def _table(model: Any) -> Table:
-    table: Table = model.__table__
-    return table
-
-
-_requests, _items, _loans = _table(Request), _table(Item), _table(Loan)
+_requests, _items, _loans = table(Request), table(Item), table(Loan)
 
 _REQUEST_MOVES = (
     update(_requests)

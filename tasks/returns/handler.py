@@ -11,7 +11,7 @@ from sqlalchemy import insert
 
 from schemas.barcodes import BarcodeRefusedError, clean
 from schemas.events import BarcodeScanned
-from schemas.models import InboxEntry
+from schemas.models import InboxEntry, table
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply
 from schemas.topology import PRINT_SLIP, is_reply_queue, printing_queue
@@ -125,7 +125,7 @@ def _perform(fresh: Sequence[tuple[Believed, records.Desk]], uow: UnitOfWork, ho
     replies = _offer_reprints(replies, shelf, effects, uow)
     effects.write(uow.session)
     uow.session.execute(
-        insert(InboxEntry),
+        insert(table(InboxEntry)),
         [
             {
                 "event_id": each.event.event_id,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import insert
 
-from schemas.models import QuarantinedMessage
+from schemas.models import QuarantinedMessage, table
 from schemas.topology import RETURNS_QUEUE, is_reply_queue
 from tasks.returns import wording
 from tasks.returns.reception import REFUSALS, Distrusted
@@ -22,7 +22,7 @@ def keep(distrusted: Sequence[Distrusted], uow: UnitOfWork) -> None:
     if not distrusted:
         return
     uow.session.execute(
-        insert(QuarantinedMessage),
+        insert(table(QuarantinedMessage)),
         [
             {
                 "received_at": uow.now,

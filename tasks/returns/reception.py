@@ -42,7 +42,7 @@ class Distrusted:
 
     received: Received
     reason: str
-    """`bad_schema`, `unknown_version`, `unknown_station`, `bad_signature` or `other_payload`."""
+    """`bad_schema`, `unknown_version`, `unknown_station`, `bad_signature`, `other_payload` or `failed`."""
     detail: str
     event_id: UUID | None = None
     """To answer to, where it has one."""
@@ -54,6 +54,7 @@ REFUSALS = {
     "unknown_version": "Not understood: this station speaks a version that the server does not know",
     "unknown_station": "Not accepted: this station is not known to the server",
     "bad_signature": "Not accepted: this station's signature is wrong",
+    "failed": "Not processed: the server failed on this scan, and it is kept for review",
     "other_payload": "Not accepted: another scan was sent with the same event id",
 }
 """The words for the screen, by reason."""
@@ -64,7 +65,7 @@ def read(received: Received) -> Believed | Distrusted:
     payload = received.payload
     if not isinstance(payload, Mapping):
         return Distrusted(received, "bad_schema", "the message is no JSON object")
-    event_id, station = _uuid(payload.get("event_id")), str(payload.get("station", ""))[:100]
+    event_id, station = event_id_of(payload), station_of(payload)
     kind = payload.get("type")
     model = _TYPES.get(kind) if isinstance(kind, str) else None
     if model is None:
@@ -87,8 +88,16 @@ def check_signature(believed: Believed, key: str | None) -> Distrusted | None:
     return Distrusted(Received(believed.payload, believed.reply_to), reason, "", event.event_id, event.station)
 
 
-def _uuid(value: object) -> UUID | None:
+def event_id_of(payload: object) -> UUID | None:
+    """The event id that a message of any form carries, if it does."""
+    value = payload.get("event_id") if isinstance(payload, Mapping) else None
     try:
         return UUID(value) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def station_of(payload: object) -> str | None:
+    """The station that a message of any form claims to be from, if it does."""
+    value = payload.get("station") if isinstance(payload, Mapping) else None
+    return value[:100] if isinstance(value, str) else None

@@ -36,7 +36,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_inbox_answered_at"), "inbox", ["answered_at"], unique=False)
     op.create_table(
         "outbox",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("queue", sa.String(length=200), nullable=False),
         sa.Column("task", sa.String(length=200), nullable=True),
         sa.Column("body", sa.Text(), nullable=False),

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The handler of the Return on real databases: one transaction, and what it leaves behind."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import event as sa_event
+from sqlalchemy import func, select
+from sqlalchemy.orm import sessionmaker
+from uuid6 import uuid7
+
+from schemas.models import (
+    InboxEntry,
+    Item,
+    Loan,
+    OutboxEntry,
+    PrintJob,
+    QuarantinedMessage,
+    Request,
+    RequestEvent,
+    SetAsideLink,
+)
+from schemas.replies import Outcome, ReturnReply
+from schemas.statuses import RequestStatus
+from tasks.returns.handler import House, return_items
+from tasks.returns.reception import Received
+from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+from tests.library import LENDER
+
+HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
+REPLY_TO = "reply.main-desk-1"
+
+
+@pytest.fixture
+def play(engine):
+    """Hand payloads to the handler as one batch; give the replies that went out, in order."""
+    sessions = sessionmaker(engine, expire_on_commit=False)
+
+    def run(*payloads, house=HOUSE):
+        def work():
+            with UnitOfWork(sessions, datetime.now(UTC)) as uow:
+                batch = return_items([Received(payload, REPLY_TO) for payload in payloads], uow, house)
+            return batch.again + uow.promised
+
+        messages = run_again_on_conflict(work)
+        return [ReturnReply.model_validate_json(m.body) for m in messages if m.task is None]
+
+    return run
+
+
+def count(engine, model, *where):
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(model).where(*where)).scalar_one()
+
+
+def row(engine, *columns, where):
+    with engine.connect() as connection:
+        return connection.execute(select(*columns).where(where)).one()
+
+
+def test_loaned_item_goes_home(library, play, engine):
+    """A loaned item's scan returns the request, discharges the loan, wants one slip, and names the lender."""
+    external_id, [barcode] = library.request()
+    payload = library.scan(barcode)
+
+    [reply] = play(payload)
+
+    assert reply.outcome is Outcome.RETURNED
+    assert reply.message == f"The item's destination is {LENDER}"
+    assert reply.discharged
+    assert reply.destination.delivery_code == "RUL"
+    status, patron_id = row(engine, Request.status, Request.patron_id, where=Request.external_id == external_id)
+    assert status is RequestStatus.RETURNED_TO_PARTNER
+    assert patron_id is None
+    discharged_at, patron_id = row(engine, Loan.discharged_at, Loan.patron_id, where=Loan.id > 0)
+    assert discharged_at == library.now
+    assert patron_id is None
+    assert count(engine, PrintJob, PrintJob.id == reply.slip) == 1
+    assert count(engine, RequestEvent, RequestEvent.kind == "returned") == 1
+    assert count(engine, SetAsideLink) == 2
+    assert count(engine, OutboxEntry) == 2
+
+
+def test_same_event_gets_the_stored_reply(library, play, engine):
+    """An event delivered again gets the same bytes and changes nothing."""
+    _, [barcode] = library.request()
+    payload = library.scan(barcode)
+    [first] = play(payload)
+
+    [second] = play(payload)
+
+    assert second == first
+    assert count(engine, RequestEvent) == 1
+    assert count(engine, PrintJob) == 1
+    assert count(engine, InboxEntry) == 1
+
+
+def test_second_scan_answers_already_returned(library, play, engine):
+    """A later scan of the same item changes nothing, names the destination, the first time, and the slip."""
+    _, [barcode] = library.request()
+    [first] = play(library.scan(barcode))
+
+    [second] = play(library.scan(barcode, station="north-desk-1"))
+
+    assert second.outcome is Outcome.ALREADY_RETURNED
+    assert second.destination == first.destination
+    assert second.returned_by == "main-desk-1"
+    assert second.returned_at == library.now
+    assert second.slip == first.slip
+    assert count(engine, RequestEvent) == 1
+    assert count(engine, PrintJob) == 1
+
+
+def test_two_scans_of_one_item_in_one_batch(library, play, engine):
+    """Within one transaction, too, the second scan finds the item returned by the first."""
+    _, [barcode] = library.request()
+
+    replies = play(library.scan(barcode), library.scan(barcode))
+
+    assert [reply.outcome for reply in replies] == [Outcome.RETURNED, Outcome.ALREADY_RETURNED]
+    assert replies[1].slip == replies[0].slip
+    assert count(engine, PrintJob) == 1
+
+
+def test_return_from_the_request_wants_no_slip_by_default(library, play, engine):
+    """Return on a request never loaned: an informational message, no slip, the note kept as text."""
+    external_id, _ = library.request(RequestStatus.RECEIVED)
+
+    [reply] = play(library.ask_return(external_id, note="left at <b>desk</b>\x07"))
+
+    assert reply.outcome is Outcome.RETURNED
+    assert reply.message == f"Request {external_id} is returned. The item's destination is {LENDER}"
+    assert not reply.discharged
+    assert reply.slip is None
+    assert count(engine, PrintJob) == 0
+    (note,) = row(engine, RequestEvent.note, where=RequestEvent.id > 0)
+    assert note == "left at <b>desk</b>"
+
+
+def test_items_of_one_request_wait_for_the_last(library, play, engine):
+    """The first of two items is checked in and its loan discharged; the request goes with the last one."""
+    external_id, barcodes = library.request(items=2)
+
+    [first] = play(library.scan(barcodes[0]))
+    status_between, _ = row(engine, Request.status, Request.id, where=Request.external_id == external_id)
+    [second] = play(library.scan(barcodes[1]))
+
+    assert (first.items.here, first.items.of, first.discharged) == (1, 2, True)
+    assert status_between is RequestStatus.LOANED
+    assert (second.items.here, second.items.of) == (2, 2)
+    assert second.status_after is RequestStatus.RETURNED_TO_PARTNER
+    assert count(engine, Item, Item.returned_at.is_not(None)) == 2
+    assert count(engine, PrintJob) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"key": "another-key"}, "bad_signature"),
+        ({"station": "nobody-desk-9"}, "unknown_station"),
+    ],
+)
+def test_distrusted_event_is_kept_and_refused(library, play, engine, fields, reason):
+    """An event that cannot be believed does nothing, is kept with the reason, and its station is told."""
+    _, [barcode] = library.request()
+
+    [reply] = play(library.scan(barcode, **fields))
+
+    assert (reply.outcome, reply.reason) == (Outcome.REFUSED, reason)
+    assert row(engine, QuarantinedMessage.reason, where=QuarantinedMessage.id > 0) == (reason,)
+    assert count(engine, RequestEvent) == 0
+    assert count(engine, InboxEntry) == 0
+
+
+def test_same_id_with_other_payload_is_distrusted(library, play, engine):
+    """An event id that was used for another scan is not answered with that scan's reply."""
+    _, [one] = library.request()
+    _, [other] = library.request()
+    payload = library.scan(one)
+    play(payload)
+
+    [reply] = play(library.scan(other, event_id=payload["event_id"]))
+
+    assert reply.reason == "other_payload"
+    assert count(engine, RequestEvent) == 1
+
+
+@pytest.mark.parametrize("payload", [None, 7, [], "text", {}, {"type": "bookdrop.barcode-scanned.v9"}, {"type": 3}])
+def test_message_of_no_form_is_kept(library, play, engine, payload):
+    """Whatever JSON comes along is kept, and nobody is harmed."""
+    replies = play(payload)
+
+    assert replies == []
+    assert count(engine, QuarantinedMessage) == 1
+
+
+def test_refusal_says_the_reason_and_the_next_step(library, play, engine):
+    """Unknown barcodes, cards, identifiers and our own items are refused in words of their own, and change nothing."""
+    external_id, _ = library.request()
+
+    replies = play(
+        library.scan("no-such-barcode"),
+        library.scan("P000123"),
+        library.scan(external_id),
+        library.scan("x" * 65),
+        library.scan("  \r\n"),
+        library.ask_return("BR-no-such"),
+    )
+
+    assert [reply.reason for reply in replies] == [
+        "unknown_barcode", "patron_card", "external_id_scanned", "too_long", "empty", "unknown_request",
+    ]  # fmt: skip
+    assert all(reply.next_step for reply in replies)
+    assert "P000123" not in json.dumps([reply.model_dump(mode="json") for reply in replies])
+    assert count(engine, RequestEvent) == 0
+
+
+def test_statement_count_does_not_grow_with_the_batch(library, play, engine):
+    """Twenty events take as many statements as two."""
+    barcodes = [library.request()[1][0] for _ in range(23)]
+    play(library.scan(barcodes.pop()))  # the connection is made and set up
+    statements = []
+    sa_event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+
+    play(*[library.scan(barcode) for barcode in barcodes[:2]])
+    few = len(statements)
+    play(*[library.scan(barcode) for barcode in barcodes[2:]])
+
+    assert len(statements) - few == few
+
+
+def test_reply_goes_only_to_a_reply_queue(library, engine):
+    """A reply address that names another queue gets nothing; the Return itself stands."""
+    _, [barcode] = library.request()
+    sessions = sessionmaker(engine, expire_on_commit=False)
+
+    with UnitOfWork(sessions, datetime.now(UTC)) as uow:
+        return_items([Received(library.scan(barcode), "returns")], uow, HOUSE)
+
+    assert [message.queue for message in uow.promised] == ["printing.main"]
+    assert count(engine, InboxEntry) == 1

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small library to test in: one branch, stations, a partner, and requests made to order."""
+
+import itertools
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, insert, select
+from uuid6 import uuid7
+
+from schemas import signing
+from schemas.events import BarcodeScanned, ReturnRequested
+from schemas.models import (
+    Branch,
+    Item,
+    ItemBarcode,
+    Loan,
+    Partner,
+    Patron,
+    Printer,
+    Request,
+    Station,
+)
+from schemas.statuses import RequestStatus
+
+KEY = "a-key-of-the-tests"
+LENDER = "Riverside University Library"
+
+
+@dataclass
+class Library:
+    """Rows of a test, put in through the engine; and signed events about them."""
+
+    engine: Engine
+    spool: Path
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _count: itertools.count = field(default_factory=lambda: itertools.count(1))
+
+    def open(self, stations: tuple[str, ...] = ("main-desk-1", "main-desk-2", "north-desk-1")) -> "Library":
+        """Make branches, printers, stations and one partner."""
+        self.spool.mkdir(parents=True, exist_ok=True)
+        with self.engine.begin() as connection:
+            for branch in sorted({station.split("-")[0] for station in stations}):
+                branch_id = connection.execute(
+                    insert(Branch)
+                    .values(
+                        code=branch,
+                        name=f"{branch.title()} Library",
+                        library="Our Public Library",
+                        address=["1 Home Street"],
+                    )
+                    .returning(Branch.id)
+                ).scalar_one()
+                connection.execute(
+                    insert(Printer).values(
+                        code=f"{branch}-slips",
+                        branch_id=branch_id,
+                        uri=f"spool://{self.spool}/{branch}",
+                        media="label-4x6",
+                        is_default=True,
+                        on_hold=False,
+                    )
+                )
+                for station in stations:
+                    if station.startswith(f"{branch}-"):
+                        connection.execute(
+                            insert(Station).values(code=station, branch_id=branch_id, key=KEY, active=True)
+                        )
+            connection.execute(
+                insert(Partner).values(
+                    code="XX-RUL", name=LENDER, address=["9 River Road", "Riverside"], delivery_code="RUL"
+                )
+            )
+        return self
+
+    def request(
+        self,
+        status: RequestStatus = RequestStatus.LOANED,
+        *,
+        external_id: str | None = None,
+        items: int = 1,
+        barcodes: list[list[str]] | None = None,
+        on_loan: bool | None = None,
+        **columns: Any,
+    ) -> tuple[str, list[str]]:
+        """Make a request; give its external id and a barcode for each of its items."""
+        number = next(self._count)
+        external_id = external_id or f"BR-{number:05d}"
+        barcodes = barcodes or [[f"3100{number:05d}{n}"] for n in range(items)]
+        if on_loan is None:
+            on_loan = status in {
+                RequestStatus.LOANED,
+                RequestStatus.OVERDUE,
+                RequestStatus.RECALLED,
+                RequestStatus.LOST,
+            }
+        loan = columns.pop("loan", {})
+        with self.engine.begin() as connection:
+            patron_id = connection.execute(
+                insert(Patron).values(number=f"P{number:06d}", name=f"Test Reader {number}").returning(Patron.id)
+            ).scalar_one()
+            request_id = connection.execute(
+                insert(Request)
+                .values(
+                    {
+                        "external_id": external_id,
+                        "partner_id": connection.execute(select(Partner.id).limit(1)).scalar_one(),
+                        "branch_id": connection.execute(select(Branch.id).limit(1)).scalar_one(),
+                        "status": status,
+                        "title": f"The book number {number}",
+                        "author": "An Author",
+                        "patron_id": patron_id,
+                        "created_at": self.now - timedelta(days=30),
+                        "updated_at": self.now - timedelta(days=20),
+                        **columns,
+                    }
+                )
+                .returning(Request.id)
+            ).scalar_one()
+            for position, of_item in enumerate(barcodes, 1):
+                item_id = connection.execute(
+                    insert(Item).values(request_id=request_id, position=position).returning(Item.id)
+                ).scalar_one()
+                for barcode in of_item:
+                    connection.execute(insert(ItemBarcode).values(item_id=item_id, barcode=barcode, temporary=False))
+                if on_loan:
+                    connection.execute(
+                        insert(Loan).values(
+                            {
+                                "item_id": item_id,
+                                "patron_id": patron_id,
+                                "loaned_at": self.now - timedelta(days=14),
+                                "due_at": self.now + timedelta(days=14),
+                                "fee_open": False,
+                                "claimed_returned": False,
+                                **loan,
+                            }
+                        )
+                    )
+        return external_id, [of_item[0] for of_item in barcodes]
+
+    def scan(self, barcode: str, *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
+        """A signed `BarcodeScanned`, as JSON."""
+        key = fields.pop("key", KEY)
+        return signed(
+            BarcodeScanned(
+                **{
+                    "event_id": uuid7(),
+                    "station": station,
+                    "barcode": barcode,
+                    "scanned_at": self.now,
+                    "sequence": next(self._count),
+                    "signature": "0" * 64,
+                    **fields,
+                }
+            ),
+            key,
+        )
+
+    def ask_return(self, request: str, *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
+        """A signed `ReturnRequested`, as JSON."""
+        return signed(
+            ReturnRequested(
+                **{
+                    "event_id": uuid7(),
+                    "station": station,
+                    "request": request,
+                    "requested_at": self.now,
+                    "sequence": next(self._count),
+                    "signature": "0" * 64,
+                    **fields,
+                }
+            ),
+            KEY,
+        )
+
+
+def signed(event: BarcodeScanned | ReturnRequested, key: str) -> dict[str, Any]:
+    """The event as JSON with its signature."""
+    payload = event.model_dump(mode="json", exclude_none=True)
+    return {**payload, "signature": signing.sign(payload, key.encode())}
+
+
+def event_id(payload: dict[str, Any]) -> UUID:
+    """Id of an event that `Library` made."""
+    return UUID(payload["event_id"])

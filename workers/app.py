@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Celery application. Settings are read when it is first asked for one, not at import.
+
+Start a worker with `bookdrop worker ROLE`, or with Celery's own command:
+`BOOKDROP_ROLE=returns celery -A workers.app worker -Q returns`.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+from sqlalchemy import Engine
+
+from schemas import topology
+from schemas.storage import open_engine
+from tasks import context as task_context
+from workers import context, logging
+from workers.health import Heartbeat, heartbeat_file
+from workers.queues import declared
+from workers.settings import WorkerSettings
+from workers.transport import broker_options
+
+TASK_MODULES = {
+    "returns": ("tasks.returns.task",),
+    "printing": ("tasks.printing.task",),
+    "housekeeping": ("tasks.outbox.task", "tasks.printing.task"),
+}
+"""What a worker of a role can do: it registers nothing else."""
+
+
+def celery_settings() -> dict[str, Any]:
+    """Celery's configuration, from ours."""
+    settings = WorkerSettings.load()
+    url = settings.broker_url.get_secret_value()
+    roles = list(TASK_MODULES) if settings.role == "all" else [settings.role]
+    sweep = timedelta(seconds=settings.sweep_seconds)
+    return {
+        "broker_url": url,
+        "broker_transport_options": broker_options(url, settings.visibility_seconds),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        "broker_pool_acquire_timeout": 5,
+        "broker_native_delayed_delivery_queue_type": "quorum",
+        "imports": sorted({module for role in roles for module in TASK_MODULES[role]}),
+        "task_queues": [declared(topology.RETURNS_QUEUE), declared(topology.HOUSEKEEPING_QUEUE)],
+        "task_default_queue": topology.HOUSEKEEPING_QUEUE,
+        "task_default_exchange": "",
+        "task_routes": {
+            topology.PROCESS_SCAN: {"queue": topology.RETURNS_QUEUE},
+            topology.PROCESS_RETURN: {"queue": topology.RETURNS_QUEUE},
+        },
+        # A message is acknowledged when its work is committed, and comes back when its process is lost.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_retry_on_worker_lost": True,
+        # Below the visibility timeout: a task that still runs is never delivered a second time.
+        "task_time_limit": settings.visibility_seconds // 2,
+        "task_soft_time_limit": settings.visibility_seconds // 2 - 5,
+        "task_ignore_result": True,
+        "result_backend": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_send_task_events": True,
+        "worker_prefetch_multiplier": 4,
+        "worker_enable_remote_control": True,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "timezone": "UTC",
+        "beat_schedule": {
+            "sweep-outbox": {
+                "task": topology.SWEEP_OUTBOX,
+                "schedule": sweep,
+                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+            },
+            "sweep-prints": {
+                "task": topology.SWEEP_PRINTS,
+                "schedule": sweep,
+                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+            },
+        },
+    }
+
+
+app = Celery("bookdrop", amqp="workers.queues:DeclaredAMQP")
+app.add_defaults(celery_settings)
+app.steps["worker"].add(Heartbeat)
+
+_engines: list[Engine] = []
+
+
+@signals.setup_logging.connect
+def _setup_logging(**_: Any) -> None:
+    settings = WorkerSettings.load()
+    logging.configure(settings.log_level, settings.log_format)
+
+
+@signals.celeryd_init.connect
+def _name_heartbeat(**_: Any) -> None:
+    settings = WorkerSettings.load()
+    Heartbeat.path = heartbeat_file(settings, settings.role)
+
+
+@signals.worker_init.connect
+def _prepare(**_: Any) -> None:
+    """Make the context of the parent process, for pools that do not fork."""
+    _use_own_context()
+
+
+@signals.worker_process_init.connect
+def _prepare_child(**_: Any) -> None:
+    """Forget the parent's connections without closing them, and make the child's own."""
+    for engine in _engines:
+        engine.dispose(close=False)
+    _use_own_context()
+
+
+def _use_own_context() -> None:
+    settings = WorkerSettings.load()
+    engine = open_engine(settings.database_url)
+    _engines[:] = [engine]
+    task_context.use(context.make(settings, engine))
+
+
+@signals.task_prerun.connect
+def _bind_log(task_id: str, task: Any, **_: Any) -> None:
+    structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+
+
+@signals.task_postrun.connect
+def _clear_log(**_: Any) -> None:
+    structlog.contextvars.clear_contextvars()

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker process's own connections: made once per process, after any fork."""
+
+import os
+import socket
+from datetime import UTC, datetime
+
+from kombu import Connection
+from sqlalchemy import Engine
+from sqlalchemy.orm import sessionmaker
+
+from schemas.storage import open_engine
+from tasks import context
+from workers.publisher import BrokerPublisher
+from workers.settings import WorkerSettings
+from workers.transport import broker_options
+
+
+def utc_now() -> datetime:
+    """The clock of a worker, aware UTC."""
+    return datetime.now(UTC)
+
+
+def connect(settings: WorkerSettings) -> Connection:
+    """A connection to the broker, not opened yet."""
+    url = settings.broker_url.get_secret_value()
+    return Connection(url, transport_options=broker_options(url, settings.visibility_seconds), heartbeat=0)
+
+
+def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:
+    """The context for this process."""
+    sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    return context.Context(
+        sessions=sessions,
+        now=utc_now,
+        publish=BrokerPublisher(lambda: connect(settings), sessions, worker),
+        worker=worker,
+        undo_window=settings.undo_window,
+        patron_card_pattern=settings.patron_card_pattern,
+    )

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Giving promised messages to the broker, on a kept connection, and letting go of their outbox rows."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from kombu import Connection, Producer, Queue
+from sqlalchemy import delete
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+from uuid6 import uuid7
+
+from schemas.envelope import task_body, task_headers
+from schemas.models import OutboxEntry
+from schemas.topology import queue_arguments
+from tasks.unit_of_work import PendingMessage
+
+log = structlog.get_logger()
+
+
+class BrokerPublisher:
+    """A `tasks.context.Publisher` over kombu. One connection per thread: kombu's channels are not thread-safe."""
+
+    def __init__(self, connect: Callable[[], Connection], sessions: sessionmaker[Session], origin: str) -> None:
+        self._connect = connect
+        self._sessions = sessions
+        self._origin = origin
+        self._local = threading.local()
+
+    def publish_outbox(self, entries: Sequence[PendingMessage]) -> int:
+        """Publish `entries` in order and delete the rows of those the broker has; return how many it has."""
+        sent: list[UUID] = []
+        count = 0
+        try:
+            for entry in entries:
+                self._publish(entry)
+                count += 1
+                if entry.outbox_id is not None:
+                    sent.append(entry.outbox_id)
+        except Exception as error:  # noqa: BLE001 - whatever the transport raises: the sweep takes over
+            self.close()
+            log.warning("publish_postponed", error=type(error).__name__, left=len(entries) - count)
+        self._forget(sent)
+        return count
+
+    def close(self) -> None:
+        """Drop this thread's connection; the next publish makes a new one."""
+        connection: Connection | None = getattr(self._local, "connection", None)
+        self._local.__dict__.clear()
+        if connection is not None:
+            connection.release()
+
+    def _publish(self, entry: PendingMessage) -> None:
+        producer, declared = self._producer()
+        if entry.queue not in declared:
+            # Declared by whoever publishes: on Redis that is what lets an unread reply queue expire.
+            arguments = queue_arguments(entry.queue)
+            queue = Queue(entry.queue, exchange="", routing_key=entry.queue, durable=True, queue_arguments=arguments)
+            queue.bind(self._local.channel).queue_declare()
+            declared.add(entry.queue)
+        correlation_id = str(entry.event_id) if entry.event_id is not None else None
+        if entry.task is None:
+            self._send(producer, entry.queue, entry.body, {}, correlation_id)
+        else:
+            task_id = str(uuid7())
+            headers = task_headers(entry.task, task_id, origin=self._origin)
+            headers["argsrepr"] = f"({entry.body},)"
+            self._send(producer, entry.queue, task_body(entry.body), headers, task_id)
+
+    @staticmethod
+    def _send(producer: Producer, queue: str, body: str, headers: dict[str, Any], correlation_id: str | None) -> None:
+        producer.publish(
+            body,
+            exchange="",
+            routing_key=queue,
+            headers=headers,
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=2,
+            correlation_id=correlation_id,
+            retry=False,
+        )
+
+    def _producer(self) -> tuple[Producer, set[str]]:
+        if not hasattr(self._local, "producer"):
+            connection = self._connect()
+            self._local.connection = connection
+            self._local.channel = connection.default_channel
+            self._local.producer = Producer(self._local.channel)
+            self._local.declared = set()
+        return self._local.producer, self._local.declared
+
+    def _forget(self, ids: list[UUID]) -> None:
+        if not ids:
+            return
+        try:
+            with self._sessions.begin() as session:
+                session.execute(delete(OutboxEntry).where(OutboxEntry.id.in_(ids)))
+        except DBAPIError as error:
+            # They will be published once more by the sweep, which does no harm.
+            log.warning("outbox_rows_left", error=type(error).__name__, left=len(ids))

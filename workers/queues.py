@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every queue as the wire contract declares it, whether named in a setting or on a command line with `-Q`."""
+
+from celery.app.amqp import AMQP, Queues
+from kombu import Exchange, Queue
+
+from schemas.topology import queue_arguments
+
+
+def declared(name: str) -> Queue:
+    """Queue `name` on the anonymous exchange, with the arguments that everybody gives."""
+    return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=queue_arguments(name))
+
+
+class DeclaredQueues(Queues):
+    """Celery's table of queues, which makes missing ones by the contract."""
+
+    def new_missing(self, name: str) -> Queue:
+        """A queue that no setting lists, such as `printing.main` after `-Q`."""
+        return declared(name)
+
+
+class DeclaredAMQP(AMQP):
+    """Celery's AMQP interface with our table of queues."""
+
+    queues_cls = DeclaredQueues

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the broker is spoken to: what each transport must be told so that nothing hangs and little is delivered twice."""
+
+from typing import Any
+
+SECONDS_TO_ANSWER = 5
+SECONDS_TO_CONNECT = 3
+
+
+def is_redis(url: str) -> bool:
+    """Tell whether `url` names a Redis or Valkey server, directly or behind Sentinel."""
+    return url.split(":", 1)[0] in {"redis", "rediss", "redis+socket", "sentinel"}
+
+
+def broker_options(url: str, visibility_seconds: int) -> dict[str, Any]:
+    """The `transport_options` of kombu for the broker at `url`.
+
+    On Redis the timeouts are None by default, and a lost server hangs a worker for ever; the two `unacked_restore`
+    options bring a dead worker's messages back right after `visibility_seconds` instead of some 100 s later.
+    """
+    if not is_redis(url):
+        return {"confirm_publish": True, "connect_timeout": SECONDS_TO_CONNECT}
+    options: dict[str, Any] = {
+        "socket_timeout": SECONDS_TO_ANSWER,
+        "socket_connect_timeout": SECONDS_TO_CONNECT,
+        "health_check_interval": 10,
+        "visibility_timeout": visibility_seconds,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "deadletter_queue": "dead-letter",
+    }
+    if not url.startswith("redis+socket"):
+        options["socket_keepalive"] = True
+    return options
