@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outbox on real brokers and databases: what a commit promised goes out, whatever happened in between."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from kombu import Connection
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import sessionmaker
+
+from schemas.models import OutboxEntry
+from tasks.context import Context
+from tasks.outbox.relay import retry_after, sweep
+from tasks.unit_of_work import SWEEP_GRACE, StaleStateError, UnitOfWork, run_again_on_conflict
+from workers.publisher import BrokerPublisher
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+QUEUE = "reply.main-desk-1"
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock(NOW)
+
+
+@pytest.fixture
+def make_context(engine, clock):
+    """Make a context whose publisher speaks to the broker at a URL."""
+    sessions = sessionmaker(engine, expire_on_commit=False)
+    publishers = []
+
+    def make(url):
+        options = {"socket_connect_timeout": 1, "socket_timeout": 1}
+        publisher = BrokerPublisher(lambda: Connection(url, transport_options=options), sessions, "test")
+        publishers.append(publisher)
+        return Context(sessions, clock, publisher, "test")
+
+    yield make
+    for publisher in publishers:
+        publisher.close()
+
+
+def promise(here, *bodies):
+    with here.unit_of_work() as uow:
+        for body in bodies:
+            uow.say(QUEUE, body)
+    return uow.promised
+
+
+def waiting(engine):
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(OutboxEntry)).scalar_one()
+
+
+def bodies(broker_url):
+    found = []
+    with Connection(broker_url) as connection:
+        channel = connection.default_channel
+        while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
+            found.append(message.body if isinstance(message.body, str) else message.body.decode())
+    return found
+
+
+def test_published_promise_leaves_the_outbox(make_context, broker_url, engine):
+    """What was published straight after the commit is forgotten; its bytes are as they were said."""
+    here = make_context(broker_url)
+
+    published = here.publish.publish_outbox(promise(here, '{"a":1}', '{"b":2}'))
+
+    assert published == 2
+    assert waiting(engine) == 0
+    assert bodies(broker_url) == ['{"a":1}', '{"b":2}']
+
+
+def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
+    """A broker that is away raises nothing; the sweep brings the promise later, in order."""
+    away = make_context("redis://127.0.0.1:1/0")
+    published = away.publish.publish_outbox(promise(away, '"one"', '"two"'))
+    assert (published, waiting(engine)) == (0, 2)
+
+    here = make_context(broker_url)
+    early = sweep(here)
+    clock.now += SWEEP_GRACE
+    late = sweep(here)
+
+    assert (early, late) == (0, 2)
+    assert bodies(broker_url) == ['"one"', '"two"']
+    assert waiting(engine) == 0
+
+
+def test_rolled_back_promise_is_none(make_context, broker_url, engine, clock):
+    """What was said in a transaction that failed is never published."""
+    here = make_context(broker_url)
+
+    with pytest.raises(RuntimeError), here.unit_of_work() as uow:
+        uow.say(QUEUE, '"never"')
+        raise RuntimeError
+
+    clock.now += timedelta(hours=1)
+    assert sweep(here) == 0
+    assert bodies(broker_url) == []
+
+
+def test_two_sweeps_side_by_side_send_each_message_once(make_context, broker_url, engine, clock):
+    """Two sweeps at the same moment share what is due."""
+    here = make_context(broker_url)
+    promise(here, *[f'"{n}"' for n in range(450)])
+    clock.now += SWEEP_GRACE
+
+    sweeps = [threading.Thread(target=lambda: (sweep(here), here.publish.close())) for _ in range(2)]
+    for each in sweeps:
+        each.start()
+    for each in sweeps:
+        each.join()
+
+    assert sorted(bodies(broker_url)) == sorted(f'"{n}"' for n in range(450))
+    assert waiting(engine) == 0
+
+
+def test_wait_grows_and_is_bounded():
+    """From two seconds to a minute."""
+    waits = [retry_after(n).total_seconds() for n in range(20)]
+
+    assert waits[0] == 2
+    assert waits == sorted(waits)
+    assert waits[-1] == 60
+
+
+def test_conflict_runs_the_transaction_again(engine):
+    """A unique key taken in between, or a row that moved, makes the transaction run again; another error does not."""
+    tries = []
+
+    def conflicting():
+        tries.append(1)
+        if len(tries) < 3:
+            raise StaleStateError
+        return "done"
+
+    assert run_again_on_conflict(conflicting, pause=lambda _: None) == "done"
+
+    def duplicate():
+        tries.append(1)
+        with UnitOfWork(sessionmaker(engine), NOW) as uow:
+            for _ in range(2):
+                uow.session.execute(text("INSERT INTO patrons (id, number, name) VALUES (1, 'P1', 'Test Reader 1')"))
+
+    tries.clear()
+    with pytest.raises(IntegrityError):
+        run_again_on_conflict(duplicate, pause=lambda _: None)
+    assert len(tries) == 4
+
+    def fault():
+        tries.append(1)
+        raise ZeroDivisionError
+
+    tries.clear()
+    with pytest.raises(ZeroDivisionError):
+        run_again_on_conflict(fault, pause=lambda _: None)
+    assert len(tries) == 1
+
+
+def test_errors_words_hold_no_values(engine):
+    """No value of a row stands in an error's words, so none in a log or in Flower."""
+    with pytest.raises(IntegrityError) as caught, engine.begin() as connection:
+        for _ in range(2):
+            connection.execute(
+                text("INSERT INTO patrons (id, number, name) VALUES (:i, :n, :name)"),
+                {"i": 1, "n": "P1", "name": "Test Reader Unmistakable"},
+            )
+
+    assert "Unmistakable" not in str(caught.value)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of the embedded default: its configuration, its lock, and what it remembers of its processes."""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+LONGEST_SOCKET_PATH = 90
+"""A unix socket's path may have about 100 characters (104 on macOS); beyond this a short folder is used."""
+
+
+class AlreadyRunningError(Exception):
+    """Another `bookdrop up` runs in this folder."""
+
+    def __init__(self, pid: int | None) -> None:
+        self.pid = pid
+        super().__init__(f"bookdrop is already running here{f' (process {pid})' if pid else ''}")
+
+
+@dataclass
+class Remembered:
+    """What the last `bookdrop up` wrote of itself, for `down`, `status` and the next start."""
+
+    pid: int = 0
+    flower: str | None = None
+    children: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Name to (process id, when it started in the words of `ps`): a reused id is not taken for ours."""
+
+
+class Home:
+    """A folder such as `.bookdrop`. Nothing is made before `prepare`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @classmethod
+    def default(cls) -> "Home":
+        """`$BOOKDROP_HOME`, or `.bookdrop` in the working folder."""
+        return cls(Path(os.environ.get("BOOKDROP_HOME", ".bookdrop")))
+
+    @property
+    def config(self) -> Path:
+        """Settings of the workers and of the first station."""
+        return self.path / "bookdrop.toml"
+
+    @property
+    def database_url(self) -> str:
+        """The SQLite database."""
+        return f"sqlite:///{self.path / 'bookdrop.db'}"
+
+    @property
+    def spool(self) -> Path:
+        """Where slips come out."""
+        return self.path / "slips"
+
+    @property
+    def logs(self) -> Path:
+        """A file per process."""
+        return self.path / "logs"
+
+    @property
+    def socket(self) -> Path:
+        """Socket of the Valkey server; in a short temporary folder when this one's path is too long."""
+        inside = self.path / "valkey.sock"
+        if len(str(inside)) <= LONGEST_SOCKET_PATH:
+            return inside
+        digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"bookdrop-{os.getuid()}-{digest}" / "valkey.sock"
+
+    @property
+    def broker_url(self) -> str:
+        """The Valkey server, as kombu names it."""
+        return f"redis+socket://{self.socket}"
+
+    def station_config(self, code: str) -> Path:
+        """Settings of one station."""
+        return self.path / "stations" / f"{code}.toml"
+
+    def prepare(self) -> None:
+        """Make the folders, readable by nobody else."""
+        for folder in (
+            self.path,
+            self.spool,
+            self.logs,
+            self.path / "valkey",
+            self.path / "stations",
+            self.socket.parent,
+        ):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def station_keys(self, codes: list[str]) -> dict[str, str]:
+        """The key of each station, made at the first start and kept."""
+        path = self.path / "keys.json"
+        keys: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        for code in codes:
+            keys.setdefault(code, secrets.token_hex(32))
+        _write_private(path, json.dumps(keys, indent=1))
+        return {code: keys[code] for code in codes}
+
+    def write_config(self, keys: Mapping[str, str]) -> None:
+        """Write the settings of the workers and of each station in `keys`; the first one is the default station."""
+        workers = (
+            f'[workers]\nbroker_url = "{self.broker_url}"\ndatabase_url = "{self.database_url}"\nsweep_seconds = 2\n'
+        )
+        for number, (code, key) in enumerate(keys.items()):
+            station = (
+                f'[station]\ncode = "{code}"\nkey = "{key}"\nbroker_url = "{self.broker_url}"\n'
+                f'journal = "{self.path / "stations" / code}.journal"\n'
+            )
+            _write_private(self.station_config(code), station)
+            if number == 0:
+                _write_private(self.config, f"{workers}\n{station}")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder. The kernel lets go of it when this process ends, however it ends.
+
+        Raises `AlreadyRunningError`.
+        """
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunningError(self.remembered().pid or None) from None
+            yield
+
+    def is_running(self) -> bool:
+        """Tell whether a `bookdrop up` holds this folder."""
+        if not (self.path / "lock").exists():
+            return False
+        try:
+            with self.lock():
+                return False
+        except AlreadyRunningError:
+            return True
+
+    def remembered(self) -> Remembered:
+        """What the last start wrote; empty when there was none."""
+        try:
+            content = json.loads((self.path / "state.json").read_text())
+            children = {name: (int(pid), str(since)) for name, (pid, since) in content["children"].items()}
+            return Remembered(int(content["pid"]), content["flower"], children)
+        except (OSError, ValueError, KeyError, TypeError):
+            return Remembered()
+
+    def remember(self, what: Remembered) -> None:
+        """Write it down, whole or not at all."""
+        _write_private(self.path / "state.json", json.dumps(asdict(what)))
+
+
+def _write_private(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.touch(mode=0o600)
+    temporary.write_text(text)
+    temporary.replace(path)
