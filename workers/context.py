@@ -22,9 +22,10 @@ def utc_now() -> datetime:
 
 
 def connect(settings: WorkerSettings) -> Connection:
-    """A connection to the broker, not opened yet."""
+    """A connection to publish on, not opened yet. A broker that is away is told at once: the outbox waits for it."""
     url = settings.broker_url.get_secret_value()
-    return Connection(url, transport_options=broker_options(url, settings.visibility_seconds), heartbeat=0)
+    options = {**broker_options(url, settings.visibility_seconds), "max_retries": 0}
+    return Connection(url, transport_options=options, heartbeat=0)
 
 
 def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:

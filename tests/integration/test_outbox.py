@@ -14,7 +14,9 @@ from schemas.models import OutboxEntry
 from tasks.context import Context
 from tasks.outbox.relay import retry_after, sweep
 from tasks.unit_of_work import SWEEP_GRACE, StaleStateError, UnitOfWork, run_again_on_conflict
+from workers.context import connect
 from workers.publisher import BrokerPublisher
+from workers.settings import WorkerSettings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 QUEUE = "reply.main-desk-1"
@@ -42,8 +44,7 @@ def make_context(engine, clock):
     publishers = []
 
     def make(url):
-        options = {"socket_connect_timeout": 1, "socket_timeout": 1}
-        publisher = BrokerPublisher(lambda: Connection(url, transport_options=options), sessions, "test")
+        publisher = BrokerPublisher(lambda: connect(WorkerSettings.load(broker_url=url)), sessions, "test")
         publishers.append(publisher)
         return Context(sessions, clock, publisher, "test")
 
