@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything needs a Python of 3.11, 3.12 or 3.13, make, and a package index; nothing else. No target needs git.
+# The environment in .venv/ is made on the first call and made anew when requirements/ or pyproject.toml change.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.PHONY: help run test lint bench clean requirements again
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+# Newer systems name their older and newer Pythons like this.
+PYTHONS := $(PYTHON) python3.13 python3.12 python3.11
+
+# A settings variable that was meant for another environment must not lead ours astray.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX
+
+UV := $(BIN)/uv --quiet
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --no-annotate --custom-compile-command 'make requirements'
+
+# Environments cannot be moved: one that lies elsewhere than where it was made, or whose Python went away, is made anew.
+STALE := $(shell test ! -e $(VENV)/.python || \
+  { test "`cat $(VENV)/.python`" = "`pwd -P`" && $(BIN)/python -c '' 2>/dev/null; } || echo again)
+
+help: ## Show this help
+	@echo 'make <target>, where <target> is one of'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r target text; do \
+	  printf '  %-14s%s\n' "$$target" "$$text"; done
+
+run: $(VENV)/.run ## Start everything on this machine with demo data, and a station at the prompt (Ctrl-C stops it all)
+	@$(BIN)/bookdrop up
+
+test: $(VENV)/.dev ## Run the tests; ARGS='-k slip' narrows them
+	@$(BIN)/python -m pytest -n auto --maxprocesses=4 $(ARGS)
+
+lint: $(VENV)/.dev ## Check style, format, types and the rule of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## Run the benchmarks
+	@set -e; for file in benchmarks/*.py; do \
+	  test -e "$$file" || { echo 'There are no benchmarks yet.'; exit 0; }; \
+	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+clean: ## Remove the environment and all caches; the library's data in .bookdrop/ stays
+	rm -rf $(VENV) dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+requirements: $(VENV)/.uv ## Pin every package anew from pyproject.toml; REQUIREMENTS=--upgrade takes newer versions
+	$(COMPILE) $(REQUIREMENTS) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) $(REQUIREMENTS) --extra build pyproject.toml -o requirements/run.txt
+	$(COMPILE) $(REQUIREMENTS) --extra build --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+
+$(VENV)/.python: $(STALE)
+	@for python in $(PYTHONS); do \
+	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || continue; \
+	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { without_venv=$$python; continue; }; \
+	  echo "Making an environment in $(VENV)/ with $$("$$python" --version) ..."; \
+	  rm -rf $(VENV); \
+	  "$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+	  pwd -P >$@; exit 0; \
+	done; \
+	if [ -n "$$without_venv" ]; then \
+	  echo "$$without_venv cannot make environments: its modules venv and ensurepip are missing." >&2; \
+	  echo "On Debian and Ubuntu install them with: apt install python3-venv. Then run make again." >&2; \
+	elif command -v $(PYTHON) >/dev/null; then \
+	  echo "bookdrop needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Install one of them, or name it: make PYTHON=/path/to/python3.12 <target>" >&2; \
+	else \
+	  echo "bookdrop needs Python 3.11, 3.12 or 3.13, and there is no $(PYTHON) on the PATH." >&2; \
+	  echo "Install one of them, or name it: make PYTHON=/path/to/python3.12 <target>" >&2; \
+	fi; exit 1
+
+$(VENV)/.uv: $(VENV)/.python requirements/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+# What the tests need holds all that a run needs, in the same versions: whoever has run the tests can run the rest.
+$(VENV)/.run: $(VENV)/.uv requirements/run.txt pyproject.toml
+	@test -n "`find $(VENV)/.dev -newer requirements/dev.txt -newer pyproject.toml 2>/dev/null`" || { \
+	  echo 'Installing the packages that bookdrop runs on ...'; rm -f $(VENV)/.dev; \
+	  $(UV) pip sync --python $(BIN)/python --require-hashes requirements/run.txt && \
+	  $(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation -e .; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.uv requirements/dev.txt pyproject.toml
+	@echo 'Installing the packages that bookdrop is tested with ...'
+	@$(UV) pip sync --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.run $@
