@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded default as its user meets it: one command, real processes, nothing left behind."""
+
+import json
+import os
+import pty
+import re
+import select as io_select
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+BOOKDROP = (sys.executable, "-m", "workers.cli")
+STATION = (sys.executable, "-m", "stations.cli")
+
+
+def environment(home: Path) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
+    return {**clean, "BOOKDROP_HOME": str(home), "BOOKDROP_CONFIG": str(home / "bookdrop.toml"), "NO_COLOR": "1"}
+
+
+def bookdrop(home: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    """Run a command of `bookdrop` to its end."""
+    env = environment(home)
+    if not (home / "bookdrop.toml").exists():
+        del env["BOOKDROP_CONFIG"]
+    return subprocess.run(
+        [*BOOKDROP, *arguments], env=env, capture_output=True, text=True, timeout=110, check=False,
+        **{"stdin": subprocess.DEVNULL, **options},
+    )  # fmt: skip
+
+
+def station(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `bookdrop-station` to its end."""
+    return subprocess.run(
+        [*STATION, *arguments], env=environment(home), capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def processes_of(home: Path) -> str:
+    """The processes that have the folder in their command line or their environment's files."""
+    listed = subprocess.run(["ps", "-eo", "pid=,stat=,command="], capture_output=True, text=True, check=True).stdout
+    return "\n".join(line for line in listed.splitlines() if str(home) in line and " Z" not in line)
+
+
+def query(home: Path, sql: str):
+    engine = create_engine(f"sqlite:///{home / 'bookdrop.db'}")
+    try:
+        with engine.connect() as connection:
+            return connection.execute(text(sql)).all()
+    finally:
+        engine.dispose()
+
+
+def until(condition, patience=30.0):
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home that is stopped at the end, whatever happens."""
+    path = tmp_path_factory.mktemp("up") / "home"
+    yield path
+    bookdrop(path, "down")
+
+
+@pytest.fixture
+def up(home):
+    """`bookdrop up --stay`, running; gives the process."""
+    process = subprocess.Popen(
+        [*BOOKDROP, "up", "--stay"],
+        env={k: v for k, v in environment(home).items() if k != "BOOKDROP_CONFIG"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    until(lambda: bookdrop(home, "status").returncode == 0)
+    until(lambda: (home / "bookdrop.toml").exists() and json.loads(bookdrop(home, "status", "--json").stdout)["flower"])
+    yield process
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    process.stdout.close()
+
+
+def test_one_command_shows_the_whole_way(home):
+    """With nothing on standard input the demo plays: outcomes with their words, slips out, code 0, nothing left."""
+    done = bookdrop(home, "up")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The item's destination is" in done.stdout
+    for outcome in ("RETURNED", "ALREADY RETURNED", "REFUSED"):
+        assert outcome in done.stdout
+    assert re.search(r"Flower: http://127\.0\.0\.1:\d+", done.stderr)
+    slips = list((home / "slips").rglob("*.pdf"))
+    wanted = query(home, "SELECT count(*) FROM print_jobs")[0][0]
+    assert len(slips) == wanted > 0
+    assert processes_of(home) == ""
+
+
+def test_a_pipe_of_barcodes(home):
+    """Barcodes on standard input are scanned, one a line; a second run finds the same state."""
+    [(barcode,)] = query(
+        home,
+        "SELECT b.barcode FROM item_barcodes b JOIN items i ON i.id = b.item_id JOIN requests r ON r.id = i.request_id"
+        " WHERE r.status = 'loaned' AND i.returned_at IS NULL"
+        " AND (SELECT count(*) FROM items o WHERE o.request_id = r.id) = 1"
+        " AND (SELECT count(*) FROM item_barcodes o WHERE o.barcode = b.barcode) = 1"
+        " AND NOT EXISTS (SELECT 1 FROM loans l WHERE l.item_id = i.id AND l.claimed_returned) LIMIT 1",
+    )
+
+    done = bookdrop(home, "up", "--no-flower", stdin=None, input=f"{barcode}\r\n{barcode}-unknown\n")
+
+    assert "The item's destination is" in done.stdout
+    assert "Unknown barcode" in done.stdout
+    assert query(home, f"SELECT count(*) FROM inbox WHERE reply LIKE '%\"{barcode}\"%'") == [(1,)]
+
+
+def test_a_desk_beside_it(home, up):
+    """Beside a running one: a station's commands are answered, a second start is told, Flower lists the scan."""
+    status = json.loads(bookdrop(home, "status", "--json").stdout)
+    external_id = query(home, "SELECT external_id FROM requests WHERE status = 'received' LIMIT 1")[0][0]
+
+    returned = station(home, "return", external_id)
+    second = bookdrop(home, "up")
+    doctor = bookdrop(home, "doctor")
+
+    assert returned.returncode == 0, returned.stdout + returned.stderr
+    assert f"Request {external_id} is returned. The item's destination is" in returned.stdout
+    assert query(home, f"SELECT status FROM requests WHERE external_id = '{external_id}'") == [("returned_to_partner",)]
+    assert query(home, "SELECT count(*) FROM print_jobs p JOIN requests r ON r.id = p.request_id"
+                       f" WHERE r.external_id = '{external_id}'") == [(0,)]  # fmt: skip
+    assert second.returncode == 3
+    assert f"process {up.pid}" in second.stderr
+    assert doctor.returncode == 0, doctor.stdout
+
+    def listed():
+        with urllib.request.urlopen(f"{status['flower']}/tasks?limit=50", timeout=10) as page:
+            assert page.status == 200
+        with urllib.request.urlopen(f"{status['flower']}/workers", timeout=10) as page:
+            text = page.read().decode()
+        return all(f"{role}@" in text for role in ("returns", "printing", "housekeeping"))
+
+    until(listed)
+
+
+def test_interrupt_stops_everything(home, up):
+    """Ctrl-C ends with code 0 and leaves no process."""
+    up.send_signal(signal.SIGINT)
+
+    assert up.wait(60) == 0
+    assert processes_of(home) == ""
+    assert bookdrop(home, "status").returncode == 1
+
+
+def test_killed_parent_is_cleared_by_the_next_start(home, up):
+    """After kill -9 of the parent its processes are left; the next start clears them and goes on."""
+    os.kill(up.pid, signal.SIGKILL)
+    up.wait()
+    children = json.loads((home / "state.json").read_text())["children"]
+    left = [pid for pid, _ in children.values()]
+    assert all(Path(f"/proc/{pid}").exists() or sys.platform != "linux" for pid in left)
+
+    done = bookdrop(home, "up", "--no-flower")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for pid in left:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_down_stops_a_running_one(home, up):
+    """`bookdrop down` stops it from another terminal; a second one says that nothing runs."""
+    first = bookdrop(home, "down")
+    second = bookdrop(home, "down")
+
+    assert up.wait(60) == 0
+    assert "Stopped" in first.stdout
+    assert "not running" in second.stdout
+
+
+def test_a_terminal_gets_the_prompt(home):
+    """On a terminal there is a desk: a scan is answered in words, Ctrl-D ends everything."""
+    [(barcode,)] = query(
+        home,
+        "SELECT b.barcode FROM item_barcodes b JOIN items i ON i.id = b.item_id WHERE i.request_id IS NULL LIMIT 1",
+    )
+    parent, child = pty.openpty()
+    env = {k: v for k, v in environment(home).items() if k != "BOOKDROP_CONFIG"}
+    process = subprocess.Popen([*BOOKDROP, "up", "--no-flower"], env=env, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    shown = b""
+
+    def see(words: bytes):
+        nonlocal shown
+        deadline = time.monotonic() + 60
+        while words not in shown:
+            assert time.monotonic() < deadline, shown.decode(errors="replace")
+            if io_select.select([parent], [], [], 0.2)[0]:
+                shown += os.read(parent, 4096)
+
+    try:
+        see(b"bookdrop is up")
+        see(b"> ")
+        os.write(parent, f"{barcode}\r".encode())
+        see(b"use the normal check-in")
+        os.write(parent, b"\x04")
+        while process.poll() is None:
+            if io_select.select([parent], [], [], 0.2)[0]:
+                try:
+                    shown += os.read(parent, 4096)
+                except OSError:
+                    break
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+        os.close(parent)
+    assert processes_of(home) == ""
