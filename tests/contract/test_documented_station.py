@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The station that the documentation shows: its code is run as it stands there, against a real worker."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from uuid6 import uuid7
+
+from schemas.storage import open_engine
+from tests.library import KEY, LENDER, Library
+from tests.wire import worker
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "write-a-station-in-another-language.md"
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+
+
+@pytest.fixture
+def documented():
+    """The functions of the page's program, with nothing of ours in reach."""
+    [program] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(compile(program, PAGE.name, "exec"), names)
+    return SimpleNamespace(**names)
+
+
+@pytest.fixture
+def library(sqlite_url, tmp_path):
+    """A small library; one database will do, the wire is what is tested."""
+    engine = open_engine(sqlite_url)
+    yield Library(engine, tmp_path / "spool").open()
+    engine.dispose()
+
+
+@pytest.fixture
+def _running(broker_url, sqlite_url, tmp_path):
+    """A real worker of role `returns`."""
+    with worker("returns", broker_url=broker_url, database_url=sqlite_url, folder=tmp_path):
+        yield
+
+
+def test_the_worked_example_is_right(documented):
+    """The page's event, canonical text, key and signature are those of the golden messages."""
+    text = PAGE.read_text(encoding="utf-8")
+    golden = json.loads((GOLDEN / "signature.json").read_text(encoding="utf-8"))
+    example = json.loads(re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0])
+
+    signed = documented.signed(example, golden["key"])
+
+    assert signed["signature"] == golden["signature"]
+    assert documented.canonical(example).decode() == golden["canonical"]
+    assert all(f"\n{golden[part]}\n" in text for part in ("canonical", "signature"))
+    assert f"`{golden['key']}`" in text
+
+
+@pytest.mark.usefixtures("_running")
+def test_the_documented_station_is_answered(documented, library, valkey):
+    """What the page's program sends is performed, and it reads the answer; asked again, the same answer comes."""
+    _, [barcode] = library.request()
+    event = {
+        "type": "bookdrop.barcode-scanned.v1",
+        "event_id": str(uuid7()),
+        "station": "main-desk-1",
+        "barcode": barcode,
+        "scanned_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "print_slip": True,
+        "sequence": 1,
+    }
+
+    first = documented.scan(valkey, event, KEY)
+    again = documented.scan(valkey, event, KEY)
+
+    assert first is not None
+    assert first["message"] == f"The item's destination is {LENDER}"
+    assert again == first
