@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a print job through its states. Pure.
+
+A slip may be printed again by itself only while no byte of it had left; after that a person decides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final
+
+from schemas.print_jobs import PrintState as State
+
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
+    {
+        State.REQUESTED: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
+        State.CLAIMED: frozenset({State.CLAIMED, State.RENDERED, State.FAILED_SAFE, State.HELD, State.CANCELLED}),
+        State.RENDERED: frozenset({State.CLAIMED, State.SENDING, State.FAILED_SAFE, State.HELD, State.CANCELLED}),
+        State.SENDING: frozenset({State.CLAIMED, State.ACCEPTED, State.FAILED_SAFE, State.HELD, State.UNKNOWN}),
+        State.ACCEPTED: frozenset({State.DONE, State.UNKNOWN, State.CONFIRMED}),
+        State.DONE: frozenset({State.CONFIRMED}),
+        State.CONFIRMED: frozenset(),
+        State.HELD: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
+        State.FAILED_SAFE: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
+        State.UNKNOWN: frozenset({State.DONE, State.CONFIRMED, State.CANCELLED}),
+        State.EXPIRED: frozenset(),
+        State.CANCELLED: frozenset(),
+    }
+)
+"""From each state, the states that may follow. `sending` goes back to `claimed` only for a printer that can repeat."""
+
+TRIES_BEFORE_HELD: Final = 5
+"""After so many failures in a row the printer counts as away, and the job is held."""
+
+_FIRST_WAIT: Final = timedelta(seconds=2)
+_LONGEST_WAIT: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Claimable:
+    """What decides whether a worker may take a job now."""
+
+    state: State
+    next_attempt_at: datetime | None
+    lease_until: datetime | None
+    can_repeat: bool
+    """Sending the same slip again to this printer cannot make a second one."""
+
+
+@dataclass(frozen=True)
+class Setback:
+    """Where a failed try leaves the job."""
+
+    state: State
+    wait: timedelta | None
+    """Until the next try by itself; `None` when a person decides."""
+
+
+def retry_delay(attempts: int, jitter: float) -> timedelta:
+    """How long a job that failed `attempts` times (from 1) waits: doubling from 2 seconds, at most 5 minutes.
+
+    `jitter` from 0 to 1 takes up to half of it away, so that slips of a dead printer do not all come at once.
+    """
+    doublings: int = 2 ** min(max(attempts, 1) - 1, 20)
+    wait = min(_FIRST_WAIT * doublings, _LONGEST_WAIT)
+    return wait * (1 - 0.5 * jitter)
+
+
+def after_failure(*, byte_may_have_left: bool, attempts: int, jitter: float) -> Setback:
+    """Where a try that failed for the `attempts`-th time leaves the job."""
+    if byte_may_have_left:
+        return Setback(State.UNKNOWN, None)
+    state = State.HELD if attempts >= TRIES_BEFORE_HELD else State.FAILED_SAFE
+    return Setback(state, retry_delay(attempts, jitter))
+
+
+def may_claim(job: Claimable, now: datetime) -> bool:
+    """Tell whether a worker may take the job at `now`."""
+    match job.state:
+        case State.REQUESTED:
+            return True
+        case State.FAILED_SAFE | State.HELD:
+            return job.next_attempt_at is None or job.next_attempt_at <= now
+        case State.CLAIMED | State.RENDERED:
+            return lease_is_over(job, now)
+        case State.SENDING:
+            return job.can_repeat and lease_is_over(job, now)
+        case _:
+            return False
+
+
+def is_lost_while_sending(job: Claimable, now: datetime) -> bool:
+    """Tell whether the job's worker died while sending, so that nobody can know what the printer has."""
+    return job.state is State.SENDING and not job.can_repeat and lease_is_over(job, now)
+
+
+def lease_is_over(job: Claimable, now: datetime) -> bool:
+    """Tell whether the worker that holds the job is taken for dead."""
+    return job.lease_until is None or job.lease_until <= now
+
+
+def words(state: State, printer: str | None, why: str | None = None) -> str:
+    """What staff read of a slip in `state`. "Printed" is never said before somebody saw the paper."""
+    where = f" {printer}" if printer else ""
+    because = f": {why}" if why else ""
+    return {
+        State.REQUESTED: "Slip is waiting for its printer",
+        State.CLAIMED: f"Slip is on its way to the printer{where}",
+        State.RENDERED: f"Slip is on its way to the printer{where}",
+        State.SENDING: f"Slip is being sent to the printer{where}",
+        State.ACCEPTED: f"Slip sent to the printer{where}",
+        State.DONE: f"Slip sent to the printer{where}",
+        State.CONFIRMED: "Slip was seen in its item",
+        State.HELD: f"Slip is held, the Return stands{because}",
+        State.FAILED_SAFE: f"Slip will be tried again, the Return stands{because}",
+        State.UNKNOWN: f"Look at the printer{where}: the slip may be there or not{because}",
+        State.EXPIRED: "Slip was not printed in time: reprint it if the item is still here",
+        State.CANCELLED: "Slip was cancelled",
+    }[state]

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drawing a slip as a PDF of one page, with an embedded font: the same slip gives the same bytes."""
+
+import io
+import unicodedata
+from functools import cache, lru_cache
+from importlib.resources import as_file, files
+
+import segno
+from reportlab.graphics.barcode.code128 import Code128 as Bars
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.pdfgen.canvas import Canvas
+
+from schemas.print_jobs import Address, SlipContent
+from tasks.printing.slip import MEDIA, POINT_MM, Code128, Medium, QrCode, Slip, compose
+
+REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
+
+MISSING = "[…]"
+"""Stands for a run of characters that the font does not have: told on purpose, never a black box."""
+
+_RIGHT_TO_LEFT = {"R", "AL"}
+
+
+@cache
+def _fonts() -> tuple[TTFont, TTFont]:
+    """Load the embedded fonts once per process."""
+    loaded = []
+    for name in (REGULAR, BOLD):
+        with as_file(files("tasks.printing") / "fonts" / f"{name}.ttf") as path:
+            font = TTFont(name, str(path))
+        pdfmetrics.registerFont(font)
+        loaded.append(font)
+    return loaded[0], loaded[1]
+
+
+def measure(words: str, size: float, bold: bool) -> float:
+    """Width of `words` in millimetres at `size` points."""
+    _fonts()
+    return float(pdfmetrics.stringWidth(words, BOLD if bold else REGULAR, size) / mm)
+
+
+@lru_cache(maxsize=4096)
+def printable(words: str) -> str:
+    """`words` as the font can show them.
+
+    Characters are composed (NFC); a run the font lacks, such as Chinese, becomes `[…]`; control and format
+    characters go. A text of a right-to-left script is shown as `[…]` too: the font has its letters, but without
+    the script's own shaping they would stand in the wrong order and form, which misleads more than it helps.
+    """
+    shown: list[str] = []
+    known = _fonts()[0].face.charToGlyph
+    for char in unicodedata.normalize("NFC", words):
+        if char.isspace():
+            shown.append(" ")
+        elif unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"}:
+            continue
+        elif ord(char) in known and unicodedata.bidirectional(char) not in _RIGHT_TO_LEFT:
+            shown.append(char)
+        else:
+            tail = "".join(shown).rstrip()
+            shown = [tail] if tail.endswith(MISSING) else [*shown, MISSING]
+    return " ".join("".join(shown).split())
+
+
+def unprintable(content: SlipContent) -> tuple[str, ...]:
+    """The texts of a slip of which the font lacks a part, so that staff can be warned."""
+    texts = (content.return_to.name, *content.return_to.lines, content.title, content.author or "")
+    return tuple(text for text in texts if MISSING in printable(text))
+
+
+def render_pdf(content: SlipContent, media: str = "label-4x6") -> bytes:
+    """Draw `content` on the medium named `media`. Raises `KeyError` for an unknown medium."""
+    medium = MEDIA[media]
+    slip = compose(_shown(content), measure, medium)
+    output = io.BytesIO()
+    canvas = Canvas(output, pagesize=(medium.width * mm, medium.height * mm), invariant=True, pageCompression=1)
+    canvas.setTitle(f"Lending slip {content.external_id}")
+    canvas.setAuthor("bookdrop")
+    _draw(canvas, slip)
+    canvas.showPage()
+    canvas.save()
+    return bytes(output.getvalue())
+
+
+def _shown(content: SlipContent) -> SlipContent:
+    """The content with every text as the font can show it; the codes stay to the letter."""
+
+    def address(given: Address) -> Address:
+        return Address(name=printable(given.name), lines=tuple(printable(line) for line in given.lines))
+
+    return content.model_copy(
+        update={
+            "delivery_code": printable(content.delivery_code) if content.delivery_code else None,
+            "return_to": address(content.return_to),
+            "sent_from": address(content.sent_from),
+            "title": printable(content.title),
+            "author": printable(content.author) if content.author else None,
+            "external_id": printable(content.external_id),
+            "damage_note": printable(content.damage_note) if content.damage_note else None,
+        }
+    )
+
+
+def _draw(canvas: Canvas, slip: Slip) -> None:
+    medium = slip.medium
+
+    def up(y: float) -> float:
+        return float((medium.height - y) * mm)
+
+    for text in slip.texts:
+        if text.inverted:
+            high = text.size * POINT_MM * 1.25
+            canvas.rect(medium.margin * mm, up(text.y + 1.1), medium.inner_width * mm, high * mm, stroke=0, fill=1)
+            canvas.setFillGray(1)
+        canvas.setFont(BOLD if text.bold else REGULAR, text.size)
+        canvas.drawString((text.x + (1 if text.inverted else 0)) * mm, up(text.y), text.words)
+        canvas.setFillGray(0)
+    canvas.setLineWidth(0.6)
+    for rule in slip.rules:
+        canvas.line(medium.margin * mm, up(rule.y), (medium.width - medium.margin) * mm, up(rule.y))
+    _draw_bars(canvas, slip.barcode, medium)
+    _draw_qr(canvas, slip.qr, medium)
+
+
+def _draw_bars(canvas: Canvas, code: Code128, medium: Medium) -> None:
+    """Bars of one narrow width that is a whole number of printer dots where there is room (203 dpi: 0.125 mm)."""
+    dot = 25.4 / 203
+    modules = Bars(code.value, barWidth=1, quiet=False).width
+    dots = max(1, int(code.width / modules / dot))
+    bar = dot * min(dots, 3) if modules * dot <= code.width else code.width / modules
+    bars = Bars(code.value, barWidth=bar * mm, barHeight=code.height * mm, quiet=False)
+    # A whole dot from the edge, or every narrow bar falls between two dots of the print head.
+    left = round(code.x / dot) * dot
+    bars.drawOn(canvas, left * mm, (medium.height - code.y - code.height) * mm)
+    size = min(9.0, 9.0 * code.width / max(measure(code.value, 9.0, bold=False), 0.1))
+    shown = "".join(c if ord(c) in _fonts()[0].face.charToGlyph else "?" for c in code.value)
+    canvas.setFont(REGULAR, size)
+    canvas.drawString(code.x * mm, (medium.height - code.y - code.height - 3.6) * mm, shown)
+
+
+def _draw_qr(canvas: Canvas, code: QrCode, medium: Medium) -> None:
+    matrix = segno.make(code.value, error="m", micro=False).matrix
+    module = code.side / len(matrix)
+    path = canvas.beginPath()
+    for row, line in enumerate(matrix):
+        for column, dark in enumerate(line):
+            if dark:
+                x = (code.x + column * module) * mm
+                y = (medium.height - code.y - (row + 1) * module) * mm
+                path.rect(x, y, module * mm, module * mm)
+    canvas.drawPath(path, stroke=0, fill=1)
