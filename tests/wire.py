@@ -23,7 +23,10 @@ class Wire:
 
     def __init__(self, broker_url: str, station: str = "main-desk-1") -> None:
         self._connection = Connection(broker_url)
-        self._producer = Producer(self._connection.channel())
+        channel = self._connection.channel()
+        arguments = queue_arguments(RETURNS_QUEUE)
+        Queue(RETURNS_QUEUE, exchange="", routing_key=RETURNS_QUEUE, queue_arguments=arguments)(channel).queue_declare()
+        self._producer = Producer(channel)
         self.reply_to = reply_queue(station)
         self.heard: list[dict[str, Any]] = []
         """All messages that came, in order."""

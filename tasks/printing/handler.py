@@ -17,7 +17,12 @@ from schemas.topology import PRINT_SLIP, printing_queue, reply_queue
 from tasks.context import Context
 from tasks.printing import job as rules
 from tasks.printing.pdf import render_pdf
-from tasks.printing.printers.driver import PrinterDriver, PrinterError, PrinterInterruptedError
+from tasks.printing.printers.driver import (
+    PrinterDriver,
+    PrinterError,
+    PrinterInterruptedError,
+    PrinterUnavailableError,
+)
 from tasks.printing.printers.opening import open_printer
 from tasks.unit_of_work import PendingMessage, UnitOfWork, run_again_on_conflict
 
@@ -28,6 +33,10 @@ LEASE = timedelta(seconds=90)
 
 NEGLECTED = timedelta(seconds=30)
 """A slip that waits this long was not ordered, or its order was lost: the sweep orders it again."""
+
+
+class LeaseLostError(Exception):
+    """Another worker has taken this slip over: hands off."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +65,40 @@ def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State
     here.publish.publish_outbox(said)
     if not isinstance(claimed, Claimed):
         return claimed
-    left = False
+    try:
+        return _print(claimed, here, jitter)
+    except LeaseLostError:
+        log.warning("slip_left_to_another", job_id=str(job_id), printer=claimed.printer)
+        return None
 
-    def on_first_byte() -> None:
-        nonlocal left
-        _step(claimed, here, State.SENDING)
-        left = True
 
+def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State:
     try:
         driver = open_printer(claimed.uri)
-        document = render_pdf(claimed.content, claimed.media)
+        document = _render(claimed)
         _step(claimed, here, State.RENDERED)
-        spool_id = driver.send(document, job_name=_job_name(claimed), on_first_byte=on_first_byte)
+        spool_id = driver.send(
+            document, job_name=_job_name(claimed), on_first_byte=lambda: _step(claimed, here, State.SENDING)
+        )
     except PrinterError as error:
-        may_have_left = isinstance(error, PrinterInterruptedError)
-        setback = rules.after_failure(byte_may_have_left=may_have_left, attempts=claimed.attempts, jitter=jitter())
+        setback = rules.after_failure(
+            byte_may_have_left=isinstance(error, PrinterInterruptedError),
+            attempts=claimed.attempts,
+            jitter=jitter(),
+        )
         return _finish(claimed, here, setback.state, why=str(error), wait=setback.wait)
     _finish(claimed, here, State.ACCEPTED, spool_id=spool_id, tell=driver.knows_its_jobs)
     # A printer that cannot say later what became of the slip has said all it ever will.
     return State.ACCEPTED if driver.knows_its_jobs else _finish(claimed, here, State.DONE, spool_id=spool_id)
+
+
+def _render(claimed: Claimed) -> bytes:
+    """Draw the slip; a slip that cannot be drawn is held like one whose printer is away, and told."""
+    try:
+        return render_pdf(claimed.content, claimed.media)
+    except Exception as error:
+        log.exception("slip_not_drawn", job_id=str(claimed.job_id), error=type(error).__name__)
+        raise PrinterUnavailableError(f"the slip could not be drawn ({type(error).__name__})") from error
 
 
 def _job_name(claimed: Claimed) -> str:
@@ -158,13 +182,13 @@ def _step(claimed: Claimed, here: Context, state: State) -> None:
 
 def _advance(claimed: Claimed, here: Context, uow: UnitOfWork, state: State) -> None:
     before = [each for each, following in rules.TRANSITIONS.items() if state in following]
-    changed = uow.session.execute(
+    changed = uow.session.connection().execute(
         update(table(PrintJob))
         .where(PrintJob.id == claimed.job_id, PrintJob.claimed_by == here.worker, PrintJob.state.in_(before))
         .values(state=state, state_since=uow.now)
     )
     if changed.rowcount != 1:
-        raise PrinterError("another worker has taken this slip over")
+        raise LeaseLostError(claimed.job_id)
 
 
 def _finish(

@@ -37,7 +37,7 @@ class Medium:
         return self.width - 2 * self.margin
 
 
-MEDIA: Final = {"label-4x6": Medium("label-4x6", 101.6, 152.4), "a6": Medium("a6", 105.0, 148.0)}
+MEDIA: Final = {"label-4x6": Medium("label-4x6", 101.6, 152.4)}
 """Media by name."""
 
 Measure = Callable[[str, float, bool], float]

@@ -14,22 +14,13 @@ from schemas.models import OutboxEntry
 from tasks.context import Context
 from tasks.outbox.relay import retry_after, sweep
 from tasks.unit_of_work import SWEEP_GRACE, StaleStateError, UnitOfWork, run_again_on_conflict
+from tests.clock import Clock
 from workers.context import connect
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 QUEUE = "reply.main-desk-1"
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self, now):
-        self.now = now
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

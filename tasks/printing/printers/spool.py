@@ -19,6 +19,7 @@ _WORDS = {
     errno.EROFS: "the spool folder is on a read-only disk",
     errno.ENOTDIR: "the spool folder is no folder",
     errno.EEXIST: "the spool folder is no folder",
+    errno.EFBIG: "the spool disk is full",
 }
 
 
