@@ -19,7 +19,7 @@ Code = Annotated[str, Field(pattern=CODE_PATTERN, max_length=40)]
 class Message(BaseModel):
     """Common to all messages: frozen values; unknown fields are ignored by readers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class Override(Message):

@@ -25,7 +25,7 @@ class Destination(Message):
     name: str
     code: str
     """The partner's own code (such as its ISIL)."""
-    delivery_code: str | None
+    delivery_code: str | None = None
     """The courier's sort code; `None` when the partner has none."""
 
 

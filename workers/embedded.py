@@ -124,11 +124,12 @@ def _wait_for_valkey(home: Home, patience: float = 10.0) -> None:
         while True:
             try:
                 client.ping()
-                return
             except redis.RedisError:
                 if time.monotonic() > deadline:
                     raise StartError(f"The Valkey server does not answer; see {home.logs / 'valkey.log'}") from None
                 time.sleep(0.02)
+            else:
+                return
 
 
 def _database(home: Home, *, demo: bool) -> Engine:

@@ -58,6 +58,8 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
     # Celery says at "info" what our own lines say better, one line per event.
     for chatty in ("celery.app.trace", "celery.worker.strategy", "kombu.pidbox", "amqp"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # Our queues are bound to the anonymous exchange and no task of ours has an ETA: its warning is not about us.
+    logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
