@@ -83,13 +83,15 @@ def up(home):
         env={k: v for k, v in environment(home).items() if k != "BOOKDROP_CONFIG"},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    until(lambda: bookdrop(home, "status").returncode == 0)
-    until(lambda: (home / "bookdrop.toml").exists() and json.loads(bookdrop(home, "status", "--json").stdout)["flower"])
-    yield process
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-    process.stdout.close()
+    try:
+        until(lambda: bookdrop(home, "status").returncode == 0)
+        until(lambda: json.loads(bookdrop(home, "status", "--json").stdout)["flower"])
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+        process.stdout.close()
 
 
 def test_one_command_shows_the_whole_way(home):
@@ -143,14 +145,27 @@ def test_a_desk_beside_it(home, up):
     assert f"process {up.pid}" in second.stderr
     assert doctor.returncode == 0, doctor.stdout
 
-    def listed():
-        with urllib.request.urlopen(f"{status['flower']}/tasks?limit=50", timeout=10) as page:
-            assert page.status == 200
-        with urllib.request.urlopen(f"{status['flower']}/workers", timeout=10) as page:
-            text = page.read().decode()
-        return all(f"{role}@" in text for role in ("returns", "printing", "housekeeping"))
+    def workers():
+        with urllib.request.urlopen(f"{status['flower']}/workers?json=1", timeout=10) as page:
+            names = [worker["hostname"].split("@")[0] for worker in json.load(page)["data"]]
+        return sorted(names) == ["housekeeping", "printing", "returns"]
 
-    until(listed)
+    until(workers)
+    scanned = station(home, "scan", "--json", "NO-SUCH-BARCODE")
+    tasks = until(
+        lambda: [t for t in flower_tasks(status["flower"]) if json.loads(scanned.stdout)["event_id"] in t["uuid"]]
+    )
+    assert [(task["name"], task["state"]) for task in tasks] == [("returns.process_scan", "SUCCESS")]
+    everything = json.dumps(flower_tasks(status["flower"]))
+    assert "Test Reader" not in everything
+    assert "NO-SUCH-BARCODE" not in everything
+
+
+def flower_tasks(url):
+    """Flower's list of tasks, as its page asks for it."""
+    form = "draw=1&start=0&length=200&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
+    with urllib.request.urlopen(f"{url}/tasks/datatable", data=form.encode(), timeout=10) as page:
+        return json.load(page)["data"]
 
 
 def test_interrupt_stops_everything(home, up):

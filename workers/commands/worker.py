@@ -52,7 +52,7 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
                     "There is no branch to print for. Import branches first, or name one with --branch CODE."
                 )
             queues = [topology.printing_queue(branch) for branch in found]
-            name = "printing-" + "-".join(branches) if branches else "printing"
+            name = f"printing-{branches[0]}" if len(branches) == 1 else "printing"
             options += _few(concurrency)
         case _:
             queues = [topology.HOUSEKEEPING_QUEUE]
