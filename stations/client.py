@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client that never loses a scan: kept on disk first, then sent, and asked again until it is answered.
+
+A resend carries the same event id and the same bytes; the worker's inbox makes it harmless.
+"""
+
+import contextlib
+import json
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Literal, Self
+from uuid import UUID
+
+from uuid6 import uuid7
+
+from schemas import signing
+from schemas.barcodes import clean
+from schemas.events import BarcodeScanned, Event, Override, ReturnRequested
+from schemas.replies import ReturnReply, SlipNotice
+from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
+from stations.following import Following
+from stations.journal import Entry, Journal, JournalError
+from stations.settings import StationSettings
+from stations.wire import Ear, Mouth
+
+LONGEST_RESEND: Final = timedelta(seconds=30)
+"""Longest wait between two sendings of one event."""
+AFTER_AN_OUTAGE: Final = timedelta(seconds=1)
+"""How soon a sending that failed is tried again."""
+
+_UNSIGNED = "0" * 64
+_LOOK_SECONDS = 0.1
+
+
+class PatronCardError(ValueError):
+    """The line is a patron's card: it is neither kept nor sent."""
+
+    def __init__(self) -> None:
+        super().__init__("That is a patron card, not an item. Nothing was sent. Scan the barcode on the item.")
+
+
+class StationClient:
+    """A station's side of the wire. Use as a context manager; it speaks and listens on threads of its own.
+
+    `on_reply` is called once for each answer, `on_slip` for each word of a slip, on a thread of the client's.
+    Raises `JournalError` when the journal cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: StationSettings,
+        *,
+        on_reply: Callable[[Entry, ReturnReply], None] | None = None,
+        on_slip: Callable[[Entry], None] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[[], UUID] = uuid7,
+    ) -> None:
+        self.settings = settings
+        self.journal = Journal(settings.journal_file, settings.code)
+        self._now = now
+        self._new_id = new_id
+        self._mouth = Mouth(settings.broker_url.get_secret_value(), settings.code)
+        self._to_say: deque[Entry] = deque()
+        self._news = threading.Condition()
+        self._wanted = threading.Event()
+        self._closing = threading.Event()
+        self._reached = True
+        self._following = Following(
+            self.journal, on_reply or (lambda _entry, _reply: None), on_slip or (lambda _entry: None)
+        )
+        self._threads = [
+            threading.Thread(target=self._speak, name="bookdrop-mouth", daemon=True),
+            threading.Thread(target=self._listen, name="bookdrop-ear", daemon=True),
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._wanted.set()
+        for thread in self._threads:
+            thread.join()
+        self._mouth.close()
+        self.journal.close()
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the broker could be spoken to the last time it was tried."""
+        return self._reached
+
+    def scan(self, barcode: str, *, returned_at: datetime | None = None, print_slip: bool | None = None) -> UUID:
+        """Take a scanned line, to be sent at once; give the event's id.
+
+        Raises `BarcodeRefusedError` when the line is no barcode, `PatronCardError`, and `JournalError` when it
+        cannot be kept; then nothing is sent. A broker that is away is no error: the scan is held and sent later.
+        """
+        cleaned = clean(barcode, self.settings.scanner_prefix)
+        pattern = self.settings.patron_card_pattern
+        if pattern is not None and re.fullmatch(pattern, cleaned):
+            raise PatronCardError
+        return self._take(
+            PROCESS_SCAN,
+            cleaned,
+            lambda event_id, sequence: BarcodeScanned(
+                event_id=event_id,
+                station=self.settings.code,
+                sequence=sequence,
+                signature=_UNSIGNED,
+                barcode=cleaned,
+                scanned_at=self._now(),
+                returned_at=returned_at,
+                print_slip=self.settings.print_slip if print_slip is None else print_slip,
+            ),
+        )
+
+    def request_return(
+        self,
+        request: str,
+        *,
+        note: str | None = None,
+        print_slip: bool = False,
+        returned_at: datetime | None = None,
+        override: Override | None = None,
+        resolution: Literal["found_by_library", "returned_by_patron"] | None = None,
+        force_partial: bool = False,
+    ) -> UUID:
+        """Return a request by its external identifier; give the event's id. Errors are those of `scan`.
+
+        Raises `pydantic.ValidationError` for a request or note that no message can carry.
+        """
+        return self._take(
+            PROCESS_RETURN,
+            request.strip(),
+            lambda event_id, sequence: ReturnRequested(
+                event_id=event_id,
+                station=self.settings.code,
+                sequence=sequence,
+                signature=_UNSIGNED,
+                request=request.strip(),
+                requested_at=self._now(),
+                note=note,
+                print_slip=print_slip,
+                returned_at=returned_at,
+                override=override,
+                resolution=resolution,
+                force_partial=force_partial,
+            ),
+        )
+
+    def wait(self, event_id: UUID, seconds: float) -> ReturnReply | None:
+        """Wait for the answer to an event; `None` when none came within `seconds`. It may still come."""
+        deadline = time.monotonic() + seconds
+        with self._news:
+            while True:
+                entry = self.journal.entry(str(event_id))
+                if entry is not None and entry.reply is not None:
+                    return ReturnReply.model_validate_json(entry.reply)
+                if (left := deadline - time.monotonic()) <= 0:
+                    return None
+                # The news of another process of this station comes through the journal, which does not wake us.
+                self._news.wait(min(left, _LOOK_SECONDS))
+
+    def _take(self, task: str, subject: str, build: Callable[[UUID, int], Event]) -> UUID:
+        event_id = self._new_id()
+
+        def kept(sequence: int) -> tuple[str, str, str, str]:
+            payload = build(event_id, sequence).model_dump(mode="json", exclude_none=True)
+            del payload["signature"]
+            payload["signature"] = signing.sign(payload, self.settings.key.get_secret_value().encode())
+            return str(event_id), task, subject, json.dumps(payload, ensure_ascii=False)
+
+        now = self._now()
+        entry = self.journal.take(kept, now, now + self._wait_after(1))
+        self._following.add(entry.event_id)
+        self._to_say.append(entry)
+        self._wanted.set()
+        return event_id
+
+    def _wait_after(self, attempts: int) -> timedelta:
+        seconds = self.settings.resend_seconds * 2 ** min(attempts - 1, 6)
+        return min(timedelta(seconds=seconds), LONGEST_RESEND)
+
+    def _speak(self) -> None:
+        pruned_at = 0.0
+        while not self._closing.is_set():
+            self._wanted.wait(_LOOK_SECONDS)
+            self._wanted.clear()
+            try:
+                self._say_all(self._fresh())
+                self._say_all(self.journal.due(self._now(), self._wait_after))
+                self._following.look()
+                if time.monotonic() - pruned_at > 1:
+                    pruned_at = time.monotonic()
+                    self.journal.prune()
+            except JournalError:
+                # What was taken is on the disk; whoever scans next is told. Here there is nobody to tell.
+                self._closing.wait(1.0)
+        if self._reached:  # what was taken in the last moment; otherwise the journal holds it for the next start
+            with contextlib.suppress(JournalError):
+                self._say_all(self._fresh())
+
+    def _fresh(self) -> list[Entry]:
+        return [self._to_say.popleft() for _ in range(len(self._to_say))]
+
+    def _say_all(self, entries: list[Entry]) -> None:
+        for number, entry in enumerate(entries):
+            try:
+                self._mouth.say(entry.event_id, entry.task, entry.payload)
+                self._reached = True
+            except Exception:  # noqa: BLE001 - whatever the transport raises: it is kept, and said again
+                self._reached = False
+                self.journal.hold((left.event_id for left in entries[number:]), self._now() + AFTER_AN_OUTAGE)
+                return
+
+    def _listen(self) -> None:
+        url, code = self.settings.broker_url.get_secret_value(), self.settings.code
+        while not self._closing.is_set():
+            ear: Ear | None = None
+            try:
+                ear = Ear(url, code, self._heard)
+                while not self._closing.is_set():
+                    ear.listen(0.2)
+            except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: anew, after a moment
+                self._closing.wait(0.5)
+            finally:
+                if ear is not None:
+                    ear.close()
+
+    def _heard(self, body: str) -> None:
+        try:
+            message: Any = json.loads(body)
+            kind = message.get("type") if isinstance(message, dict) else None
+            if kind == "bookdrop.return-reply.v1":
+                self._answered(ReturnReply.model_validate(message), body)
+            elif kind == "bookdrop.slip-notice.v1":
+                notice = SlipNotice.model_validate(message)
+                if self.journal.note_slip(str(notice.event_id), notice.state, notice.message):
+                    self._following.slip(notice)
+        except ValueError:
+            return  # cannot be read; an event whose answer this was is asked again
+
+    def _answered(self, reply: ReturnReply, body: str) -> None:
+        is_news = self.journal.answer(str(reply.event_id), body, self._now())
+        with self._news:
+            self._news.notify_all()
+        if is_news:
+            self._following.reply(reply)

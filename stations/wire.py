@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A desk's two queues: what it says goes to `returns`, what it hears comes on its own reply queue."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Connection, Consumer, Message, Producer, Queue
+
+from schemas.envelope import task_body, task_headers
+from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue
+
+_HEARD_AT_ONCE = 50
+
+
+def connect(url: str, station: str) -> Connection:
+    """A connection that fails at once when the broker is away; what was taken waits in the journal."""
+    return Connection(url, transport_options=_options(url, station), connect_timeout=3)
+
+
+def _options(url: str, station: str) -> dict[str, Any]:
+    if url.split(":", 1)[0] not in {"redis", "rediss", "redis+socket", "sentinel"}:
+        return {"confirm_publish": True, "max_retries": 0}
+    # Own keys for what is not acknowledged yet: the shortest visibility timeout of all who share them would win.
+    own = f"unacked.station.{station}"
+    options: dict[str, Any] = {
+        "socket_timeout": 5,
+        "socket_connect_timeout": 3,
+        "health_check_interval": 10,
+        "max_retries": 0,
+        "unacked_key": own,
+        "unacked_index_key": f"{own}.index",
+        "unacked_mutex_key": f"{own}.mutex",
+    }
+    if not url.startswith("redis+socket"):
+        options["socket_keepalive"] = True
+    return options
+
+
+def declared(name: str) -> Queue:
+    """Queue `name` as everybody declares it."""
+    return Queue(name, exchange="", routing_key=name, durable=True, queue_arguments=queue_arguments(name))
+
+
+class Mouth:
+    """Says events. Not for two threads at once."""
+
+    def __init__(self, url: str, station: str) -> None:
+        self._url = url
+        self._station = station
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+
+    def say(self, event_id: str, task: str, payload: str) -> None:
+        """Publish an event, connecting first if need be.
+
+        Raises whatever the transport raises, when a fresh connection does not do either.
+        """
+        is_kept = self._producer is not None
+        try:
+            self._publish(event_id, task, payload)
+        except Exception:
+            self.close()
+            if not is_kept:
+                raise
+            # The kept connection may have died while nobody spoke; twice said is harmless, unsaid is not.
+            try:
+                self._publish(event_id, task, payload)
+            except Exception:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let go of the connection; the next event makes a new one."""
+        connection, self._connection, self._producer = self._connection, None, None
+        _release(connection)
+
+    def _publish(self, event_id: str, task: str, payload: str) -> None:
+        self._ready().publish(
+            task_body(payload),
+            exchange="",
+            routing_key=RETURNS_QUEUE,
+            headers=task_headers(task, event_id, origin=self._station),
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=2,
+            correlation_id=event_id,
+            reply_to=reply_queue(self._station),
+            retry=False,
+        )
+
+    def _ready(self) -> Producer:
+        if self._producer is None:
+            self._connection = connect(self._url, self._station)
+            channel = self._connection.default_channel
+            # A message for a queue that nobody declared vanishes on RabbitMQ, and so does an answer.
+            for name in (RETURNS_QUEUE, reply_queue(self._station)):
+                declared(name).bind(channel).queue_declare()
+            self._producer = Producer(channel)
+        return self._producer
+
+
+class Ear:
+    """Hears answers. Not for two threads at once."""
+
+    def __init__(self, url: str, station: str, hear: Callable[[str], None]) -> None:
+        self._connection = connect(url, station)
+        self._hear = hear
+        try:
+            self._consumer = Consumer(
+                self._connection.default_channel,
+                [declared(reply_queue(station))],
+                on_message=self._take,
+                prefetch_count=_HEARD_AT_ONCE,
+            )
+            self._consumer.consume()
+        except BaseException:
+            self.close()
+            raise
+
+    def listen(self, seconds: float) -> None:
+        """Hear what comes within `seconds`. Raises whatever the transport raises."""
+        with contextlib.suppress(TimeoutError):
+            self._connection.drain_events(timeout=seconds)
+
+    def close(self) -> None:
+        """Let go of the connection; what is not acknowledged is heard again."""
+        _release(self._connection)
+
+    def _take(self, message: Message) -> None:
+        body: Any = message.body
+        # Acknowledged only after it was kept: what is heard and lost by a crash comes again.
+        self._hear(body if isinstance(body, str) else bytes(body).decode("utf-8", errors="replace"))
+        message.ack()
+
+
+def _release(connection: Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(Exception):  # a dead connection cannot always say goodbye
+            connection.release()
