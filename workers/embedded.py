@@ -60,11 +60,12 @@ def running(home: Home, *, flower: bool, demo: bool) -> Iterator[Running]:
             crew.start([_valkey(home)])
             engine = _database(home, demo=demo)
             _wait_for_valkey(home)
-            crew.start(_workers(home, engine))
+            programs = _workers(home, engine)
             if flower:
                 port = _free_port(FLOWER_PORT)
                 state.flower = f"http://127.0.0.1:{port}"
-                crew.start([_flower(home, port)])
+                programs.append(_flower(home, port))
+            crew.start(programs)
             yield Running(home, engine, state.flower)
         finally:
             crew.stop()

@@ -57,34 +57,38 @@ class Crew:
     def __init__(self, logs: Path, changed: Callable[[dict[str, tuple[int, str]]], None]) -> None:
         self._logs = logs
         self._changed = changed
-        self._running: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
+        self._stages: list[dict[str, tuple[Program, subprocess.Popen[bytes]]]] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._keep_alive, daemon=True)
 
     def start(self, programs: Sequence[Program]) -> None:
-        """Start `programs`, each in a session of its own so that Ctrl-C reaches only us; and watch them."""
+        """Start `programs` as one stage, and watch them.
+
+        Each has a session of its own, so that Ctrl-C reaches only us.
+        """
         with self._lock:
-            for program in programs:
-                self._running[program.name] = (program, self._spawn(program))
+            self._stages.append({program.name: (program, self._spawn(program)) for program in programs})
             self._tell()
         if not self._watch.is_alive():
             self._watch.start()
 
     def stop(self) -> None:
-        """Stop all, in the reverse order of their start; each has its patience."""
+        """Stop all, the stage that was started last first; each process has its patience."""
         self._stopping.set()
         if self._watch.is_alive():
             self._watch.join()
         with self._lock:
-            while self._running:
-                _, (program, process) = self._running.popitem()
-                process.terminate()
-                try:
-                    process.wait(program.patience)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+            while self._stages:
+                stage = self._stages.pop().values()
+                for _, process in stage:
+                    process.terminate()
+                for program, process in stage:
+                    try:
+                        process.wait(program.patience)
+                    except subprocess.TimeoutExpired:
+                        os.killpg(process.pid, signal.SIGKILL)
+                        process.wait()
             self._tell()
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
@@ -100,15 +104,20 @@ class Crew:
 
     def _tell(self) -> None:
         self._changed(
-            {name: (process.pid, started_at(process.pid) or "") for name, (_, process) in self._running.items()}
+            {
+                name: (process.pid, started_at(process.pid) or "")
+                for stage in self._stages
+                for name, (_, process) in stage.items()
+            }
         )
 
     def _keep_alive(self) -> None:
         while not self._stopping.wait(0.5):
             with self._lock:
-                for name, (program, process) in list(self._running.items()):
-                    code = process.poll()
-                    if code is not None and not self._stopping.is_set():
-                        log.warning("process_started_again", worker=name, reason=f"ended with {code}")
-                        self._running[name] = (program, self._spawn(program))
-                        self._tell()
+                for stage in self._stages:
+                    for name, (program, process) in list(stage.items()):
+                        code = process.poll()
+                        if code is not None and not self._stopping.is_set():
+                            log.warning("process_started_again", worker=name, reason=f"ended with {code}")
+                            stage[name] = (program, self._spawn(program))
+                            self._tell()
