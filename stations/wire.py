@@ -28,6 +28,7 @@ def _options(url: str, station: str) -> dict[str, Any]:
         "socket_connect_timeout": 3,
         "health_check_interval": 10,
         "max_retries": 0,
+        "polling_interval": 0.25,  # how long one BRPOP waits, and so the longest goodbye
         "unacked_key": own,
         "unacked_index_key": f"{own}.index",
         "unacked_mutex_key": f"{own}.mutex",

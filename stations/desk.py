@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The desk: each line is a scan; the prompt is ready again at once, and answers come when they come."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from schemas.barcodes import BarcodeRefusedError, clean
+from schemas.replies import ReturnReply
+from stations import words
+from stations.client import PatronCardError, StationClient
+from stations.journal import Entry, JournalError
+from stations.terminal import Screen
+
+DOUBLE_TRIGGER: Final = 2.0
+"""The same barcode again within so many seconds is one scan."""
+PENDING_AFTER: Final = 1.5
+"""After so many seconds without an answer a desk at a terminal says that a scan is pending."""
+
+
+@dataclass
+class _Waiting:
+    subject: str
+    since: float
+    is_told: bool = False
+
+
+@dataclass
+class Desk:
+    """Lines in, words out. `heard` and `slipped` are the callbacks of the client that is given to `serve`."""
+
+    screen: Screen
+    now: Callable[[], datetime]
+    tells_pending: bool
+    """Whether a late answer is announced while scanning goes on; a pipe is told at its end."""
+    backdate: datetime | None = None
+    not_taken: int = 0
+    """How many lines the journal could not keep."""
+    _waiting: dict[UUID, _Waiting] = field(default_factory=dict)
+    _last: tuple[str, float] = ("", 0.0)
+    _heard_at: float = 0.0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self._opened_at = self.now()
+
+    def serve(self, client: StationClient, lines: Iterable[str]) -> None:
+        """Take each line. Returns at the end of `lines` or at `:quit`."""
+        ended = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(client, ended), daemon=True)
+        if self.tells_pending:
+            watch.start()
+        try:
+            for line in lines:
+                if line.lstrip().startswith(":"):
+                    if self._command(client, line.strip()[1:].split()):
+                        return
+                else:
+                    self._scan(client, line)
+        finally:
+            ended.set()
+            if self.tells_pending:
+                watch.join()
+
+    def finish(self, client: StationClient, seconds: float) -> list[str]:
+        """Wait for the answers that are still out, until none came for `seconds`; show and give what has none."""
+        self._heard_at = time.monotonic()
+        while self._waiting and time.monotonic() - self._heard_at < seconds:
+            time.sleep(0.02)
+        return self.still_pending(client)
+
+    def still_pending(self, client: StationClient) -> list[str]:
+        """Show and give what has no answer."""
+        with self._lock:
+            left = [waiting.subject for waiting in self._waiting.values()]
+        for subject in left:
+            self.screen.show(words.pending(subject, is_reached=client.is_reached))
+        return left
+
+    def heard(self, entry: Entry, reply: ReturnReply) -> None:
+        """Show an answer to a scan of this desk, or of an earlier one; not those of a command beside it."""
+        with self._lock:  # `_scan` holds it until the scan is noted
+            is_ours = reply.event_id in self._waiting or entry.made_at < self._opened_at
+        if is_ours:
+            self.screen.show(words.of_reply(reply, entry.subject))
+        with self._lock:
+            self._waiting.pop(reply.event_id, None)
+            self._heard_at = time.monotonic()
+
+    def slipped(self, entry: Entry) -> None:
+        """Show what became of a slip."""
+        self.screen.show(words.of_slip(entry))
+
+    def _scan(self, client: StationClient, line: str) -> None:
+        try:
+            barcode = clean(line, client.settings.scanner_prefix)
+        except BarcodeRefusedError as error:
+            shown = words.hint() if error.reason == "empty" else words.refused_here(words.printable(line), str(error))
+            self.screen.show(shown)
+            return
+        began = time.monotonic()
+        if self._last[0] == barcode and began - self._last[1] < DOUBLE_TRIGGER:
+            self.screen.show(words.swallowed(barcode))
+            return
+        if self._take(barcode, lambda: client.scan(line, returned_at=self.backdate)):
+            self._last = (barcode, began)
+
+    def _return(self, client: StationClient, request: str) -> None:
+        self._take(request, lambda: client.request_return(request, returned_at=self.backdate))
+
+    def _take(self, subject: str, take: Callable[[], UUID]) -> bool:
+        try:
+            with self._lock:
+                event_id = take()
+                self._waiting[event_id] = _Waiting(subject, time.monotonic())
+        except PatronCardError as error:
+            self.screen.show(words.refused_here("", str(error)))
+        except ValidationError:
+            self.screen.show(words.refused_here(words.printable(subject), "That is no request's identifier."))
+        except JournalError as error:
+            self.not_taken += 1
+            self.screen.show(words.not_taken(str(error)))
+        else:
+            return True
+        return False
+
+    def _watch(self, client: StationClient, ended: threading.Event) -> None:
+        """Say of each scan, once, that its answer is late."""
+        while not ended.wait(0.1):
+            with self._lock:
+                late = [
+                    waiting
+                    for waiting in self._waiting.values()
+                    if not waiting.is_told and time.monotonic() - waiting.since > PENDING_AFTER
+                ]
+                for waiting in late:
+                    waiting.is_told = True
+                    self.screen.show(words.pending(waiting.subject, is_reached=client.is_reached))
+
+    def _command(self, client: StationClient, parts: list[str]) -> bool:
+        """Do what was typed after a colon; tell whether the desk is to be left."""
+        match parts:
+            case ["quit" | "q"]:
+                return True
+            case ["recent"]:
+                self._list(client.journal.recent, "Nothing was scanned here yet.")
+            case ["pending"]:
+                self._list(client.journal.unanswered, "Everything is answered.")
+            case ["return", request]:
+                self._return(client, request)
+            case ["backdate", "off"]:
+                self.backdate = None
+                self.screen.banner("")
+                self.screen.show(words.Shown(("Backdate off: items come back now.",)))
+            case ["backdate", *when] if when:
+                self._set_backdate(" ".join(when))
+            case _:
+                self.screen.show(words.Shown(words.HELP))
+        return False
+
+    def _set_backdate(self, when: str) -> None:
+        try:
+            moment = datetime.fromisoformat(when).astimezone()
+        except (ValueError, OverflowError):
+            moment = None
+        if moment is None or moment > self.now():
+            why = "That lies in the future." if moment else "Write it as :backdate 2026-11-22 18:00, or :backdate off."
+            self.screen.show(words.refused_here(":backdate", f"{why} Nothing was changed."))
+            return
+        self.backdate = moment
+        self.screen.banner(f"[BACKDATED {moment:%Y-%m-%d %H:%M}] ")
+        self.screen.show(words.Shown((f"Backdate on: what is scanned now came back {moment:%Y-%m-%d %H:%M}.",)))
+
+    def _list(self, look: Callable[[], list[Entry]], nothing: str) -> None:
+        try:
+            shown = tuple(words.of_entry(entry) for entry in look()) or (nothing,)
+        except JournalError as error:
+            shown = (str(error),)
+        self.screen.show(words.Shown(shown))

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scanner is a keyboard that ends with CR, LF, CR LF or Tab: lines come in, words go out, never mixed."""
+
+import codecs
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TextIO
+
+from stations.words import Shown
+
+ENDS: Final = "\r\n\t"
+PROMPT: Final = "> "
+LONGEST_LINE: Final = 10_000
+"""What comes beyond this without an end is cut off, in characters; no barcode is nearly as long."""
+BETWEEN_BELLS: Final = 0.2
+"""Terminals make one sound of bells that come at once; in seconds."""
+
+_COLOURS: Final = {"green": "32", "yellow": "33", "red": "31", "magenta": "35"}
+_INTERRUPT, _END, _BACKSPACES, _KILL = "\x03", "\x04", "\x7f\b", "\x15"
+
+
+@dataclass
+class Keys:
+    """Characters become lines. A CR LF is one end; at a terminal, editing keys edit."""
+
+    edits: bool
+    typed: str = ""
+    at_end: bool = False
+    """Ctrl-D was typed on an empty line."""
+    _last: str = ""
+
+    def feed(self, chars: str) -> Iterator[str]:
+        """Give each line that `chars` end. Raises `KeyboardInterrupt` for Ctrl-C at a terminal."""
+        for char in chars:
+            second_half, self._last = char == "\n" and self._last == "\r", char
+            if second_half:
+                continue
+            if char in ENDS:
+                line, self.typed = self.typed, ""
+                yield line
+            elif not (self.edits and self._edit(char)) and len(self.typed) < LONGEST_LINE:
+                self.typed += char
+            if self.at_end:
+                return
+
+    def _edit(self, char: str) -> bool:
+        """Do what an editing key does; tell whether it was one."""
+        if char == _INTERRUPT:
+            raise KeyboardInterrupt
+        if char == _END:
+            self.at_end = not self.typed
+        elif char in _BACKSPACES:
+            self.typed = self.typed[:-1]
+        elif char == _KILL:
+            self.typed = ""
+        else:
+            return False
+        return True
+
+
+def lines_of(stream: TextIO) -> Iterator[str]:
+    """The lines of a pipe; an empty line is given as it is."""
+    keys, decoder = Keys(edits=False), _decoder()
+    while chunk := os.read(stream.fileno(), 65536):
+        yield from keys.feed(decoder.decode(chunk))
+    if keys.typed:
+        yield keys.typed
+
+
+class Screen:
+    """Where words go. On a terminal the line being typed is kept below them."""
+
+    def __init__(self, output: TextIO, *, interactive: bool, sounds: bool) -> None:
+        self._output = output
+        self._interactive = interactive
+        self._styled = output.isatty() and "NO_COLOR" not in os.environ
+        self._sounds = sounds and output.isatty()
+        self._typed = ""
+        self._banner = ""
+        self._lock = threading.Lock()
+        self._tone = threading.Lock()
+
+    def show(self, shown: Shown) -> None:
+        """Print words above the prompt, the first line large, with colour and tone where there are such."""
+        first, *rest = ["".join(char if char.isprintable() else "?" for char in line) for line in shown.lines]
+        if self._styled and shown.colour:
+            first = f"\x1b[1;{_COLOURS[shown.colour]}m{first}\x1b[0m"
+        with self._lock:
+            self._clear()
+            self._output.write("\n".join([first, *(f"  {line}" for line in rest)]) + "\n")
+            self._prompt()
+        if self._sounds and shown.tone:
+            threading.Thread(target=self._ring, args=(shown.tone,), daemon=True).start()
+
+    def banner(self, words: str) -> None:
+        """Show `words` before every prompt from now on; none when empty."""
+        with self._lock:
+            self._clear()
+            self._banner = words
+            self._prompt()
+
+    def typing(self, typed: str) -> None:
+        """Show the line as it is typed."""
+        with self._lock:
+            self._clear()
+            self._typed = typed
+            self._prompt()
+
+    def leave(self) -> None:
+        """Take the prompt away."""
+        with self._lock:
+            self._clear()
+            self._interactive = False
+            self._output.flush()
+
+    def _ring(self, times: int) -> None:
+        with self._tone:  # one pattern after the other, so that each is told by its number
+            for _ in range(times):
+                with self._lock:
+                    self._output.write("\a")
+                    self._output.flush()
+                time.sleep(BETWEEN_BELLS)
+            time.sleep(BETWEEN_BELLS)
+
+    def _clear(self) -> None:
+        if self._interactive:
+            self._output.write("\r\x1b[2K")
+
+    def _prompt(self) -> None:
+        if self._interactive:
+            self._output.write(f"{self._banner}{PROMPT}{self._typed}")
+        self._output.flush()
+
+
+def typed_lines(stream: TextIO, screen: Screen) -> Iterator[str]:
+    """The lines typed or scanned at a terminal; ends at Ctrl-D on an empty line. Raises `KeyboardInterrupt`.
+
+    Echo and line editing are ours, so that a Tab ends a line and an answer never tears what is being typed.
+    """
+    keys, decoder = Keys(edits=True), _decoder()
+    with _character_wise(stream):
+        screen.typing("")
+        while not keys.at_end and (chunk := _read(stream)):
+            for line in keys.feed(decoder.decode(chunk)):
+                screen.typing("")
+                yield line
+            screen.typing(keys.typed if keys.typed.isprintable() else "")
+
+
+def _read(stream: TextIO) -> bytes:
+    try:
+        return os.read(stream.fileno(), 4096)
+    except OSError:  # the terminal's window was closed
+        return b""
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
+@contextmanager
+def _character_wise(stream: TextIO) -> Iterator[None]:
+    import termios  # noqa: PLC0415 - not on every system
+
+    number = stream.fileno()
+    before = termios.tcgetattr(number)
+    mode = termios.tcgetattr(number)
+    mode[0] &= ~(termios.ICRNL | termios.INLCR)
+    mode[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
+    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(number, termios.TCSADRAIN, mode)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, before)

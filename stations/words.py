@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a desk shows: from an answer to words, a colour and a tone. Pure.
+
+Words come first; colour and tone only repeat what the words say.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.replies import Outcome, ReturnReply
+from stations.journal import Entry
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Lines for the screen, and the colour and tone that go with them."""
+
+    lines: tuple[str, ...]
+    """The first is the large one."""
+    colour: str = ""
+    """`green`, `yellow`, `red`, `magenta` or none."""
+    tone: int = 0
+    """How many times the bell rings; each outcome has its own number."""
+
+
+_LARGE: Final = {
+    Outcome.RETURNED: ("RETURNED", "green", 1),
+    Outcome.ALREADY_RETURNED: ("ALREADY RETURNED", "yellow", 2),
+    Outcome.REFUSED: ("REFUSED", "red", 3),
+}
+_PENDING_TONE: Final = 4
+_NOT_TAKEN_TONE: Final = 5
+_TROUBLED_SLIPS: Final = frozenset({"held", "failed_safe", "unknown", "expired"})
+
+
+def of_reply(reply: ReturnReply, subject: str) -> Shown:
+    """The answer to a scan: the large word with what it is about, the message as it came, then what staff do."""
+    large, colour, tone = _LARGE[reply.outcome]
+    if reply.urgent:
+        large += "  URGENT"
+    lines = [f"{large}  {reply.barcode or reply.request or subject}", reply.message]
+    if reply.destination is not None and reply.outcome is not Outcome.REFUSED:
+        code = reply.destination.delivery_code
+        lines.append(f"Delivery code {code}" if code else "No delivery code: send it by name and address")
+    if reply.items is not None:
+        lines.append(f"{reply.items.here} of {reply.items.of} items of this request are here")
+    if reply.outcome is Outcome.ALREADY_RETURNED and reply.returned_at is not None:
+        by = f" at {reply.returned_by}" if reply.returned_by else ""
+        lines.append(f"Returned {reply.returned_at.astimezone():%Y-%m-%d %H:%M}{by}")
+    lines += [f"Note: {warning}" for warning in reply.warnings]
+    lines += [
+        f":return {choice.external_id}   {choice.title}, to {choice.destination.name}" for choice in reply.choices
+    ]
+    if reply.next_step:
+        lines.append(f"-> {reply.next_step}")
+    return Shown(tuple(lines), colour, tone)
+
+
+def of_slip(entry: Entry) -> Shown:
+    """A word of a slip: loud only when staff must do something."""
+    is_troubled = entry.slip_state in _TROUBLED_SLIPS
+    return Shown((f"{entry.slip_words}  ({entry.subject})",), "yellow" if is_troubled else "", int(is_troubled))
+
+
+def pending(subject: str, *, is_reached: bool = True) -> Shown:
+    """No answer yet, with the broker in reach or away."""
+    why = (
+        "No answer yet. It is kept at this desk and asked again until the answer comes. Go on scanning."
+        if is_reached
+        else "Held, slip follows: the network is away. It is kept at this desk and sent later. Go on scanning."
+    )
+    return Shown((f"PENDING  {subject}", why), "magenta", _PENDING_TONE)
+
+
+def refused_here(subject: str, words: str) -> Shown:
+    """Refused at the desk itself: nothing was sent."""
+    return Shown((f"REFUSED  {subject}".rstrip(), words), "red", _LARGE[Outcome.REFUSED][2])
+
+
+def hint() -> Shown:
+    """An empty line."""
+    return Shown(("Nothing was scanned. Scan the item's barcode, or type :help.",))
+
+
+def swallowed(subject: str) -> Shown:
+    """The same barcode twice within two seconds."""
+    return Shown((f"SAME SCAN  {subject}", "Scanned twice within two seconds: taken once."), "", 1)
+
+
+def not_taken(words: str) -> Shown:
+    """The journal could not keep it."""
+    return Shown(("NOT TAKEN", words), "red", _NOT_TAKEN_TONE)
+
+
+def of_entry(entry: Entry) -> str:
+    """A journal line for a list."""
+    answer = "pending"
+    if entry.reply is not None:
+        reply = ReturnReply.model_validate_json(entry.reply)
+        answer = f"{reply.outcome.value.replace('_', ' ')}: {reply.message}"
+    slip = f"  [{entry.slip_words}]" if entry.slip_words else ""
+    return f"{entry.made_at.astimezone():%m-%d %H:%M:%S}  {entry.subject}  {answer}{slip}"
+
+
+def printable(line: str, longest: int = 64) -> str:
+    """What was scanned, fit to be shown: control characters as question marks, cut when too long."""
+    cut = line.strip(" \t\r\n")[: longest + 1]
+    shown = "".join(char if char.isprintable() else "?" for char in cut)
+    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
+
+
+HELP: Final = (
+    "Scan or type a barcode, then Enter. The prompt is ready again at once; answers name their barcode.",
+    ":return REQUEST               Return from the request",
+    ":recent                       the last scans",
+    ":pending                      those without an answer",
+    ":backdate 2026-11-22 18:00    drop-box mode: the items came back then;   :backdate off",
+    ":help   this                  :quit   leave (Ctrl-D does too)",
+)
