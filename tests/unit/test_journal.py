@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal of a desk: kept before it is sent, whatever happens to the disk."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from stations.journal import Entry, Journal, JournalError
+
+NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+CODE = "main-desk-1"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "desk.journal"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with_it = Journal(path, CODE)
+    yield with_it
+    with_it.close()
+
+
+def take(journal: Journal, name: str, now: datetime = NOW) -> Entry:
+    return journal.take(
+        lambda number: (name, "returns.process_scan", f"barcode of {name}", f'{{"n": {number}}}'),
+        now,
+        now + timedelta(seconds=3),
+    )
+
+
+def a_minute(attempts: int) -> timedelta:
+    return timedelta(minutes=attempts)
+
+
+def test_what_is_taken_is_there_for_the_next_process(journal: Journal, path: Path) -> None:
+    """An event taken is found whole by another process, which goes on counting from it."""
+    take(journal, "first")
+
+    words = (
+        "import sys; from pathlib import Path; from datetime import *; from stations.journal import Journal\n"
+        "j = Journal(Path(sys.argv[1]), 'main-desk-1'); now = datetime.now(UTC)\n"
+        "print(j.take(lambda n: ('second', 't', 's', 'p'), now, now).sequence, j.unanswered()[0].payload)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", words, path], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+
+    assert done.stdout == '2 {"n": 1}\n'
+    assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]
+
+
+def test_only_the_owner_may_read_it(journal: Journal, path: Path) -> None:
+    """The file and its folder are closed to other users."""
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_due_is_claimed_once_and_comes_again_later(journal: Journal, path: Path) -> None:
+    """Of two processes only one gets an event that is due; it is due again after its wait."""
+    take(journal, "first")
+    other = Journal(path, CODE)
+
+    early = journal.due(NOW + timedelta(seconds=2), a_minute)
+    claimed = journal.due(NOW + timedelta(seconds=3), a_minute)
+    nothing = other.due(NOW + timedelta(seconds=3), a_minute)
+    again = other.due(NOW + timedelta(seconds=3, minutes=2), a_minute)
+    other.close()
+
+    assert (early, nothing) == ([], [])
+    assert [entry.payload for entry in claimed] == [entry.payload for entry in again] == ['{"n": 1}']
+    assert again[0].attempts == 2
+
+
+def test_what_could_not_be_sent_is_due_sooner(journal: Journal) -> None:
+    """An event held because the broker is away is due when it is said, not after its whole wait."""
+    take(journal, "first")
+    journal.due(NOW + timedelta(seconds=3), a_minute)
+
+    journal.hold(["first"], NOW + timedelta(seconds=5))
+
+    assert [entry.event_id for entry in journal.due(NOW + timedelta(seconds=5), a_minute)] == ["first"]
+
+
+def test_an_answer_is_news_once(journal: Journal) -> None:
+    """The first answer closes the event; the same one again, or one to a stranger's event, is no news."""
+    take(journal, "first")
+
+    news = [journal.answer(event_id, "{}", NOW) for event_id in ("first", "first", "a stranger's")]
+
+    assert news == [True, False, False]
+    assert journal.unanswered() == journal.due(NOW + timedelta(days=1), a_minute) == []
+    [entry] = journal.recent()
+    assert (entry.reply, entry.answered_at) == ("{}", NOW)
+
+
+def test_the_slips_last_word_is_kept(journal: Journal) -> None:
+    """Each new word of a slip replaces the one before; the same word is no news."""
+    take(journal, "first")
+
+    news = [journal.note_slip("first", *word) for word in (("sent", "Sent"), ("sent", "Sent"), ("done", "Printed"))]
+
+    assert news == [True, False, True]
+    [entry] = journal.recent()
+    assert (entry.slip_state, entry.slip_words) == ("done", "Printed")
+
+
+def test_pruning_forgets_the_answered_only(journal: Journal) -> None:
+    """The oldest answered events go; what is not answered stays, and numbers are not used again."""
+    for name in ("pending", "old", "new"):
+        take(journal, name)
+    for name in ("old", "new"):
+        journal.answer(name, "{}", NOW)
+
+    gone = journal.prune(keep=1)
+
+    assert gone == 1
+    assert [entry.event_id for entry in journal.recent()] == ["pending", "new"]
+    journal.prune(keep=0)
+    assert take(journal, "next").sequence == 4
+
+
+def test_a_failed_build_leaves_nothing(journal: Journal) -> None:
+    """When an event cannot be made, nothing is kept and the journal goes on."""
+
+    def build(sequence: int) -> tuple[str, str, str, str]:
+        raise ValueError(sequence)
+
+    with pytest.raises(ValueError, match="1"):
+        journal.take(build, NOW, NOW)
+
+    assert take(journal, "first").sequence == 1
+
+
+def test_a_damaged_file(path: Path) -> None:
+    """A file that is no database is left as it is, and the words say what to do."""
+    path.parent.mkdir()
+    path.write_bytes(b"no database " * 1000)
+
+    with pytest.raises(JournalError, match=r"Nothing was taken and nothing was sent; .*Move the damaged file aside"):
+        Journal(path, CODE)
+
+    assert path.read_bytes().startswith(b"no database")
+
+
+def test_a_file_damaged_inside(path: Path) -> None:
+    """Damage past the header is found when the journal is opened, not at the hundredth scan."""
+    journal = Journal(path, CODE)
+    for number in range(200):
+        take(journal, f"event {number}")
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[8192:] = os.urandom(len(content) - 8192)
+    path.write_bytes(content)
+
+    with pytest.raises(JournalError, match="Nothing was taken"):
+        Journal(path, CODE)
+
+
+def test_a_full_disk(journal: Journal) -> None:
+    """When the disk is full the scan is not taken, what was taken stays, and room makes it work again."""
+    take(journal, "first")
+    pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
+    journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(JournalError, match=r"Not taken; nothing was sent; .*full.*Free some disk space"):
+        journal.take(lambda _: ("big", "t", "s", "x" * 100_000), NOW, NOW)
+
+    journal._connection.execute("PRAGMA max_page_count = 1000000")
+    assert take(journal, "second").sequence == 2
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """A place where no file can be is told in words."""
+    (tmp_path / "state").write_text("a file, not a folder")
+
+    with pytest.raises(JournalError, match="Nothing was taken and nothing was sent"):
+        Journal(tmp_path / "state" / "desk.journal", CODE)
+
+
+def test_another_stations_journal(journal: Journal, path: Path) -> None:
+    """A journal belongs to one station: its numbers and its answers are that one's."""
+    with pytest.raises(JournalError, match="belongs to station main-desk-1, and this is main-desk-2"):
+        Journal(path, "main-desk-2")
+
+
+def test_a_newer_journal(path: Path) -> None:
+    """A journal of a newer version is not touched."""
+    Journal(path, CODE).close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+    with pytest.raises(JournalError, match="newer"):
+        Journal(path, CODE)
