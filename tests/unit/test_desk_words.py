@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a desk shows for an answer."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from schemas.replies import Destination, ItemCount, Outcome, RequestChoice, ReturnReply
+from schemas.statuses import RequestStatus
+from stations import words
+from stations.journal import Entry
+
+RIVERSIDE = Destination(name="Riverside University Library", code="XX-RUL", delivery_code="RUL")
+MESSAGE = "The item's destination is Riverside University Library"
+NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+
+
+def reply(outcome: Outcome = Outcome.RETURNED, **fields: Any) -> ReturnReply:
+    return ReturnReply(
+        **{
+            "event_id": UUID("01890a5d-ac96-774b-bcce-b302099a8057"),
+            "outcome": outcome,
+            "reason": "loaned",
+            "message": MESSAGE,
+            "barcode": "31000000170",
+            "destination": RIVERSIDE,
+            **fields,
+        }
+    )
+
+
+def entry(**fields: Any) -> Entry:
+    return Entry(
+        **{
+            "sequence": 1,
+            "event_id": "e",
+            "task": "returns.process_scan",
+            "subject": "31000000170",
+            "payload": "{}",
+            "made_at": NOW,
+            "attempts": 1,
+            "next_resend_at": None,
+            "answered_at": None,
+            "reply": None,
+            "slip_state": None,
+            "slip_words": None,
+            **fields,
+        }
+    )
+
+
+def test_a_return() -> None:
+    """The large word with its barcode, the message as it came, the courier's code."""
+    shown = words.of_reply(reply(), "31000000170")
+
+    assert shown.lines == ("RETURNED  31000000170", MESSAGE, "Delivery code RUL")
+
+
+def test_everything_at_once() -> None:
+    """Urgency, the count of items, warnings and the next step each have their words."""
+    shown = words.of_reply(
+        reply(
+            urgent=True,
+            items=ItemCount(here=1, of=3),
+            warnings=("The station's clock is wrong",),
+            next_step="Wait for the others.",
+            destination=RIVERSIDE.model_copy(update={"delivery_code": None}),
+        ),
+        "31000000170",
+    )
+
+    assert shown.lines == (
+        "RETURNED  URGENT  31000000170",
+        MESSAGE,
+        "No delivery code: send it by name and address",
+        "1 of 3 items of this request are here",
+        "Note: The station's clock is wrong",
+        "-> Wait for the others.",
+    )
+
+
+def test_returned_before() -> None:
+    """The first Return is named, and the destination is shown again."""
+    shown = words.of_reply(reply(Outcome.ALREADY_RETURNED, returned_at=NOW, returned_by="main-desk-2"), "x")
+
+    assert shown.lines[0] == "ALREADY RETURNED  31000000170"
+    assert "Delivery code RUL" in shown.lines
+    assert f"Returned {NOW.astimezone():%Y-%m-%d %H:%M} at main-desk-2" in shown.lines
+
+
+def test_a_choice_can_be_typed() -> None:
+    """Each request that a barcode could mean is shown as the line that returns it."""
+    choice = RequestChoice(external_id="BR-1", title="A book", status=RequestStatus.LOANED, destination=RIVERSIDE)
+
+    shown = words.of_reply(reply(Outcome.REFUSED, destination=None, choices=(choice,)), "x")
+
+    assert ":return BR-1   A book, to Riverside University Library" in shown.lines
+
+
+def test_each_outcome_has_its_own_colour_and_tone() -> None:
+    """Returned, already returned, refused and pending differ in word, colour and tone."""
+    shown = [words.of_reply(reply(outcome), "x") for outcome in Outcome] + [words.pending("x")]
+
+    assert len({s.colour for s in shown}) == len({s.tone for s in shown}) == 4
+    assert all(s.tone for s in shown)
+
+
+def test_pending_says_why() -> None:
+    """A scan held because the network is away says so."""
+    assert "Held, slip follows" in words.pending("x", is_reached=False).lines[1]
+    assert "Held" not in words.pending("x").lines[1]
+
+
+@pytest.mark.parametrize(("state", "tone"), [("done", 0), ("held", 1), ("failed_safe", 1)])
+def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> None:
+    """A slip that came out is told quietly; one that did not, with colour and tone."""
+    shown = words.of_slip(entry(slip_state=state, slip_words="The printer main-slips is away"))
+
+    assert shown.lines == ("The printer main-slips is away  (31000000170)",)
+    assert shown.tone == tone
+
+
+def test_a_line_of_the_journal() -> None:
+    """The list says what was answered and what became of the slip."""
+    answered = entry(reply=reply().model_dump_json(), slip_words="Printed")
+
+    assert words.of_entry(answered).endswith(f"31000000170  returned: {MESSAGE}  [Printed]")
+    assert words.of_entry(entry()).endswith("31000000170  pending")
+
+
+@pytest.mark.parametrize(("line", "shown"), [("\x1b[A\r\n", "?[A"), ("x" * 64, "x" * 64), ("x" * 65, "x" * 61 + "...")])
+def test_garbage_is_shown_harmlessly(line: str, shown: str) -> None:
+    """Control characters never reach the screen, and what is long is cut."""
+    assert words.printable(line) == shown
