@@ -33,10 +33,8 @@ class Following:
         """Follow an event that was just taken."""
         with self._lock:
             self._told[event_id] = False
-            answered = [known for known, told in self._told.items() if told]
-            for known in answered[: max(0, len(answered) - FOLLOWED)]:
-                del self._told[known]
-                self._slips.pop(known, None)
+            if len(self._told) % FOLLOWED == 0:  # now and then: a long pipe must not look at all of them each time
+                self._forget()
 
     def reply(self, reply: ReturnReply) -> None:
         """Tell an answer that is news to the journal; not when it was told already."""
@@ -69,6 +67,12 @@ class Following:
             self.reply(ReturnReply.model_validate_json(entry.reply))
             if entry.slip_words is not None:
                 self._tell_slip(entry)
+
+    def _forget(self) -> None:
+        answered = [known for known, told in self._told.items() if told]
+        for known in answered[: max(0, len(answered) - FOLLOWED)]:
+            del self._told[known]
+            self._slips.pop(known, None)
 
     def _tell_slip(self, entry: Entry) -> None:
         with self._lock:

@@ -77,7 +77,7 @@ class Screen:
     def __init__(self, output: TextIO, *, interactive: bool, sounds: bool) -> None:
         self._output = output
         self._interactive = interactive
-        self._styled = output.isatty() and "NO_COLOR" not in os.environ
+        self._styled = output.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self._sounds = sounds and output.isatty()
         self._typed = ""
         self._banner = ""

@@ -11,6 +11,7 @@ from schemas.envelope import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue
 
 _HEARD_AT_ONCE = 50
+_SECONDS_TO_CONFIRM = 5
 
 
 def connect(url: str, station: str) -> Connection:
@@ -88,6 +89,7 @@ class Mouth:
             correlation_id=event_id,
             reply_to=reply_queue(self._station),
             retry=False,
+            confirm_timeout=_SECONDS_TO_CONFIRM,
         )
 
     def _ready(self) -> Producer:

@@ -3,9 +3,14 @@
 
 import json
 import os
+import pty
+import select
+import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -421,3 +426,182 @@ def test_return_on_a_request(worker: Worker, settings: StationSettings) -> None:
     assert done.returncode == 0
     assert "The item's destination is Riverside University Library" in done.stdout
     assert worker.events[0]["note"] == "damp"
+
+
+def test_a_desk_on_a_pipe(worker: Worker, settings: StationSettings) -> None:
+    """Each line is scanned once, whatever ends it; garbage and cards stay here; all answers come before the end."""
+    lines = "A1\r\nX2\n\nA3\tA3\t" + "z" * 65 + "\n2000001\n:pending\nA4"
+
+    done = station(settings, "desk", stdin=lines, BOOKDROP_STATION_PATRON_CARD_PATTERN=r"2\d{6}")
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(event["barcode"] for event in worker.events) == ["A1", "A3", "A4", "X2"]
+    for words in ("RETURNED  A1", "REFUSED  X2", "RETURNED  A3", "RETURNED  A4", "SAME SCAN  A3",
+                  "longer than 64 characters", "That is a patron card", "Nothing was scanned", "Delivery code RUL"):  # fmt: skip
+        assert words in done.stdout
+    assert done.stdout.count("  The item's destination is Riverside University Library\n") == 4
+    assert not {"\a", "\x1b", ">"} & set(done.stdout)
+
+
+def test_a_pipe_without_a_worker(settings: StationSettings) -> None:
+    """What has no answer at the end is named, kept, and gives code 3."""
+    done = station(settings, stdin="A1\nA2\n", BOOKDROP_STATION_ANSWER_SECONDS="0.3")
+
+    assert done.returncode == 3
+    assert "PENDING  A1" in done.stdout
+    assert "Still pending: 2. Kept in" in done.stdout
+
+
+def test_a_broker_that_is_away_is_said_so(settings: StationSettings, tmp_path: Path) -> None:
+    """Without a broker the scan is held, and the words say that it is."""
+    away = f"redis+socket://{tmp_path}/nothing.sock"
+
+    done = station(settings, "scan", "--wait", "1", "A1", BOOKDROP_BROKER_URL=away)
+
+    assert done.returncode == 3
+    assert "Held, slip follows: the network is away" in done.stdout
+
+
+class Terminal:
+    """A desk at a pseudo terminal."""
+
+    def __init__(self, settings: StationSettings, **more: str) -> None:
+        self.master, self.slave = pty.openpty()
+        self.before = termios.tcgetattr(self.slave)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stations.cli", "desk"],
+            stdin=self.slave, stdout=self.slave, stderr=self.slave, env={**environment(settings), **more},
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        self.shown = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def see(self, words: str, patience: float = 20.0) -> None:
+        until(lambda: words in self._read(), patience)
+
+    def end(self) -> int:
+        """Wait for the end of the desk, reading on so that it can write; check the terminal is as before."""
+        until(lambda: self._read() and self.process.poll() is not None)
+        assert termios.tcgetattr(self.slave) == self.before
+        return self.process.returncode
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+    def _read(self) -> str:
+        while select.select([self.master], [], [], 0)[0]:
+            self.shown += os.read(self.master, 4096).decode(errors="replace")
+        return self.shown
+
+
+@pytest.fixture
+def terminal(settings: StationSettings) -> Iterator[Terminal]:
+    opened = Terminal(settings)
+    opened.see("> ")
+    yield opened
+    opened.close()
+
+
+def test_a_desk_at_a_terminal(worker: Worker, terminal: Terminal) -> None:
+    """The prompt is empty again at once, an answer stands above what is being typed, Ctrl-D leaves with code 0."""
+    terminal.type("A1\rA2\tA")
+    terminal.see("RETURNED  A2")
+    terminal.type("9\x7f3\r")
+    terminal.see("RETURNED  A3")
+    terminal.type("\x04")
+
+    assert terminal.end() == 0
+    assert [event["barcode"] for event in worker.events] == ["A1", "A2", "A3"]
+    assert "> A\r" in terminal.shown or terminal.shown.count("> A") > 3
+    assert "\a" in terminal.shown
+    assert "\x1b[1;" not in terminal.shown  # NO_COLOR is set
+
+
+def test_colour_at_a_terminal(worker: Worker, settings: StationSettings) -> None:
+    """Without NO_COLOR the large word has its colour."""
+    terminal = Terminal(settings, NO_COLOR="")
+    terminal.see("> ")
+    terminal.type("A1\rX2\r")
+
+    terminal.see("\x1b[1;32mRETURNED  A1")
+    terminal.see("\x1b[1;31mREFUSED  X2")
+
+    terminal.type(":quit\r")
+    assert terminal.end() == 0
+    terminal.close()
+
+
+def test_a_backdate_shows_while_it_is_on(worker: Worker, terminal: Terminal) -> None:
+    """Drop-box mode is in the prompt, and goes with the scans, until it is off."""
+    terminal.type(":backdate 2026-01-02 18:00\r")
+    terminal.see("[BACKDATED 2026-01-02 18:00] > ")
+    terminal.type("A1\r")
+    terminal.see("RETURNED  A1")
+    terminal.type(":backdate 2999-01-01 00:00\r:backdate soon\r:backdate off\rA2\r")
+    terminal.see("RETURNED  A2")
+    terminal.type(":quit\r")
+
+    assert terminal.end() == 0
+    assert "That lies in the future" in terminal.shown
+    assert "Write it as" in terminal.shown
+    local = datetime(2026, 1, 2, 18, 0).astimezone()
+    given = [event.get("returned_at") for event in worker.events]
+    assert [given[0] and datetime.fromisoformat(given[0]), given[1]] == [local, None]
+
+
+def test_a_late_answer_is_pending_first(broker_url: str, terminal: Terminal) -> None:
+    """Without an answer a scan is shown as pending, scanning goes on, and the answer comes when it comes."""
+    terminal.type("A1\r")
+    terminal.see("PENDING  A1")
+    terminal.type("A2\r:pending\r")
+    with Worker(broker_url):
+        terminal.see("RETURNED  A1")
+        terminal.see("RETURNED  A2")
+        terminal.type("\x04")
+        assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "Ctrl-C"], ids=str)
+def test_leaving_at_once(terminal: Terminal, how: signal.Signals | str) -> None:
+    """Ctrl-C and signals leave at once; what is pending is named; the terminal is as it was found."""
+    terminal.type("A1\r")
+    terminal.see("PENDING  A1")
+    if isinstance(how, str):
+        terminal.type("\x03")
+    else:
+        terminal.process.send_signal(how)
+
+    assert terminal.end() == 3
+    assert "Still pending: 1" in terminal.shown
+
+
+def test_return_from_the_desk(worker: Worker, terminal: Terminal) -> None:
+    """A request is returned from the prompt, and help says how."""
+    terminal.type(":help\r:return BR-00017\r")
+    terminal.see("RETURNED  BR-00017")
+    terminal.type(":recent\r:quit\r")
+
+    assert terminal.end() == 0
+    assert ":return REQUEST" in terminal.shown
+    assert worker.events[0]["request"] == "BR-00017"
+
+
+def test_a_journal_that_breaks_while_the_desk_is_open(worker: Worker, terminal: Terminal, tmp_path: Path) -> None:
+    """When the journal cannot be written the desk says NOT TAKEN, sends nothing, and ends with code 4."""
+    blocker = sqlite3.connect(tmp_path / "desk.journal")
+    blocker.execute("DROP TABLE events")
+    blocker.close()
+
+    terminal.type("A1\r")
+    terminal.see("NOT TAKEN")
+    terminal.type(":quit\r")
+
+    assert terminal.end() == 4
+    assert "Not taken; nothing was sent" in terminal.shown
+    assert worker.events == []
