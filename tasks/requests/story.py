@@ -69,7 +69,7 @@ def story(connection: Connection, external_id: str) -> dict[str, Any] | None:
     }
 
 
-def _requests() -> Select[Any]:
+def _requests() -> Select[*tuple[Any, ...]]:
     return (
         select(
             Request.id,
