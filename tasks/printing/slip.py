@@ -2,13 +2,17 @@
 """A slip as a plain description: which text stands where and how large. Pure; no file is drawn here.
 
 Lengths are millimetres from the top left corner of the medium; font sizes are points.
+From the top: what is urgent, the delivery code as large as there is room for, to whom, from whom, what it is; and at
+the bottom, always at the same place, both codes. Nothing is left out for want of room: the text in between shrinks.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from schemas.print_jobs import Address, SlipContent
+from tasks.printing.media import Medium
+from tasks.printing.typesetting import Measure, fit, parts_of_code, wrap
 
 POINT_MM: Final = 25.4 / 72
 """A typographic point in millimetres."""
@@ -16,32 +20,28 @@ POINT_MM: Final = 25.4 / 72
 LEADING: Final = 1.2
 """Distance of base lines, in font sizes."""
 
+CAPITALS: Final = 0.73
+"""How far letters reach above the base line, in font sizes (DejaVu Sans)."""
+
+TAILS: Final = 0.24
+"""How far letters with a tail reach below it."""
+
+_WITHOUT_TAILS: Final = re.compile(r"[A-IK-PR-Z0-9.-]+")
+
 QR_SIDE: Final = 24.0
 BARS_HEIGHT: Final = 14.0
-FOOT: Final = QR_SIDE + 4 + BARS_HEIGHT + 6
-"""Height that the codes and the small print take at the bottom."""
+SMALLEST: Final = 5.5
+"""Nothing is set smaller: at 203 dots an inch it could not be read."""
 
+AIR: Final = 2.4
+"""What stays free above and below the delivery code together."""
 
-@dataclass(frozen=True)
-class Medium:
-    """A size of paper, in millimetres."""
+LARGEST_CODE: Final = 130.0
+SINGLE_LINE_CODE: Final = 26.0
+"""A delivery code that would be smaller than this in one line is set in several."""
 
-    name: str
-    width: float
-    height: float
-    margin: float = 4.0
-
-    @property
-    def inner_width(self) -> float:
-        """Width between the margins."""
-        return self.width - 2 * self.margin
-
-
-MEDIA: Final = {"label-4x6": Medium("label-4x6", 101.6, 152.4)}
-"""Media by name."""
-
-Measure = Callable[[str, float, bool], float]
-"""Width of a text in millimetres: (text, font size in points, bold)."""
+SCALES: Final = (1.15, 1.07, 1.0, 0.93, 0.86, 0.79, 0.72, 0.65, 0.58, 0.5)
+"""Sizes of the text between delivery code and codes, tried from the largest until all of it has room."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Code128:
-    """The item's barcode, `height` high below `y`, with its text under it."""
+    """The item's barcode, `height` high below `y`."""
 
     value: str
     x: float
@@ -94,88 +94,92 @@ class Slip:
     medium: Medium
     texts: tuple[Text, ...]
     rules: tuple[Rule, ...]
-    barcode: Code128
+    barcode: Code128 | None
+    """`None` when the barcode has letters that Code 128 does not know: it stands there as text then."""
     qr: QrCode
 
 
-def fit(words: str, width: float, largest: float, smallest: float, *, bold: bool, measure: Measure) -> float:
-    """The largest size, from `largest` down to `smallest` points, at which `words` is at most `width` wide."""
-    at_ten = measure(words, 10.0, bold)
-    size = largest if at_ten == 0 else min(largest, width / at_ten * 10.0)
-    return max(smallest, size)
+def has_bars(barcode: str) -> bool:
+    """Tell whether `barcode` can be printed as Code 128 (ISO/IEC 15417): printable ASCII."""
+    return bool(barcode) and all(" " <= char <= "~" for char in barcode)
 
 
-def wrap(words: str, width: float, size: float, lines: int, *, bold: bool, measure: Measure) -> list[str]:
-    """`words` in at most `lines` lines of `width`; what does not fit ends in an ellipsis, a long word is broken."""
-    rest = " ".join(words.split())
-    found: list[str] = []
-    while rest and len(found) < lines:
-        end = _last_that_fits(rest, width, size, bold=bold, measure=measure)
-        if end < len(rest):
-            space = rest.rfind(" ", 0, end + 1)
-            end = space if space > 0 else end
-        found.append(rest[:end].rstrip())
-        rest = rest[end:].lstrip()
-    if rest and found:
-        last = found[-1]
-        while last and measure(last + "…", size, bold) > width:
-            last = last[:-1].rstrip()
-        found[-1] = last + "…"
-    return found
+def depth(words: str) -> float:
+    """How far `words` reach below the base line, in font sizes: most delivery codes have no tails."""
+    return 0.02 if _WITHOUT_TAILS.fullmatch(words) else TAILS
 
 
-def _last_that_fits(words: str, width: float, size: float, *, bold: bool, measure: Measure) -> int:
-    low, high = 1, len(words)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if measure(words[:middle], size, bold) <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+@dataclass
+class _Column:
+    """Lines put one under the other, from 0 downwards."""
 
+    medium: Medium
+    measure: Measure
+    scale: float = 1.0
+    largest: float = LARGEST_CODE
+    """Nothing here is set larger: the delivery code is."""
+    texts: list[Text] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
+    height: float = 0.0
 
-class _Composer:
-    """Puts one line under the other."""
+    def size(self, points: float) -> float:
+        """`points` at this column's scale."""
+        return min(self.largest, max(SMALLEST, points * self.scale))
 
-    def __init__(self, medium: Medium, measure: Measure) -> None:
-        self.medium = medium
-        self.measure = measure
-        self.texts: list[Text] = []
-        self.rules: list[Rule] = []
-        self.y = medium.margin
-        self.floor = medium.height - medium.margin - FOOT
-
-    def line(self, words: str, size: float, *, bold: bool = False, inverted: bool = False, role: str = "") -> None:
+    def line(self, words: str, size: float, *, bold: bool = False, role: str = "") -> None:
         """One line at the left margin."""
-        self.y += size * POINT_MM
-        self.texts.append(Text(words, self.medium.margin, self.y, size, bold, inverted, role))
-        self.y += size * POINT_MM * (LEADING - 1) + (1.2 if inverted else 0)
+        base = self.height + size * POINT_MM * (CAPITALS + (LEADING - CAPITALS - TAILS) / 2)
+        self.texts.append(Text(words, self.medium.margin, base, size, bold, role=role))
+        self.height += size * POINT_MM * LEADING
 
-    def block(self, words: str, size: float, lines: int, *, bold: bool = False, role: str = "") -> None:
-        """A text in at most `lines` lines, and in no more than there is room for above the codes."""
-        room = int((self.floor - self.y) / (size * POINT_MM * LEADING))
-        for each in wrap(words, self.medium.inner_width, size, min(lines, room), bold=bold, measure=self.measure):
-            self.line(each, size, bold=bold, role=role)
+    def block(self, words: str, points: float, lines: int, *, bold: bool = False, role: str = "") -> None:
+        """A text in at most `lines` lines."""
+        size = self.size(points)
+        for row in wrap(words, self.medium.inner_width, size, lines, bold=bold, measure=self.measure):
+            self.line(row, size, bold=bold, role=role)
 
     def banner(self, words: str) -> None:
         """A loud line: white on black."""
-        size = fit(words, self.medium.inner_width - 2, 17, 8, bold=True, measure=self.measure)
-        self.y += 1.2
-        self.line(words, size, bold=True, inverted=True, role="banner")
+        size = fit(words, self.medium.inner_width - 2, min(16, self.largest), 4, bold=True, measure=self.measure)
+        base = self.height + size * POINT_MM * (CAPITALS + 0.25)
+        self.texts.append(Text(words, self.medium.margin, base, size, bold=True, inverted=True, role="banner"))
+        self.height = base + size * POINT_MM * 0.25 + 1.2
 
     def rule(self) -> None:
         """A line across."""
-        self.y += 1.2
-        self.rules.append(Rule(self.y))
-        self.y += 1.2
+        self.rules.append(Rule(self.height + 1.2))
+        self.height += 2.4
 
-    def address(self, heading: str, address: Address, size: float, lines: int) -> None:
-        """An address under its heading; the name may take two lines."""
-        self.line(heading, 7.5, bold=True)
-        self.block(address.name, size, 2, bold=True)
-        for each in address.lines[:lines]:
-            self.block(each, size * 0.85, 1)
+    def moved(self, down: float) -> tuple[list[Text], list[Rule]]:
+        """All of it, set `down` by so much."""
+        return (
+            [replace(text, y=text.y + down) for text in self.texts],
+            [replace(rule, y=rule.y + down) for rule in self.rules],
+        )
+
+
+@dataclass(frozen=True)
+class _Code:
+    """The delivery code, in one line or, a long one, in several, as large as the width allows or smaller."""
+
+    parts: tuple[str, ...]
+    size: float
+
+    def height(self) -> float:
+        return self.size * POINT_MM * (CAPITALS + depth(self.parts[-1]) + (len(self.parts) - 1) * LEADING)
+
+    def within(self, room: float) -> "_Code":
+        """The same, no higher than `room`."""
+        return replace(self, size=min(self.size, self.size * room / self.height()))
+
+    def texts(self, top: float, medium: Medium, measure: Measure) -> list[Text]:
+        """Its lines below `top`, each in the middle of the width."""
+        found, base = [], top + self.size * POINT_MM * CAPITALS
+        for part in self.parts:
+            x = (medium.width - measure(part, self.size, True)) / 2
+            found.append(Text(part, x, base, self.size, bold=True, role="delivery-code"))
+            base += self.size * POINT_MM * LEADING
+        return found
 
 
 def compose(content: SlipContent, measure: Measure, medium: Medium) -> Slip:
@@ -183,56 +187,106 @@ def compose(content: SlipContent, measure: Measure, medium: Medium) -> Slip:
 
     The delivery code is the largest thing on the slip. Without one, the lender's name and address take its place.
     """
-    page = _Composer(medium, measure)
-    for words in _banners(content):
-        page.banner(words)
-    if content.delivery_code:
-        size = fit(content.delivery_code, medium.inner_width, 80, 14, bold=True, measure=measure)
-        page.line(content.delivery_code, size, bold=True, role="delivery-code")
-        page.rule()
-        page.address("RETURN TO", content.return_to, 13, 4)
-    else:
-        page.line("RETURN TO   (no delivery code)", 9, bold=True)
-        page.block(content.return_to.name, 20, 2, bold=True, role="return-to")
-        for each in content.return_to.lines:
-            page.block(each, 13, 1)
-    page.rule()
-    page.address("FROM", content.sent_from, 8.5, 2)
-    page.rule()
-    if content.damage_note:
-        page.block(f"Damage reported: {content.damage_note}", 8, 2, bold=True)
-    page.block(content.title, 10, 2, bold=True, role="title")
-    if content.author:
-        page.block(content.author, 9, 1)
-    return Slip(medium, *_foot(content, page))
-
-
-def _banners(content: SlipContent) -> Sequence[str]:
-    found = []
+    code = _widest(content.delivery_code, measure, medium) if content.delivery_code else None
+    largest = 0.9 * code.size if code else LARGEST_CODE
+    head = _Column(medium, measure, largest=largest)
     if content.urgent:
-        found.append("URGENT: RECALLED BY LENDER")
+        head.banner("URGENT: RECALLED BY LENDER")
     if content.copy_number > 1:
-        found.append(f"COPY {content.copy_number}")
-    return found
+        head.banner(f"COPY {content.copy_number}")
+    foot, barcode, qr = _foot(content, measure, medium)
+    top = medium.margin + head.height
+    room = (barcode.y if barcode else qr.y - BARS_HEIGHT - 9) - 3 - top
+    body = _largest_body(content, _Column(medium, measure, largest=largest), code, room)
+    texts, rules = head.moved(medium.margin)
+    if code:
+        space = room - body.height
+        code = code.within(space - AIR)
+        texts += code.texts(top + (space - code.height()) / 2, medium, measure)
+    lower, lines = body.moved(top + (room - body.height if code else 0))
+    return Slip(medium, (*texts, *lower, *foot), (*rules, *lines), barcode, qr)
 
 
-def _foot(content: SlipContent, page: _Composer) -> tuple[tuple[Text, ...], tuple[Rule, ...], Code128, QrCode]:
+def _widest(words: str, measure: Measure, medium: Medium) -> _Code:
+    """The delivery code as large as the width allows; a long one in as many lines as make it largest."""
+    tried = []
+    for count in (1, 2, 3, 4):
+        parts = parts_of_code(words, count)
+        sizes = (fit(part, medium.inner_width, LARGEST_CODE, 1, bold=True, measure=measure) for part in parts)
+        tried.append(_Code(tuple(parts), min(sizes)))
+        if tried[-1].size >= SINGLE_LINE_CODE:
+            return tried[-1]
+    return max(tried, key=lambda code: code.size)
+
+
+def _largest_body(content: SlipContent, empty: _Column, code: _Code | None, room: float) -> _Column:
+    """The text under the delivery code, as large as leaves that its room; at worst the smallest."""
+    body = empty
+    for scale in SCALES:
+        body = replace(empty, scale=scale, texts=[], rules=[])
+        _fill(body, content)
+        wanted = code.within(26 * scale).height() + AIR if code else 0
+        if body.height + wanted <= room:
+            break
+    return body
+
+
+def _fill(body: _Column, content: SlipContent) -> None:
+    roomy = body.scale >= SCALES[4]
+    if content.delivery_code:
+        body.rule()
+        body.block("RETURN TO", 7.5, 1, bold=True)
+        _address(body, content.return_to, 14, 11.5, 2, roomy=roomy)
+    else:
+        body.block("NO DELIVERY CODE", 11, 1, bold=True, role="no-delivery-code")
+        body.rule()
+        body.block("RETURN TO", 9, 1, bold=True)
+        _address(body, content.return_to, 24, 16, 4, roomy=roomy)
+    body.rule()
+    body.block("FROM", 7, 1, bold=True)
+    body.block(content.sent_from.name, 9, 1 + roomy, bold=True, role="sent-from")
+    body.block(", ".join(content.sent_from.lines), 8, 2)
+    body.rule()
+    if content.damage_note:
+        body.block(f"DAMAGE REPORTED: {content.damage_note}", 9, 2 + roomy, bold=True, role="damage")
+    body.block(content.title, 11, 2 + roomy, bold=True, role="title")
+    if content.author:
+        body.block(content.author, 9, 1, role="author")
+
+
+def _address(body: _Column, address: Address, large: float, usual: float, lines: int, *, roomy: bool) -> None:
+    body.height += 0.6  # room for what stands on capitals, such as Ö
+    body.block(address.name, large, lines, bold=True, role="return-to")
+    for line in address.lines:
+        body.block(line, usual, 1 + roomy, role="address")
+
+
+def _foot(content: SlipContent, measure: Measure, medium: Medium) -> tuple[list[Text], Code128 | None, QrCode]:
     """The codes and the small print, set from the bottom up, so that they are always at the same place."""
-    medium, side = page.medium, QR_SIDE
-    bottom = medium.height - medium.margin
-    qr = QrCode(content.code, medium.width - medium.margin - side, bottom - side, side)
-    left = medium.inner_width - side - 3
-    small = [
+    side = QR_SIDE
+    top = medium.height - medium.margin - side
+    qr = QrCode(content.code, medium.width - medium.margin - side, top, side)
+    small = _Column(medium, measure)
+    for words in (
+        f"Item {content.item_of[0]} of {content.item_of[1]}" if content.item_of else "",
         f"Request {content.external_id}",
         f"Returned {content.returned_on:%Y-%m-%d}",
-        *([f"Item {content.item_of[0]} of {content.item_of[1]}"] if content.item_of else []),
         f"Slip {str(content.job_id)[-12:]}",
-    ]
-    texts, y = list(page.texts), bottom - side + 3.5
-    for words in small:
-        size = fit(words, left, 9, 5, bold=False, measure=page.measure)
-        texts.append(Text(words, medium.margin, y, size, bold=words.startswith("Item")))
-        y += 9 * POINT_MM * 1.35
-    top = bottom - side - 4 - BARS_HEIGHT - 5
-    barcode = Code128(content.barcode, medium.margin, top, medium.inner_width, BARS_HEIGHT)
-    return tuple(texts), tuple(page.rules), barcode, qr
+    ):
+        bold = words.startswith("Item")
+        width = medium.inner_width - side - 5  # five millimetres: the white that a reader of the QR code needs
+        size = fit(words, width, 12 if bold else 9, 6, bold=bold, measure=measure)
+        for row in wrap(words, width, size, 5, bold=bold, measure=measure):
+            small.line(row, size, bold=bold, role="small-print")
+    texts, _ = small.moved(medium.height - medium.margin - small.height)
+    value, base = content.barcode, top - 4
+    if has_bars(value):
+        size = fit(value, medium.inner_width, 9, 4, bold=False, measure=measure)
+        texts.append(Text(value, medium.margin, base, size, role="barcode"))
+        bars = base - 4 - BARS_HEIGHT
+        return texts, Code128(value, medium.margin, bars, medium.inner_width, BARS_HEIGHT), qr
+    column = _Column(medium, measure)
+    column.block("BARCODE", 7.5, 1, bold=True)
+    column.block(value, 14, 2, bold=True, role="barcode")
+    instead, _ = column.moved(base + 1 - column.height)
+    return [*texts, *instead], None, qr
