@@ -2,20 +2,20 @@
 """What a task needs from its worker: sessions, a clock, a way to publish. Set by the worker, asked for by tasks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks.unit_of_work import PendingMessage, UnitOfWork
+from tasks.unit_of_work import PendingMessage, Settled, UnitOfWork
 
 
 class Publisher(Protocol):
     """Gives promised messages to the broker."""
 
     def publish_outbox(self, entries: Sequence[PendingMessage]) -> int:
-        """Publish `entries` in order and delete the rows of those the broker has; return how many.
+        """Publish `entries` in order and note the rows of those the broker has as settled; return how many.
 
         Never raises for a broker that is away: what could not be published stays for the sweep.
         """
@@ -31,12 +31,14 @@ class Context:
     publish: Publisher
     worker: str
     """Name of the worker process, for leases and logs."""
+    settled: Settled = field(default_factory=Settled)
+    """Published rows of the outbox, which go with the next transaction."""
     undo_window: timedelta = timedelta(minutes=10)
     patron_card_pattern: str | None = None
 
     def unit_of_work(self) -> UnitOfWork:
         """A new transaction, at this moment."""
-        return UnitOfWork(self.sessions, self.now())
+        return UnitOfWork(self.sessions, self.now(), self.settled)
 
 
 _current: list[Context] = []

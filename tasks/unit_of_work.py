@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """One session, one transaction, and the messages that its commit promises."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import delete, insert
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from uuid6 import uuid7
@@ -42,6 +43,29 @@ class PendingMessage:
     event_id: UUID | None
 
 
+class Settled:
+    """Outbox rows that the broker has, on their way out: the next transaction takes them along.
+
+    A transaction of their own would cost as much as a whole Return. When the process dies before, the sweep
+    publishes them once more, which does no harm.
+    """
+
+    def __init__(self) -> None:
+        self._ids: list[UUID] = []
+        self._lock = threading.Lock()
+
+    def add(self, ids: Iterable[UUID]) -> None:
+        """Note rows that may go."""
+        with self._lock:
+            self._ids += ids
+
+    def take(self) -> list[UUID]:
+        """Give all of them, once."""
+        with self._lock:
+            ids, self._ids = self._ids, []
+        return ids
+
+
 @dataclass
 class UnitOfWork:
     """One transaction: what is said in it is committed with it, and given out only after the commit.
@@ -52,6 +76,8 @@ class UnitOfWork:
     sessions: sessionmaker[Session]
     now: datetime
     """Aware UTC; one time for the whole transaction."""
+    settled: Settled = field(default_factory=Settled)
+    """Published rows of the outbox, which this commit deletes."""
     promised: list[PendingMessage] = field(default_factory=list)
     """After the commit: what is to be published, in the order it was said."""
     _said: list[PendingMessage] = field(default_factory=list)
@@ -76,7 +102,14 @@ class UnitOfWork:
     def _commit(self) -> None:
         if self._said:
             self.session.execute(insert(table(OutboxEntry)), [self._row(message) for message in self._said])
-        self.session.commit()
+        settled = self.settled.take()
+        try:
+            if settled:
+                self.session.execute(delete(table(OutboxEntry)).where(OutboxEntry.id.in_(settled)))
+            self.session.commit()
+        except BaseException:
+            self.settled.add(settled)
+            raise
         self.promised = self._said
 
     def _row(self, message: PendingMessage) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 """A small library to test in: one branch, stations, a partner, and requests made to order."""
 
 import itertools
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, func, insert, select
 from uuid6 import uuid7
 
 from schemas import signing
@@ -21,10 +22,13 @@ from schemas.models import (
     Partner,
     Patron,
     Printer,
+    PrintJob,
     Request,
     Station,
 )
+from schemas.print_jobs import PrintState
 from schemas.statuses import RequestStatus
+from schemas.storage import READ_ONLY
 
 KEY = "a-key-of-the-tests"
 LENDER = "Riverside University Library"
@@ -141,6 +145,53 @@ class Library:
                         )
                     )
         return external_id, [of_item[0] for of_item in barcodes]
+
+    def many(self, number: int) -> list[str]:
+        """Make `number` loaned requests of one item each, quickly; give their barcodes."""
+        ids = range(1, number + 1)
+        with self.engine.begin() as connection:
+            connection.execute(
+                insert(Patron.__table__), [{"id": n, "number": f"P{n:06d}", "name": f"Test Reader {n}"} for n in ids]
+            )
+            connection.execute(
+                insert(Request.__table__),
+                [
+                    {
+                        "id": n,
+                        "external_id": f"BR-{n:05d}",
+                        "partner_id": 1,
+                        "branch_id": 1,
+                        "status": RequestStatus.LOANED,
+                        "title": f"The book number {n}",
+                        "patron_id": n,
+                        "created_at": self.now - timedelta(days=30),
+                        "updated_at": self.now - timedelta(days=20),
+                    }
+                    for n in ids
+                ],
+            )
+            connection.execute(insert(Item.__table__), [{"id": n, "request_id": n, "position": 1} for n in ids])
+            barcodes = [{"item_id": n, "barcode": f"3100{n:06d}", "temporary": False} for n in ids]
+            connection.execute(insert(ItemBarcode.__table__), barcodes)
+            loaned_at = self.now - timedelta(days=14)
+            connection.execute(
+                insert(Loan.__table__), [{"item_id": n, "patron_id": n, "loaned_at": loaned_at} for n in ids]
+            )
+        return [row["barcode"] for row in barcodes]
+
+    def wait_for_slips(self, number: int, patience: float = 120.0) -> list[str]:
+        """Wait until no print job is on its way any more and `number` slips lie in the spool; give their names."""
+        deadline = time.monotonic() + patience
+        while True:
+            slips = [path.name for path in self.spool.rglob("*.pdf")]
+            with self.engine.connect().execution_options(**READ_ONLY) as connection:
+                settled = connection.execute(
+                    select(func.count()).select_from(PrintJob).where(PrintJob.state == PrintState.DONE)
+                ).scalar_one()
+            if len(slips) >= number and settled >= number:
+                return slips
+            assert time.monotonic() < deadline, f"{len(slips)} of {number} slips are out"
+            time.sleep(0.1)
 
     def scan(self, barcode: str, *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
         """A signed `BarcodeScanned`, as JSON."""

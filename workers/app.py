@@ -17,6 +17,7 @@ from schemas.storage import open_engine
 from tasks import context as task_context
 from workers import context, logging
 from workers.health import Heartbeat, heartbeat_file
+from workers.publisher import BrokerPublisher
 from workers.queues import declared
 from workers.settings import WorkerSettings
 from workers.transport import broker_options
@@ -122,6 +123,18 @@ def _use_own_context() -> None:
     engine = open_engine(settings.database_url)
     _engines[:] = [engine]
     task_context.use(context.make(settings, engine))
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def _close(**_: Any) -> None:
+    """Let the outbox rows go that the broker has; what is left the sweep publishes once more."""
+    try:
+        publisher = task_context.current().publish
+    except LookupError:
+        return
+    if isinstance(publisher, BrokerPublisher):
+        publisher.close()
 
 
 @signals.task_prerun.connect

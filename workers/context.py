@@ -11,6 +11,7 @@ from sqlalchemy.orm import sessionmaker
 
 from schemas.storage import open_engine
 from tasks import context
+from tasks.unit_of_work import Settled
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
 from workers.transport import broker_options
@@ -31,11 +32,13 @@ def connect(settings: WorkerSettings) -> Connection:
 def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:
     """The context for this process."""
     sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)
+    settled = Settled()
     worker = f"{socket.gethostname()}:{os.getpid()}"
     return context.Context(
         sessions=sessions,
         now=utc_now,
-        publish=BrokerPublisher(lambda: connect(settings), sessions, worker),
+        publish=BrokerPublisher(lambda: connect(settings), sessions, settled, worker),
+        settled=settled,
         worker=worker,
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,

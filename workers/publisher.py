@@ -16,22 +16,33 @@ from uuid6 import uuid7
 from schemas.envelope import task_body, task_headers
 from schemas.models import OutboxEntry
 from schemas.topology import queue_arguments
-from tasks.unit_of_work import PendingMessage
+from tasks.unit_of_work import PendingMessage, Settled
 
 log = structlog.get_logger()
+
+
+FLUSH_SECONDS = 1.0
+"""After how long settled rows go in a transaction of their own, when no other takes them along."""
 
 
 class BrokerPublisher:
     """A `tasks.context.Publisher` over kombu. One connection per thread: kombu's channels are not thread-safe."""
 
-    def __init__(self, connect: Callable[[], Connection], sessions: sessionmaker[Session], origin: str) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], sessions: sessionmaker[Session], settled: Settled, origin: str
+    ) -> None:
         self._connect = connect
         self._sessions = sessions
+        self._settled = settled
         self._origin = origin
         self._local = threading.local()
+        self._closing = threading.Event()
+        self._starting = threading.Lock()
+        self._flusher: threading.Thread | None = None
 
     def publish_outbox(self, entries: Sequence[PendingMessage]) -> int:
-        """Publish `entries` in order and delete the rows of those the broker has; return how many it has."""
+        """Publish `entries` in order and note the rows of those the broker has; return how many it has."""
+        self._start_flusher()
         sent: list[UUID] = []
         count = 0
         try:
@@ -41,13 +52,41 @@ class BrokerPublisher:
                 if entry.outbox_id is not None:
                     sent.append(entry.outbox_id)
         except Exception as error:  # noqa: BLE001 - whatever the transport raises: the sweep takes over
-            self.close()
+            self._let_go()
             log.warning("publish_postponed", error=type(error).__name__, left=len(entries) - count)
-        self._forget(sent)
+        self._settled.add(sent)
         return count
 
+    def flush(self) -> None:
+        """Delete the settled rows now."""
+        ids = self._settled.take()
+        if not ids:
+            return
+        try:
+            with self._sessions.begin() as session:
+                session.execute(delete(OutboxEntry).where(OutboxEntry.id.in_(ids)))
+        except DBAPIError as error:
+            self._settled.add(ids)
+            log.warning("outbox_rows_left", error=type(error).__name__, left=len(ids))
+
     def close(self) -> None:
-        """Drop this thread's connection; the next publish makes a new one."""
+        """Flush, and drop this thread's connection. The publisher is not used after this."""
+        self._closing.set()
+        self.flush()
+        self._let_go()
+
+    def _start_flusher(self) -> None:
+        """Not before it is needed: a process that only forks others has no threads."""
+        with self._starting:
+            if self._flusher is None:
+                self._flusher = threading.Thread(target=self._flush_now_and_then, name="bookdrop-outbox", daemon=True)
+                self._flusher.start()
+
+    def _flush_now_and_then(self) -> None:
+        while not self._closing.wait(FLUSH_SECONDS):
+            self.flush()
+
+    def _let_go(self) -> None:
         connection: Connection | None = getattr(self._local, "connection", None)
         self._local.__dict__.clear()
         if connection is not None:
@@ -92,13 +131,3 @@ class BrokerPublisher:
             self._local.producer = Producer(self._local.channel)
             self._local.declared = set()
         return self._local.producer, self._local.declared
-
-    def _forget(self, ids: list[UUID]) -> None:
-        if not ids:
-            return
-        try:
-            with self._sessions.begin() as session:
-                session.execute(delete(OutboxEntry).where(OutboxEntry.id.in_(ids)))
-        except DBAPIError as error:
-            # They will be published once more by the sweep, which does no harm.
-            log.warning("outbox_rows_left", error=type(error).__name__, left=len(ids))

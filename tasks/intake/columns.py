@@ -32,7 +32,8 @@ def _section(model: type[Row]) -> str:
     ]
     for name, field in model.model_fields.items():
         needed = "yes" if field.is_required() else _default(field.get_default(call_default_factory=True))
-        lines.append(f"| `{name}` | {needed} | {field.description or ''} |".replace("|  |", "| |"))
+        words = (field.description or "").replace("|", "\\|")
+        lines.append(f"| `{name}` | {needed} | {words} |".replace("|  |", "| |"))
     return "\n".join([*lines, ""])
 
 

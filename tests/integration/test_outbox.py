@@ -2,6 +2,7 @@
 """The outbox on real brokers and databases: what a commit promised goes out, whatever happened in between."""
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,10 +11,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import sessionmaker
 
-from schemas.models import OutboxEntry
+from schemas.models import OutboxEntry, Patron
 from tasks.context import Context
 from tasks.outbox.relay import retry_after, sweep
-from tasks.unit_of_work import SWEEP_GRACE, StaleStateError, UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import SWEEP_GRACE, Settled, StaleStateError, UnitOfWork, run_again_on_conflict
 from tests.clock import Clock
 from workers.context import connect
 from workers.publisher import BrokerPublisher
@@ -35,9 +36,10 @@ def make_context(engine, clock):
     publishers = []
 
     def make(url):
-        publisher = BrokerPublisher(lambda: connect(WorkerSettings.load(broker_url=url)), sessions, "test")
+        settled = Settled()
+        publisher = BrokerPublisher(lambda: connect(WorkerSettings.load(broker_url=url)), sessions, settled, "test")
         publishers.append(publisher)
-        return Context(sessions, clock, publisher, "test")
+        return Context(sessions, clock, publisher, "test", settled)
 
     yield make
     for publisher in publishers:
@@ -70,9 +72,10 @@ def test_published_promise_leaves_the_outbox(make_context, broker_url, engine):
     here = make_context(broker_url)
 
     published = here.publish.publish_outbox(promise(here, '{"a":1}', '{"b":2}'))
+    promise(here, "the next one takes them along")
 
     assert published == 2
-    assert waiting(engine) == 0
+    assert waiting(engine) == 1
     assert bodies(broker_url) == ['{"a":1}', '{"b":2}']
 
 
@@ -86,6 +89,8 @@ def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
     early = sweep(here)
     clock.now += SWEEP_GRACE
     late = sweep(here)
+
+    here.publish.flush()
 
     assert (early, late) == (0, 2)
     assert bodies(broker_url) == ['"one"', '"two"']
@@ -111,13 +116,39 @@ def test_two_sweeps_side_by_side_send_each_message_once(make_context, broker_url
     promise(here, *[f'"{n}"' for n in range(450)])
     clock.now += SWEEP_GRACE
 
-    sweeps = [threading.Thread(target=lambda: (sweep(here), here.publish.close())) for _ in range(2)]
+    sweeps = [threading.Thread(target=sweep, args=(here,)) for _ in range(2)]
     for each in sweeps:
         each.start()
     for each in sweeps:
         each.join()
+    here.publish.flush()
 
     assert sorted(bodies(broker_url)) == sorted(f'"{n}"' for n in range(450))
+    assert waiting(engine) == 0
+
+
+def test_settled_rows_go_by_themselves(make_context, broker_url, engine):
+    """When no other transaction comes, the rows of what was published go soon all the same."""
+    here = make_context(broker_url)
+
+    here.publish.publish_outbox(promise(here, '"one"'))
+
+    deadline = time.monotonic() + 10
+    while waiting(engine):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_failed_commit_keeps_settled_rows_in_mind(make_context, broker_url, engine):
+    """A transaction that fails does not forget the rows it would have taken along."""
+    here = make_context(broker_url)
+    here.publish.publish_outbox(promise(here, '"one"'))
+
+    with pytest.raises(IntegrityError), here.unit_of_work() as uow:
+        uow.session.add_all([Patron(id=1, number="P1", name="Test Reader 1"), Patron(id=2, number="P1", name="Twin")])
+        uow.session.flush()
+
+    here.publish.flush()
     assert waiting(engine) == 0
 
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A busy morning: twenty stations, two thousand scans with repeats, real workers, a real server, real slips."""
+
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy import func, select
+
+from schemas.models import InboxEntry, Loan, OutboxEntry, PrintJob, Request, RequestEvent
+from schemas.print_jobs import PrintState
+from schemas.statuses import RequestStatus
+from schemas.storage import open_engine
+from stations.client import StationClient
+from stations.settings import StationSettings
+from tests.library import KEY, Library
+from tests.wire import worker
+
+STATIONS = tuple(f"main-desk-{n}" for n in range(1, 21))
+ITEMS, SCANS = 1200, 2000
+
+
+def test_every_scan_is_answered_and_every_item_goes_home_once(broker_url, sqlite_url, tmp_path):
+    """Two thousand scans from twenty stations: each answered, each item returned once, one slip each."""
+    engine = open_engine(sqlite_url)
+    library = Library(engine, tmp_path / "spool").open(STATIONS)
+    barcodes = library.many(ITEMS)
+    dice = random.Random(20)
+    scans = barcodes + dice.choices(barcodes, k=SCANS - ITEMS)
+    dice.shuffle(scans)
+    parts = {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
+
+    def morning(number):
+        """One station scans its share as fast as it can, then waits for every answer."""
+        settings = StationSettings.load(
+            code=STATIONS[number], key=KEY, broker_url=broker_url, journal=tmp_path / f"{number}.journal"
+        )
+        with StationClient(settings) as client:
+            events = [client.scan(barcode) for barcode in scans[number :: len(STATIONS)]]
+            return [client.wait(event, 120) for event in events]
+
+    with worker("returns", **parts), worker("printing", "--branch", "main", **parts), worker("housekeeping", **parts):
+        with ThreadPoolExecutor(len(STATIONS)) as desks:
+            replies = [reply for shift in desks.map(morning, range(len(STATIONS))) for reply in shift]
+        outcomes = Counter(reply.outcome.value for reply in replies if reply is not None)
+        slips = library.wait_for_slips(ITEMS)
+
+    assert outcomes == {"returned": ITEMS, "already_returned": SCANS - ITEMS}
+    assert len(set(slips)) == len(slips) == ITEMS
+    with engine.connect() as connection:
+
+        def count(model, *where):
+            return connection.execute(select(func.count()).select_from(model).where(*where)).scalar_one()
+
+        assert count(Request, Request.status == RequestStatus.RETURNED_TO_PARTNER) == ITEMS
+        assert count(Loan, Loan.discharged_at.is_(None)) == 0
+        assert count(RequestEvent, RequestEvent.kind == "returned") == ITEMS
+        assert count(PrintJob, PrintJob.state == PrintState.DONE) == count(PrintJob) == ITEMS
+        assert count(InboxEntry) == SCANS
+        assert count(OutboxEntry) == 0
+    engine.dispose()
