@@ -23,16 +23,27 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.CONFIRMED: frozenset(),
         State.HELD: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
         State.FAILED_SAFE: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
-        State.UNKNOWN: frozenset({State.DONE, State.CONFIRMED, State.CANCELLED}),
+        State.UNKNOWN: frozenset({State.ACCEPTED, State.DONE, State.CONFIRMED, State.CANCELLED}),
         State.EXPIRED: frozenset(),
         State.CANCELLED: frozenset(),
     }
 )
-"""From each state, the states that may follow. `sending` goes back to `claimed` only for a printer that can repeat."""
+"""From each state, the states that may follow. `sending` goes back to `claimed` only for a printer that can repeat;
+`unknown` becomes `accepted` when the printer is heard of after all."""
+
+WAITING: Final = frozenset({State.REQUESTED, State.FAILED_SAFE, State.HELD})
+"""Nobody has the job; it is taken when it is due."""
+
+IN_HAND: Final = frozenset({State.CLAIMED, State.RENDERED, State.SENDING})
+"""A worker has the job, for as long as its lease."""
 
 TRIES_BEFORE_HELD: Final = 5
 """After so many failures in a row the printer counts as away, and the job is held."""
 
+NEGLECTED: Final = timedelta(seconds=30)
+"""A slip that waits this long was not ordered, or its order was lost: the sweep orders it again."""
+
+_LONGEST_NEGLECT: Final = timedelta(minutes=10)
 _FIRST_WAIT: Final = timedelta(seconds=2)
 _LONGEST_WAIT: Final = timedelta(minutes=5)
 
@@ -75,6 +86,25 @@ def after_failure(*, byte_may_have_left: bool, attempts: int, jitter: float) -> 
     return Setback(state, retry_delay(attempts, jitter))
 
 
+def order_again_after(waited: timedelta) -> timedelta:
+    """How long the sweep leaves a slip alone that it has ordered when it had `waited` so long already.
+
+    As long again, from half a minute to ten: with all print workers away, orders do not pile up by the thousand.
+    """
+    return min(max(waited, NEGLECTED), _LONGEST_NEGLECT)
+
+
+def is_news(state: State, attempts: int) -> bool:
+    """Tell whether staff want to hear of `state` after so many tries: each further failure says what they know."""
+    match state:
+        case State.FAILED_SAFE:
+            return attempts == 1
+        case State.HELD:
+            return attempts <= TRIES_BEFORE_HELD
+        case _:
+            return True
+
+
 def may_claim(job: Claimable, now: datetime) -> bool:
     """Tell whether a worker may take the job at `now`."""
     match job.state:
@@ -109,8 +139,8 @@ def words(state: State, printer: str | None, why: str | None = None) -> str:
         State.CLAIMED: f"Slip is on its way to the printer{where}",
         State.RENDERED: f"Slip is on its way to the printer{where}",
         State.SENDING: f"Slip is being sent to the printer{where}",
-        State.ACCEPTED: f"Slip sent to the printer{where}",
-        State.DONE: f"Slip sent to the printer{where}",
+        State.ACCEPTED: f"Slip sent to the printer{where}{because}",
+        State.DONE: f"Slip sent to the printer{where}{because}",
         State.CONFIRMED: "Slip was seen in its item",
         State.HELD: f"Slip is held, the Return stands{because}",
         State.FAILED_SAFE: f"Slip will be tried again, the Return stands{because}",

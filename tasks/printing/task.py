@@ -14,7 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from schemas.print_jobs import PrintSlip
 from schemas.topology import PRINT_SLIP, SWEEP_PRINTS
 from tasks import context
-from tasks.printing.handler import order_due, print_job
+from tasks.printing.handler import print_job
+from tasks.printing.sweep import order_due
 from tasks.unit_of_work import StaleStateError
 
 log = structlog.get_logger()

@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a Return to the slip in its folder, on real databases: once, whatever fails in between."""
 
+import dataclasses
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
 from schemas.models import OutboxEntry, PrintAttempt, Printer, PrintJob
+from schemas.print_jobs import PrintSlip
 from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
+from tasks import context
 from tasks.context import Context
-from tasks.printing.handler import LEASE, NEGLECTED, order_due, print_job
+from tasks.printing.claim import LEASE, claim
+from tasks.printing.handler import print_job
+from tasks.printing.job import NEGLECTED
+from tasks.printing.sweep import order_due
+from tasks.printing.task import print_slip, sweep_prints
 from tasks.returns.handler import House, return_items
 from tasks.returns.reception import Received
 from tests.clock import Clock
@@ -60,6 +70,11 @@ def job(engine, job_id):
 def set_job(engine, job_id, **columns):
     with engine.begin() as connection:
         connection.execute(update(PrintJob).where(PrintJob.id == job_id).values(**columns))
+
+
+def set_printers(engine, **columns):
+    with engine.begin() as connection:
+        connection.execute(update(Printer).values(**columns))
 
 
 def notices(engine):
@@ -131,7 +146,7 @@ def test_printer_that_stays_away_holds_its_slips(wanted, here, engine, clock, li
         clock.now += timedelta(minutes=5)
 
     assert states == [State.FAILED_SAFE] * 4 + [State.HELD] * 3
-    assert [notice.state for notice in notices(engine)][:2] == ["failed_safe", "held"]
+    assert [notice.state for notice in notices(engine)] == ["failed_safe", "held"]
     mend_spool(library)
     assert print_job(job_id, here, lambda: 0.0) is State.DONE
 
@@ -139,12 +154,10 @@ def test_printer_that_stays_away_holds_its_slips(wanted, here, engine, clock, li
 def test_printer_on_hold_holds_its_slips(wanted, here, engine, clock, library):
     """A printer put on hold takes no slip; afterwards it does."""
     job_id = wanted()
-    with engine.begin() as connection:
-        connection.execute(update(Printer).values(on_hold=True))
+    set_printers(engine, on_hold=True)
 
     held = print_job(job_id, here, lambda: 0.0)
-    with engine.begin() as connection:
-        connection.execute(update(Printer).values(on_hold=False))
+    set_printers(engine, on_hold=False)
     clock.now += NEGLECTED
     done = print_job(job_id, here, lambda: 0.0)
 
@@ -152,13 +165,63 @@ def test_printer_on_hold_holds_its_slips(wanted, here, engine, clock, library):
     assert notices(engine)[0].message == "Slip is held, the Return stands: printer main-slips is on hold"
 
 
-def test_branch_without_a_printer_holds_its_slips(wanted, here, engine, library):
-    """No printer at all: held, in words."""
+def test_branch_without_a_printer_holds_its_slips(wanted, here, engine, clock, library):
+    """No printer at all: held, in words, told once. When the branch gets one, the slip comes out there."""
     job_id = wanted()
     set_job(engine, job_id, printer_id=None)
+    set_printers(engine, is_default=False)
 
-    assert print_job(job_id, here, lambda: 0.0) is State.HELD
-    assert job(engine, job_id).last_error == "no printer is set up for this branch"
+    held = []
+    for _ in range(3):
+        held.append(print_job(job_id, here, lambda: 0.0))
+        clock.now += NEGLECTED
+    set_printers(engine, is_default=True)
+    done = print_job(job_id, here, lambda: 0.0)
+
+    assert (held, done) == ([State.HELD] * 3, State.DONE)
+    assert [notice.message for notice in notices(engine)] == [
+        "Slip is held, the Return stands: no printer is set up for this branch",
+        "Slip sent to the printer main-slips",
+    ]
+    assert job(engine, job_id).printer_id is not None
+
+
+def test_station_is_warned_of_what_the_font_lacks(wanted, here, engine, library):
+    """A title that cannot be printed as it is: the slip is sent, and the station hears that it should be looked at."""
+    job_id = wanted()
+    content = {**job(engine, job_id).content, "title": "紅樓夢"}
+    set_job(engine, job_id, content=content)
+
+    assert print_job(job_id, here, lambda: 0.0) is State.DONE
+    assert [notice.message for notice in notices(engine)] == [
+        "Slip sent to the printer main-slips: look at it, letters are lacking in the title"
+    ]
+    assert job(engine, job_id).last_error is None
+
+
+def test_a_slip_that_cannot_be_drawn_is_told(wanted, here, engine, library):
+    """A stored slip that nobody can read harms no worker: it waits, and says why."""
+    job_id = wanted()
+    set_job(engine, job_id, content={"not": "a slip"})
+
+    assert print_job(job_id, here, lambda: 0.0) is State.FAILED_SAFE
+    assert job(engine, job_id).last_error == "the slip could not be drawn (ValidationError)"
+
+
+@pytest.mark.parametrize(
+    ("printer", "why"),
+    [
+        ({"media": "papyrus"}, "no slip can be laid out for its medium papyrus"),
+        ({"uri": "carrier-pigeon://roof"}, "carrier-pigeon://roof is no printer that can be used"),
+    ],
+)
+def test_a_printer_set_up_wrong_is_told(wanted, here, engine, library, printer, why):
+    """A printer that cannot be used as it is set up: the slip waits for it to be set right, and says why."""
+    job_id = wanted()
+    set_printers(engine, **printer)
+
+    assert print_job(job_id, here, lambda: 0.0) is State.FAILED_SAFE
+    assert job(engine, job_id).last_error.startswith(why)
 
 
 @pytest.mark.parametrize("state", [State.CLAIMED, State.RENDERED, State.SENDING])
@@ -176,6 +239,53 @@ def test_a_dead_workers_slip_comes_out_once(wanted, here, engine, clock, library
     assert slips(library) == [f"{job_id}.pdf"]
 
 
+def test_died_while_sending_is_left_to_a_person(wanted, here, engine, clock, library):
+    """A worker died while sending to a printer that cannot repeat: nobody knows, and nobody prints it again."""
+    job_id = wanted()
+    set_printers(engine, uri="ipp://printer/slips")
+    set_job(engine, job_id, state=State.SENDING, claimed_by="dead", lease_until=clock.now, attempts=1)
+
+    state = print_job(job_id, here, lambda: 0.0)
+    clock.now += timedelta(days=1)
+
+    assert state is State.UNKNOWN
+    assert list(order_due(here)) == []
+    assert print_job(job_id, here, lambda: 0.0) is None
+    assert [notice.message for notice in notices(engine)] == [
+        "Look at the printer main-slips: the slip may be there or not: its worker died while sending"
+    ]
+
+
+def test_try_of_a_dead_worker_is_closed(wanted, here, engine, clock, library):
+    """Each try says how it ended, that of a worker that died too."""
+    job_id = wanted()
+    claim(job_id, here)
+    clock.now += LEASE
+
+    print_job(job_id, here, lambda: 0.0)
+
+    with engine.connect() as connection:
+        tries = connection.execute(select(PrintAttempt.outcome, PrintAttempt.error).order_by(PrintAttempt.id)).all()
+    assert tries == [(State.FAILED_SAFE, "its worker died"), (State.DONE, None)]
+
+
+def test_asked_for_by_many_at_once_it_comes_out_once(wanted, here, engine, library):
+    """The same order with eight workers at the same moment: one prints, the others find nothing to do."""
+    job_id = wanted()
+    start = threading.Barrier(8)
+
+    def work(number):
+        start.wait()
+        return print_job(job_id, dataclasses.replace(here, worker=f"worker-{number}"), lambda: 0.0)
+
+    with ThreadPoolExecutor(8) as pool:
+        states = list(pool.map(work, range(8)))
+
+    assert sorted(states, key=str) == [None] * 7 + [State.DONE]
+    assert slips(library) == [f"{job_id}.pdf"]
+    assert job(engine, job_id).attempts == 1
+
+
 def test_forgotten_order_is_given_again_once(wanted, here, clock, engine):
     """A slip whose order was lost is ordered by the sweep; two sweeps in a row order it once."""
     job_id = wanted()
@@ -187,16 +297,86 @@ def test_forgotten_order_is_given_again_once(wanted, here, clock, engine):
     assert (list(early), list(first), list(second)) == ([], [job_id], [])
 
 
-def test_a_worker_that_lost_its_lease_keeps_its_hands_off(wanted, here, engine, clock, library):
-    """Between claim and sending another worker took over: the first one sends nothing."""
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"state": State.FAILED_SAFE, "next_attempt_at": "now", "attempts": 1},
+        {"state": State.HELD, "next_attempt_at": "now", "attempts": 6},
+        {"state": State.RENDERED, "lease_until": "now", "attempts": 1},
+    ],
+)
+def test_what_is_due_is_ordered_once_and_can_be_taken(wanted, here, clock, engine, library, columns):
+    """While an order is on its way the sweep does not repeat it, and the worker that gets it finds the job due."""
+    job_id = wanted()
+    set_job(engine, job_id, **{name: clock.now if value == "now" else value for name, value in columns.items()})
+
+    first = order_due(here)
+    clock.now += timedelta(seconds=5)
+    second = order_due(here)
+    done = print_job(job_id, here, lambda: 0.0)
+
+    assert (list(first), list(second), done) == ([job_id], [], State.DONE)
+
+
+def test_an_order_that_was_lost_is_given_again(wanted, here, clock):
+    """Nobody took the slip: it is ordered again, and each time after a longer while."""
+    wanted()
+
+    ordered = []
+    for second in range(0, 600, 10):
+        ordered += [second for _ in order_due(here)]
+        clock.now += timedelta(seconds=10)
+
+    assert ordered == [30, 60, 120, 240, 480]
+
+
+@pytest.mark.parametrize("taken", [{"claimed_by": "another"}, {"attempts": 2}])
+def test_a_worker_that_lost_its_lease_keeps_its_hands_off(wanted, here, engine, library, taken):
+    """Between claim and sending another worker, or the same one again, took over: the first sends nothing."""
     job_id = wanted()
     original = here.publish.publish_outbox
 
     def taken_over(entries):
-        set_job(engine, job_id, claimed_by="another")
+        set_job(engine, job_id, **taken)
         return original(entries)
 
     here.publish.publish_outbox = taken_over
 
     assert print_job(job_id, here, lambda: 0.0) is None
     assert slips(library) == []
+
+
+@pytest.fixture
+def in_worker(here):
+    context.use(here)
+    yield
+    context.use(None)
+
+
+def test_task_prints_what_is_ordered(wanted, in_worker, library):
+    """The task takes the order as it is on the wire, and says what became of it."""
+    job_id = wanted()
+    order = json.loads(PrintSlip(job_id=job_id).model_dump_json())
+
+    assert [print_slip(order), print_slip(order)] == ["done", "nothing_to_do"]
+    assert slips(library) == [f"{job_id}.pdf"]
+
+
+@pytest.mark.parametrize("order", [None, [], {}, {"job_id": "no id"}, {"type": "bookdrop.other.v1"}])
+def test_task_refuses_what_is_no_order(in_worker, order):
+    """What is no order is refused once, not tried again for ever."""
+    assert print_slip(order) == "refused"
+
+
+def test_sweep_task_orders_in_the_outbox(wanted, in_worker, clock, engine):
+    """What the sweep orders is a row of the outbox, for the print workers of the job's branch."""
+    job_id = wanted()
+    with engine.begin() as connection:
+        connection.execute(delete(OutboxEntry))
+    clock.now += NEGLECTED
+
+    assert sweep_prints() == 1
+    with engine.connect() as connection:
+        row = connection.execute(select(OutboxEntry)).one()
+    assert (row.queue, row.task) == ("printing.main", "printing.print_slip")
+    assert PrintSlip.model_validate_json(row.body).job_id == job_id

@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 
 from schemas.print_jobs import PrintState as State
 from tasks.printing.job import (
+    IN_HAND,
     TRANSITIONS,
     TRIES_BEFORE_HELD,
+    WAITING,
     Claimable,
     after_failure,
     is_lost_while_sending,
+    is_news,
     may_claim,
+    order_again_after,
     retry_delay,
     words,
 )
@@ -39,6 +43,14 @@ def test_a_sent_slip_never_goes_back_to_the_queue():
 
     assert State.SENDING not in reachable
     assert State.CLAIMED not in reachable
+
+
+def test_a_job_waits_or_is_in_hand_or_is_settled():
+    """What waits and what is in hand can be claimed by somebody some day; what is settled never."""
+    claimable = {state for state, following in TRANSITIONS.items() if State.CLAIMED in following}
+
+    assert claimable == WAITING | IN_HAND
+    assert not WAITING & IN_HAND
 
 
 @given(st.integers(1, 1000), st.floats(0, 1))
@@ -98,6 +110,89 @@ def test_died_while_sending_is_unknown_unless_it_can_be_repeated():
     assert is_lost_while_sending(Claimable(State.SENDING, None, before, can_repeat=False), NOW)
     assert not is_lost_while_sending(Claimable(State.SENDING, None, before, can_repeat=True), NOW)
     assert not is_lost_while_sending(Claimable(State.SENDING, None, later, can_repeat=False), NOW)
+
+
+class Story:
+    """One job and what reached the paper, driven by the rules alone: what a worker would do, and where it may die."""
+
+    def __init__(self, *, can_repeat):
+        self.state, self.now, self.attempts = State.REQUESTED, NOW, 0
+        self.lease = self.next = None
+        self.can_repeat = can_repeat
+        self.slips = 0
+
+    def job(self):
+        return Claimable(self.state, self.next, self.lease, self.can_repeat)
+
+    def move(self, state):
+        assert state in TRANSITIONS[self.state]
+        self.state = state
+
+    def play(self, ending):
+        """A worker is asked to print, and gets as far as `ending`."""
+        if is_lost_while_sending(self.job(), self.now):
+            self.move(State.UNKNOWN)
+        elif may_claim(self.job(), self.now):
+            self.move(State.CLAIMED)
+            self.attempts, self.lease = self.attempts + 1, self.now + timedelta(seconds=90)
+            if ending != "dies claimed":
+                self.move(State.RENDERED)
+                self.send(ending)
+
+    def send(self, ending):
+        if ending == "printer away":
+            self.fail(left=False)
+            return
+        self.move(State.SENDING)
+        if ending == "dies before the first byte":
+            return
+        self.slips = 1 if self.can_repeat else self.slips + 1
+        if ending == "interrupted":
+            self.fail(left=not self.can_repeat)
+        elif ending == "well":
+            self.move(State.ACCEPTED)
+            self.move(State.DONE)
+
+    def fail(self, *, left):
+        setback = after_failure(byte_may_have_left=left, attempts=self.attempts, jitter=0.5)
+        self.move(setback.state)
+        self.next, self.lease = (None if setback.wait is None else self.now + setback.wait), None
+
+
+ENDINGS = ["dies claimed", "printer away", "dies before the first byte", "dies after sending", "interrupted", "well"]
+
+
+@given(st.booleans(), st.lists(st.tuples(st.sampled_from(ENDINGS), st.integers(0, 400)), max_size=30))
+def test_at_most_one_slip_leaves_and_no_job_is_forgotten(can_repeat, plays):
+    """Whatever fails when: never two slips; and tried long enough, a job is sent, or a person is asked."""
+    story = Story(can_repeat=can_repeat)
+
+    for ending, seconds in plays:
+        story.play(ending)
+        story.now += timedelta(seconds=seconds)
+    story.now += timedelta(minutes=10)
+    story.play("well")
+
+    assert story.slips <= 1
+    assert story.state is State.DONE or (story.state is State.UNKNOWN and not can_repeat)
+    assert story.slips == 1 or story.state is State.UNKNOWN
+
+
+@given(st.timedeltas(timedelta(0), timedelta(days=30)))
+def test_orders_do_not_pile_up(waited):
+    """The longer a slip has waited for a worker, the more rarely it is ordered again; but within ten minutes."""
+    assert min(waited, timedelta(minutes=10)) <= order_again_after(waited) <= timedelta(minutes=10)
+    assert order_again_after(waited) >= timedelta(seconds=30)
+
+
+def test_a_printer_that_stays_away_is_told_twice():
+    """The first failure is told, and that the slip is held; the others would be the same words again."""
+    told = []
+    for attempts in range(1, 10):
+        state = after_failure(byte_may_have_left=False, attempts=attempts, jitter=0).state
+        told += [state] if is_news(state, attempts) else []
+
+    assert told == [State.FAILED_SAFE, State.HELD]
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Printers by URI, and the folder that takes slips."""
 
+import os
 import resource
 import signal
+import stat
 
 import pytest
 
@@ -35,6 +37,30 @@ def test_same_slip_again_replaces_itself(tmp_path):
 
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"two"]
     assert printer.can_repeat
+
+
+def test_slip_that_may_not_leave_leaves_nothing(tmp_path):
+    """Stopped at the first byte, because another worker has the job: no slip, and nothing lies about."""
+    printer = open_printer(f"spool://{tmp_path}")
+
+    def stop():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        printer.send(b"x", job_name="job-1", on_first_byte=stop)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_slip_can_be_read_by_whom_the_umask_allows(tmp_path):
+    """Who prints from the folder is another user than who writes there: a slip is as readable as any new file."""
+    before = os.umask(0o022)
+    try:
+        open_printer(f"spool://{tmp_path}").send(b"x", job_name="job-1", on_first_byte=lambda: None)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "job-1.pdf").stat().st_mode) == 0o644
 
 
 def test_job_name_stays_in_the_folder(tmp_path):

@@ -4,12 +4,12 @@
 import errno
 import os
 import re
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tasks.printing.printers.driver import PrinterUnavailableError
+from tasks.printing.printers.driver import PrinterError, PrinterInterruptedError, PrinterUnavailableError
 
 _WORDS = {
     errno.ENOSPC: "the spool disk is full",
@@ -36,21 +36,36 @@ class SpoolPrinter:
     def send(self, document: bytes, *, job_name: str, on_first_byte: Callable[[], None]) -> str:
         """Write the slip beside its place, sync it to the disk, then move it there in one step."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", job_name) + ".pdf"
-        temporary: Path | None = None
+        temporary = self._folder / f".{name}.{secrets.token_hex(4)}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, path = tempfile.mkstemp(prefix=f".{name}.", dir=self._folder)
-            temporary = Path(path)
-            with os.fdopen(handle, "wb") as file:
-                file.write(document)
-                file.flush()
-                os.fsync(file.fileno())
+            with self._in_words(PrinterUnavailableError):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with temporary.open("xb") as file:
+                    file.write(document)
+                    file.flush()
+                    os.fsync(file.fileno())
             on_first_byte()
-            temporary.replace(self._folder / name)
-        except OSError as error:
-            if temporary is not None:
-                with suppress(OSError):
-                    temporary.unlink()
-            why = _WORDS.get(error.errno or 0, error.strerror or type(error).__name__)
-            raise PrinterUnavailableError(f"{why} ({self._folder})") from error
+            with self._in_words(PrinterUnavailableError):
+                temporary.replace(self._folder / name)
+            with self._in_words(PrinterInterruptedError):
+                self._sync_folder()
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return name
+
+    def _sync_folder(self) -> None:
+        """Make the new name last: without it a power cut may take back a slip that was told as sent."""
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _in_words(self, kind: type[PrinterError]) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = _WORDS.get(error.errno or 0, error.strerror or type(error).__name__)
+            raise kind(f"{why} ({self._folder})") from error
