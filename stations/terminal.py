@@ -3,6 +3,7 @@
 
 import codecs
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -121,8 +122,8 @@ class Screen:
         with self._tone:  # one pattern after the other, so that each is told by its number
             for _ in range(times):
                 with self._lock:
-                    self._output.write("\a")
-                    self._output.flush()
+                    # Not through the buffer: a bell that rings on at the end must not hold its lock.
+                    os.write(self._output.fileno(), b"\a")
                 time.sleep(BETWEEN_BELLS)
             time.sleep(BETWEEN_BELLS)
 
@@ -153,6 +154,9 @@ def typed_lines(stream: TextIO, screen: Screen) -> Iterator[str]:
 
 def _read(stream: TextIO) -> bytes:
     try:
+        # In short waits: a signal that comes just before a read without an end would be noticed at the next key only.
+        while not select.select([stream], [], [], 0.5)[0]:
+            pass
         return os.read(stream.fileno(), 4096)
     except OSError:  # the terminal's window was closed
         return b""

@@ -37,7 +37,7 @@ CODE = "main-desk-1"
 KEY = "a-key-of-the-tests"
 
 
-def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], patience: float = 40.0) -> Any:
     deadline = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -124,8 +124,12 @@ def settings(broker_url: str, tmp_path: Path) -> StationSettings:
         key=SecretStr(KEY),
         broker_url=SecretStr(broker_url),
         journal=tmp_path / "desk.journal",
-        resend_seconds=0.3,
+        resend_seconds=10,
     )
+
+
+def asking_soon(settings: StationSettings) -> StationSettings:
+    return settings.model_copy(update={"resend_seconds": 0.3})
 
 
 def test_a_scan_is_signed_sent_and_answered(worker: Worker, settings: StationSettings) -> None:
@@ -162,7 +166,7 @@ def test_a_lost_reply_is_asked_for_with_the_same_bytes(worker: Worker, settings:
     """A worker that does not answer is asked again: the same id, the same bytes, until the answer comes."""
     worker.script = lambda w, event: w.send(reply_to(event)) if len(w.bodies) == 3 else None
 
-    with StationClient(settings) as client:
+    with StationClient(asking_soon(settings)) as client:
         reply = client.wait(client.scan("31000000170"), 15)
 
     assert reply is not None
@@ -184,7 +188,7 @@ def test_answers_in_another_order(worker: Worker, settings: StationSettings) -> 
 
     worker.script = script
     with StationClient(
-        settings.model_copy(update={"resend_seconds": 20.0}),
+        settings,
         on_reply=lambda entry, reply: told.append((entry.subject, reply.barcode or "")),
     ) as client:
         ids = [client.scan(barcode) for barcode in ("A1", "X2", "A3")]
@@ -234,6 +238,7 @@ def test_two_clients_of_one_station(worker: Worker, settings: StationSettings) -
 
 def test_what_was_left_unanswered_is_asked_by_the_next(broker_url: str, settings: StationSettings) -> None:
     """A scan whose process ended before its answer is answered to the next process of the station."""
+    settings = asking_soon(settings)
     told: list[str] = []
     with StationClient(settings) as client:
         event_id = client.scan("A1")
@@ -328,6 +333,7 @@ def server() -> Iterator[Server]:
 
 def test_a_broker_that_dies_and_comes_back(server: Server, settings: StationSettings) -> None:
     """Scans go on while the broker is away, fast and without error; all are answered once it is back."""
+    settings = asking_soon(settings)
     settings = settings.model_copy(update={"broker_url": SecretStr(server.url)})
     with StationClient(settings) as client:
         with Worker(server.url):
@@ -358,7 +364,7 @@ def environment(settings: StationSettings) -> dict[str, str]:
         "BOOKDROP_STATION_CODE": settings.code,
         "BOOKDROP_STATION_KEY": KEY,
         "BOOKDROP_STATION_JOURNAL": str(settings.journal_file),
-        "BOOKDROP_STATION_RESEND_SECONDS": "1",
+        "BOOKDROP_STATION_RESEND_SECONDS": f"{settings.resend_seconds}",
         "BOOKDROP_BROKER_URL": settings.broker_url.get_secret_value(),
         "NO_COLOR": "1",
     }
@@ -387,6 +393,7 @@ def test_scan_for_a_script(worker: Worker, settings: StationSettings) -> None:
 
 def test_pending_is_kept_for_the_next_command(broker_url: str, settings: StationSettings) -> None:
     """Without an answer the code is 3; the next command of the station asks again."""
+    settings = asking_soon(settings)
     done = station(settings, "scan", "--json", "--wait", "0.2", "A1")
     with Worker(broker_url):
         station(settings, "scan", "--wait", "20", "A2")
@@ -478,8 +485,11 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self.master, keys.encode())
 
-    def see(self, words: str, patience: float = 20.0) -> None:
-        until(lambda: words in self._read(), patience)
+    def see(self, words: str, patience: float = 40.0) -> None:
+        try:
+            until(lambda: words in self._read(), patience)
+        except AssertionError:
+            raise AssertionError(f"{words!r} not in {self.shown!r}") from None
 
     def end(self) -> int:
         """Wait for the end of the desk, reading on so that it can write; check the terminal is as before."""
