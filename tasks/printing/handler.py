@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """One slip to its printer: claimed, rendered, sent, recorded; each step in the database before the next begins."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from schemas.models import PrintAttempt, PrintJob, table
 from schemas.print_jobs import PrintState as State
 from schemas.print_jobs import SlipContent
+from schemas.storage import READ_ONLY
 from tasks.context import Context
 from tasks.printing import job as rules
 from tasks.printing.claim import Claimed, claim
@@ -48,14 +49,21 @@ def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State
 
 def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State:
     can_repeat = False
+    way = [State.RENDERED, State.SENDING]  # what is done and not in the database yet
+
+    def before_first_byte() -> None:
+        # What can be sent again needs no record of the sending, only a look: one commit less for every slip.
+        if can_repeat:
+            _check_hold(claimed, here)
+        else:
+            _steps(claimed, here, way)
+            way.clear()
+
     try:
         driver = open_printer(claimed.uri)
         can_repeat = driver.can_repeat
         document, lacking = _draw(claimed)
-        _step(claimed, here, State.RENDERED)
-        spool_id = driver.send(
-            document, job_name=claimed.job_name, on_first_byte=lambda: _step(claimed, here, State.SENDING)
-        )
+        spool_id = driver.send(document, job_name=claimed.job_name, on_first_byte=before_first_byte)
     except PrinterError as error:
         setback = rules.after_failure(
             byte_may_have_left=isinstance(error, PrinterInterruptedError) and not can_repeat,
@@ -64,7 +72,7 @@ def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> Stat
         )
         return _finish(claimed, here, setback.state, why=str(error), wait=setback.wait)
     # A printer that cannot say later what became of the slip has said all it ever will.
-    way = (State.ACCEPTED,) if driver.knows_its_jobs else (State.ACCEPTED, State.DONE)
+    way += [State.ACCEPTED] if driver.knows_its_jobs else [State.ACCEPTED, State.DONE]
     return _finish(claimed, here, *way, spool_id=spool_id, hint=lacking)
 
 
@@ -82,10 +90,27 @@ def _draw(claimed: Claimed) -> tuple[bytes, str | None]:
     return document, f"look at it, letters are lacking in the {' and the '.join(lacking)}" if lacking else None
 
 
-def _step(claimed: Claimed, here: Context, state: State) -> None:
-    """Record a step of the job that we hold, committed before the next one begins."""
+def _check_hold(claimed: Claimed, here: Context) -> None:
+    """Look whether the job is still ours. Raises `LeaseLostError`."""
+    with here.sessions() as session:
+        session.connection(execution_options=READ_ONLY)
+        found = session.execute(
+            select(PrintJob.id).where(
+                PrintJob.id == claimed.job_id,
+                PrintJob.claimed_by == here.worker,
+                PrintJob.attempts == claimed.attempts,
+                PrintJob.state == State.CLAIMED,
+            )
+        ).one_or_none()
+    if found is None:
+        raise LeaseLostError(claimed.job_id)
+
+
+def _steps(claimed: Claimed, here: Context, way: Sequence[State]) -> None:
+    """Record steps of the job that we hold, committed before the next one begins."""
     with here.unit_of_work() as uow:
-        _advance(claimed, here, uow, state)
+        for state in way:
+            _advance(claimed, here, uow, state)
 
 
 def _advance(claimed: Claimed, here: Context, uow: UnitOfWork, state: State, **values: Any) -> None:
