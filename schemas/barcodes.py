@@ -3,6 +3,11 @@
 
 import unicodedata
 from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+SLIP_PREFIX: Final = "BD:"
+"""What a slip's own code begins with; its id follows."""
 
 MAX_LENGTH = 64
 """Longest barcode that is taken, in characters after cleaning."""
@@ -24,6 +29,16 @@ _WORDS = {
     "too_long": f"That is longer than {MAX_LENGTH} characters and no item barcode. Scan the barcode on the item.",
     "control_characters": "That holds control characters and is no item barcode. Scan the barcode on the item again.",
 }
+
+
+def slip_of(code: str) -> UUID | None:
+    """The slip whose own code was scanned (`BD:` and its id); `None` for any other barcode."""
+    if not code.upper().startswith(SLIP_PREFIX):
+        return None
+    try:
+        return UUID(code[len(SLIP_PREFIX) :])
+    except ValueError:
+        return None
 
 
 def clean(line: str, prefix: str = "") -> str:

@@ -28,7 +28,7 @@ class ConfigurationError(Exception):
 class SideSettings(BaseSettings):
     """Settings of one side. A subclass names its environment prefix and its table in `bookdrop.toml`."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     table: ClassVar[str]
     """`workers` or `station`."""

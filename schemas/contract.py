@@ -16,12 +16,38 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
 from schemas import topology
+from schemas.cycle import (
+    TASKS,
+    ActionReply,
+    CycleEvent,
+    ItemLoaned,
+    ItemsReceived,
+    LoanDischarged,
+    ReprintRequested,
+    RequestCompleted,
+    SlipSeen,
+    UndoRequested,
+)
 from schemas.envelope import task_headers
 from schemas.events import BarcodeScanned, ReturnRequested
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply, SlipNotice
 
-MESSAGES: Final[tuple[type[BaseModel], ...]] = (BarcodeScanned, ReturnRequested, ReturnReply, SlipNotice, PrintSlip)
+CYCLE: Final[Mapping[str, type[CycleEvent]]] = {
+    "undoReturn": UndoRequested,
+    "receiveItems": ItemsReceived,
+    "loanItem": ItemLoaned,
+    "dischargeLoan": LoanDischarged,
+    "completeRequest": RequestCompleted,
+    "confirmSlip": SlipSeen,
+    "askReprint": ReprintRequested,
+}
+"""The cycle around the Return: operations and their events."""
+
+MESSAGES: Final[tuple[type[BaseModel], ...]] = (
+    BarcodeScanned, ReturnRequested, *CYCLE.values(), ReturnReply, ActionReply, SlipNotice,
+    PrintSlip,
+)  # fmt: skip
 """Every type of message that crosses the wire."""
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -38,6 +64,9 @@ REDIS_ENVELOPE: Final = (
     "`delivery_mode` 2, `delivery_info` (`exchange` empty, `routing_key` the queue), `priority` 0, "
     "`body_encoding` `base64` and `delivery_tag`, a UUID made for this one sending."
 )
+
+
+_HEARD: Final = {name: {"$ref": f"#/channels/reply/messages/{name}"} for name in ("returnReply", "actionReply")}
 
 
 class _Plain(GenerateJsonSchema):
@@ -124,7 +153,8 @@ def _channels() -> dict[str, Any]:
         "returns": _channel(
             topology.RETURNS_QUEUE,
             "What stations ask for, as Celery task messages.",
-            {"processScan": "ScanTask", "processReturn": "ReturnTask"},
+            {"processScan": "ScanTask", "processReturn": "ReturnTask"}
+            | {operation: f"{event.__name__}Task" for operation, event in CYCLE.items()},
         ),
         "printing": _channel(
             topology.printing_queue("{branch}"),
@@ -135,7 +165,7 @@ def _channels() -> dict[str, Any]:
         "reply": _channel(
             topology.reply_queue("{station}"),
             "What one station hears. Plain messages, no task messages. Station and worker declare the queue alike.",
-            {"returnReply": "ReturnReply", "slipNotice": "SlipNotice"},
+            {"returnReply": "ReturnReply", "actionReply": "ActionReply", "slipNotice": "SlipNotice"},
             {"station": "Code of the station, lower case letters, digits and single hyphens."},
         ),
     }
@@ -163,7 +193,7 @@ def _channel(
 
 
 def _operations() -> dict[str, Any]:
-    reply = {
+    reply: dict[str, Any] = {
         "address": {
             "description": (
                 "The message property `reply_to`. It is answered to only when it is the name of a reply queue."
@@ -171,7 +201,7 @@ def _operations() -> dict[str, Any]:
             "location": "$message.header#/reply_to",
         },
         "channel": {"$ref": "#/channels/reply"},
-        "messages": [{"$ref": "#/channels/reply/messages/returnReply"}],
+        "messages": [_HEARD["returnReply"]],
     }
     return {
         "processScan": {
@@ -181,6 +211,14 @@ def _operations() -> dict[str, Any]:
         "processReturn": {
             **_operation("receive", "returns", "processReturn", "Return a request that staff chose."),
             "reply": reply,
+        },
+        **{
+            operation: {
+                **_operation("receive", "returns", operation, (event.__doc__ or "").splitlines()[0]),
+                # What cannot be believed is refused with a returnReply, whatever it was meant to be.
+                "reply": {**reply, "messages": [_HEARD["actionReply"], _HEARD["returnReply"]]},
+            }
+            for operation, event in CYCLE.items()
         },
         "printSlip": _operation("receive", "printing", "printSlip", "Print a slip that a Return promised."),
         "noticeSlip": _operation("send", "reply", "slipNotice", "Tell the station what became of the slip."),
@@ -201,8 +239,10 @@ def _messages() -> dict[str, Any]:
     return {
         "ScanTask": _task_message(topology.PROCESS_SCAN, BarcodeScanned),
         "ReturnTask": _task_message(topology.PROCESS_RETURN, ReturnRequested),
+        **{f"{event.__name__}Task": _task_message(TASKS[event], event) for event in CYCLE.values()},
         "PrintTask": _task_message(topology.PRINT_SLIP, PrintSlip),
         "ReturnReply": _plain_message(ReturnReply),
+        "ActionReply": _plain_message(ActionReply),
         "SlipNotice": _plain_message(SlipNotice),
     }
 

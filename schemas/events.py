@@ -35,17 +35,22 @@ class StationEvent(Message):
     event_id: UUID
     """UUIDv7, made once by the station; a resend carries the same one."""
     station: Code
-    print_slip: bool
-    """Whether a slip is wanted."""
     sequence: Annotated[int, Field(ge=0, lt=2**53)]
     """The station's own count, one more for each event."""
     signature: Annotated[str, Field(min_length=64, max_length=64)]
     """HMAC-SHA256 over the canonical JSON of all other fields, hexadecimal."""
+
+
+class ReturnEvent(StationEvent):
+    """Common to the two ways to return."""
+
+    print_slip: bool
+    """Whether a slip is wanted."""
     returned_at: AwareDatetime | None = None
     """When the item really came back (drop-box mode), if not now."""
 
 
-class BarcodeScanned(StationEvent):
+class BarcodeScanned(ReturnEvent):
     """An item barcode was scanned at a station under "Return items"."""
 
     type: Literal["bookdrop.barcode-scanned.v1"] = "bookdrop.barcode-scanned.v1"
@@ -59,7 +64,7 @@ class BarcodeScanned(StationEvent):
         return self.scanned_at
 
 
-class ReturnRequested(StationEvent):
+class ReturnRequested(ReturnEvent):
     """Staff chose Return on a borrowing request."""
 
     type: Literal["bookdrop.return-requested.v1"] = "bookdrop.return-requested.v1"

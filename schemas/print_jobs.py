@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from schemas.barcodes import SLIP_PREFIX
 from schemas.events import Message
 
 
@@ -68,4 +69,4 @@ class SlipContent(Message):
     @property
     def code(self) -> str:
         """What the slip's QR code says: scanned at packing, it names the job."""
-        return f"BD:{self.job_id}"
+        return f"{SLIP_PREFIX}{self.job_id}"

@@ -6,13 +6,43 @@ from typing import Final
 
 RETURNS_QUEUE: Final = "returns"
 HOUSEKEEPING_QUEUE: Final = "housekeeping"
+PRINT_ACTIONS_QUEUE: Final = "print-actions"
 DEAD_LETTER_QUEUE: Final = "dead-letter"
 PRINTING_QUEUE_PREFIX: Final = "printing."
 REPLY_QUEUE_PREFIX: Final = "reply."
 
 PROCESS_SCAN: Final = "returns.process_scan"
 PROCESS_RETURN: Final = "returns.process_return"
+PROCESS_UNDO: Final = "returns.process_undo"
+RECEIVE_ITEMS: Final = "cycle.receive_items"
+LOAN_ITEM: Final = "cycle.loan_item"
+DISCHARGE_LOAN: Final = "cycle.discharge_loan"
+COMPLETE_REQUEST: Final = "cycle.complete_request"
+CONFIRM_SLIP: Final = "slips.confirm"
+ASK_REPRINT: Final = "slips.ask_reprint"
+STATION_TASKS: Final = (
+    PROCESS_SCAN,
+    PROCESS_RETURN,
+    PROCESS_UNDO,
+    RECEIVE_ITEMS,
+    LOAN_ITEM,
+    DISCHARGE_LOAN,
+    COMPLETE_REQUEST,
+    CONFIRM_SLIP,
+    ASK_REPRINT,
+)
+"""What stations may ask for, on the queue `returns`."""
+
+PURGE_LINKS: Final = "privacy.purge_links"
 PRINT_SLIP: Final = "printing.print_slip"
+FOLLOW_SLIP: Final = "printing.follow_slip"
+RETRY_SLIP: Final = "printing.retry_slip"
+REPRINT_SLIP: Final = "printing.reprint_slip"
+SLIP_PRINTED: Final = "printing.slip_printed"
+CANCEL_SLIP: Final = "printing.cancel_slip"
+MOVE_SLIP: Final = "printing.move_slip"
+PRINT_ACTIONS: Final = (RETRY_SLIP, REPRINT_SLIP, SLIP_PRINTED, CANCEL_SLIP, MOVE_SLIP)
+"""What operations decide about a slip, on the queue `print-actions`."""
 SWEEP_PRINTS: Final = "printing.sweep"
 SWEEP_OUTBOX: Final = "outbox.sweep"
 

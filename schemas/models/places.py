@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where things happen: branches, their stations, their printers."""
 
-from sqlalchemy import ForeignKey, String
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from schemas.models.columns import Code, Id, Model, Short
@@ -34,6 +36,13 @@ class Printer(Model):
     """Takes the branch's slips when the station names no other."""
     on_hold: Mapped[bool] = mapped_column(default=False)
     fallback_id: Mapped[int | None] = mapped_column(ForeignKey("printers.id"))
+    """Takes its slips while it is on hold or away."""
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often in a row it took no slip."""
+    retry_at: Mapped[datetime | None]
+    """Until then it counts as away, and its slips wait together."""
+    trouble: Mapped[str | None] = mapped_column(Text)
+    """Why it took no slip the last time, in words."""
 
 
 class Station(Model):

@@ -19,6 +19,7 @@ class PrintJob(Model):
     __table_args__ = (
         Index("uq_print_jobs_item_id_event_id_copy", "item_id", "event_id", "copy_number", unique=True),
         Index("ix_print_jobs_state_next_attempt_at", "state", "next_attempt_at"),
+        Index("ix_print_jobs_printer_id_state", "printer_id", "state"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -48,6 +49,8 @@ class PrintJob(Model):
     spool_id: Mapped[Short | None]
     """What the printer called the job, or the file it became."""
     last_error: Mapped[str | None] = mapped_column(Text)
+    voided_at: Mapped[datetime | None]
+    """When its Return was undone: the slip must not go out, or must come out of the book again."""
 
 
 class PrintAttempt(Model):

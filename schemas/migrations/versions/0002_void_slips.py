@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slips that an undone Return made void."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.add_column("print_jobs", sa.Column("voided_at", sa.DateTime(timezone=True), nullable=True))
