@@ -35,6 +35,8 @@ class Context:
     """Published rows of the outbox, which go with the next transaction."""
     undo_window: timedelta = timedelta(minutes=10)
     patron_card_pattern: str | None = None
+    slip_life: timedelta = timedelta(hours=24)
+    """How long a slip may wait for its printer before it is not sent any more."""
 
     def unit_of_work(self) -> UnitOfWork:
         """A new transaction, at this moment."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
-from sqlalchemy import delete, insert
+from sqlalchemy import bindparam, delete, insert
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from uuid6 import uuid7
@@ -66,6 +66,11 @@ class Settled:
         return ids
 
 
+_outbox = table(OutboxEntry)
+_PROMISE = insert(_outbox)
+_LET_GO = delete(_outbox).where(_outbox.c.id.in_(bindparam("ids", expanding=True)))
+
+
 @dataclass
 class UnitOfWork:
     """One transaction: what is said in it is committed with it, and given out only after the commit.
@@ -101,11 +106,11 @@ class UnitOfWork:
 
     def _commit(self) -> None:
         if self._said:
-            self.session.execute(insert(table(OutboxEntry)), [self._row(message) for message in self._said])
+            self.session.connection().execute(_PROMISE, [self._row(message) for message in self._said])
         settled = self.settled.take()
         try:
             if settled:
-                self.session.execute(delete(table(OutboxEntry)).where(OutboxEntry.id.in_(settled)))
+                self.session.connection().execute(_LET_GO, {"ids": settled})
             self.session.commit()
         except BaseException:
             self.settled.add(settled)

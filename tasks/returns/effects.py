@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 from schemas.events import Event, ReturnRequested
 from schemas.models import Item, Loan, Model, PrintJob, Request, RequestEvent, SetAsideLink, table
 from schemas.print_jobs import Address, PrintState, SlipContent
-from tasks.returns.notes import bounded
-from tasks.returns.records import Desk, Shelf
+from schemas.statuses import RequestStatus
+from tasks.desk.notes import bounded
+from tasks.desk.stations import Desk
+from tasks.returns.records import Shelf
 from tasks.returns.states import ItemState, RequestState, Returned
 from tasks.unit_of_work import StaleStateError
 
@@ -78,7 +80,8 @@ class Effects:
             self._order_slip(going, shelf, item, job_id)
 
     def _set_aside(self, event: Event, request: RequestState, loan_id: int | None, patron_id: int) -> None:
-        if self.undo_window:
+        # What the lender has confirmed is not taken back, so nothing is kept for it.
+        if self.undo_window and request.status is not RequestStatus.COMPLETED:
             self.set_aside.append(
                 {
                     "event_id": event.event_id,
@@ -92,6 +95,9 @@ class Effects:
     def _tell(self, going: Homeward) -> None:
         event, desk, request, decision = going.event, going.desk, going.request, going.decision
         details: dict[str, Any] = {"reason": decision.reason, "items": [item.position for item in decision.items]}
+        loans = [item.loan.loan_id for item in decision.items if item.loan is not None]
+        if loans:
+            details["loans"] = loans
         if going.slips:
             details["slips"] = [str(slip) for slip in going.slips]
         if event.returned_at is not None:
@@ -110,7 +116,7 @@ class Effects:
                 "request_id": request.request_id,
                 "item_id": decision.items[0].item_id if len(decision.items) == 1 else None,
                 "event_id": event.event_id,
-                "kind": "returned" if decision.completes else "item_checked_in",
+                "kind": _kind(decision),
                 "status_before": request.status,
                 "status_after": decision.status_after,
                 "at": decision.at,
@@ -172,6 +178,12 @@ class Effects:
         for model, rows in inserts:
             if rows:
                 session.execute(insert(table(model)), rows)
+
+
+def _kind(decision: Returned) -> str:
+    if decision.completes:
+        return "returned"
+    return "item_checked_in" if decision.status_after is not RequestStatus.COMPLETED else "discharged_late"
 
 
 _requests, _items, _loans = table(Request), table(Item), table(Loan)

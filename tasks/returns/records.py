@@ -7,36 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CompoundSelect, exists, select, union
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import BindParameter, bindparam, exists, select, union
+from sqlalchemy.orm import Session
 
 from schemas.models import (
-    Branch,
-    InboxEntry,
     Item,
     ItemBarcode,
     Loan,
     Partner,
-    Printer,
     PrintJob,
     Request,
-    Station,
 )
 from schemas.replies import Destination
 from tasks.returns.resolution import Match
 from tasks.returns.states import ItemState, OpenLoan, RequestState
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A station as the worker knows it."""
-
-    code: str
-    key: str
-    branch: str
-    sent_from: tuple[str, ...]
-    """Library, branch, and the branch's address: FROM on the slip."""
-    printer_id: int | None
 
 
 @dataclass(frozen=True)
@@ -74,43 +58,70 @@ class Shelf:
         ]
 
 
-def known_answers(session: Session, event_ids: Collection[UUID]) -> dict[UUID, tuple[str, str]]:
-    """Fingerprint and stored reply of those events that were answered before."""
-    rows = session.execute(
-        select(InboxEntry.event_id, InboxEntry.fingerprint, InboxEntry.reply).where(InboxEntry.event_id.in_(event_ids))
-    )
-    return {row.event_id: (row.fingerprint, row.reply) for row in rows}
+def _of(name: str) -> BindParameter[Any]:
+    """As many values as are given."""
+    return bindparam(name, expanding=True)
 
 
-def desks(session: Session, codes: Collection[str]) -> dict[str, Desk]:
-    """The active stations among `codes`, each with the printer that takes its slips."""
-    default = aliased(Printer)
-    rows = session.execute(
-        select(
-            Station.code,
-            Station.key,
-            Branch.code.label("branch"),
-            Branch.library,
-            Branch.name,
-            Branch.address,
-            Station.printer_id,
-            default.id.label("default_printer_id"),
-        )
-        .join(Branch, Branch.id == Station.branch_id)
-        .outerjoin(default, (default.branch_id == Branch.id) & default.is_default)
-        .where(Station.code.in_(codes), Station.active)
-        .order_by(default.id.desc())
+# Made once: building a statement costs as much as sending it.
+_BEARS_ONE = ItemBarcode.barcode.in_(_of("barcodes"))
+_LOCK_REQUESTS = (
+    select(
+        Request.id,
+        Request.external_id,
+        Request.title,
+        Request.author,
+        Request.status,
+        Request.patron_id,
+        Request.return_address,
+        Request.damage_note,
+        Request.returned_at,
+        Request.returned_by,
+        Partner.name,
+        Partner.code,
+        Partner.address,
+        Partner.delivery_code,
+        exists()
+        .where(Loan.item_id == Item.id, Item.request_id == Request.id, Loan.fee_open)
+        .correlate(Request)
+        .label("fee_open"),
     )
-    return {
-        row.code: Desk(
-            code=row.code,
-            key=row.key,
-            branch=row.branch,
-            sent_from=(row.library, row.name, *row.address),
-            printer_id=row.printer_id or row.default_printer_id,
+    .join(Partner, Partner.id == Request.partner_id)
+    .where(
+        Request.id.in_(
+            union(
+                select(Item.request_id)
+                .join(ItemBarcode, ItemBarcode.item_id == Item.id)
+                .where(_BEARS_ONE, Item.request_id.is_not(None)),
+                select(Request.id).where(Request.external_id.in_(_of("external_ids"))),
+            )
+            .subquery()
+            .select()
         )
-        for row in rows
-    }
+    )
+    .order_by(Request.id)
+    .with_for_update(of=Request)
+)
+_READ_ITEMS = (
+    select(
+        Item.id,
+        Item.request_id,
+        Item.position,
+        Item.returned_at,
+        Item.returned_by,
+        Loan.id.label("loan_id"),
+        Loan.loaned_at,
+        Loan.patron_id,
+        Loan.claimed_returned,
+    )
+    .outerjoin(Loan, (Loan.item_id == Item.id) & Loan.discharged_at.is_(None))
+    .where(Item.request_id.in_(_of("request_ids")))
+    .order_by(Item.request_id, Item.position, Item.id)
+)
+_BARCODES = select(ItemBarcode.id, ItemBarcode.barcode, ItemBarcode.item_id, Item.request_id).join(
+    Item, Item.id == ItemBarcode.item_id
+)
+_READ_BARCODES = union(_BARCODES.where(_BEARS_ONE), _BARCODES.where(Item.request_id.in_(_of("request_ids"))))
 
 
 def lock_and_read(session: Session, barcodes: Collection[str], external_ids: Collection[str]) -> Shelf:
@@ -126,36 +137,7 @@ def lock_and_read(session: Session, barcodes: Collection[str], external_ids: Col
 
 
 def _lock_requests(session: Session, shelf: Shelf, barcodes: Collection[str], external_ids: Collection[str]) -> None:
-    meant: CompoundSelect[Any] = union(
-        select(Item.request_id)
-        .join(ItemBarcode, ItemBarcode.item_id == Item.id)
-        .where(ItemBarcode.barcode.in_(barcodes), Item.request_id.is_not(None)),
-        select(Request.id).where(Request.external_id.in_([*external_ids, *barcodes])),
-    )
-    fee_open = exists().where(Loan.item_id == Item.id, Item.request_id == Request.id, Loan.fee_open).correlate(Request)
-    rows = session.execute(
-        select(
-            Request.id,
-            Request.external_id,
-            Request.title,
-            Request.author,
-            Request.status,
-            Request.patron_id,
-            Request.return_address,
-            Request.damage_note,
-            Request.returned_at,
-            Request.returned_by,
-            Partner.name,
-            Partner.code,
-            Partner.address,
-            Partner.delivery_code,
-            fee_open.label("fee_open"),
-        )
-        .join(Partner, Partner.id == Request.partner_id)
-        .where(Request.id.in_(meant.subquery().select()))
-        .order_by(Request.id)
-        .with_for_update(of=Request)
-    )
+    rows = session.execute(_LOCK_REQUESTS, {"barcodes": list(barcodes), "external_ids": [*external_ids, *barcodes]})
     for row in rows:
         own_address = bool(row.return_address)
         shelf.external_ids[row.external_id] = row.id
@@ -185,22 +167,7 @@ def _lock_requests(session: Session, shelf: Shelf, barcodes: Collection[str], ex
 
 
 def _read_items(session: Session, shelf: Shelf) -> None:
-    rows = session.execute(
-        select(
-            Item.id,
-            Item.request_id,
-            Item.position,
-            Item.returned_at,
-            Item.returned_by,
-            Loan.id.label("loan_id"),
-            Loan.loaned_at,
-            Loan.patron_id,
-            Loan.claimed_returned,
-        )
-        .outerjoin(Loan, (Loan.item_id == Item.id) & Loan.discharged_at.is_(None))
-        .where(Item.request_id.in_(shelf.states))
-        .order_by(Item.request_id, Item.position, Item.id)
-    )
+    rows = session.execute(_READ_ITEMS, {"request_ids": list(shelf.states)})
     items: dict[int, list[ItemState]] = defaultdict(list)
     for row in rows:
         loan = None
@@ -220,12 +187,8 @@ def _read_items(session: Session, shelf: Shelf) -> None:
 
 
 def _read_barcodes(session: Session, shelf: Shelf, barcodes: Collection[str]) -> None:
-    columns = (ItemBarcode.id, ItemBarcode.barcode, ItemBarcode.item_id, Item.request_id)
-    joined = select(*columns).join(Item, Item.id == ItemBarcode.item_id)
     wanted = set(barcodes)
-    rows = session.execute(
-        union(joined.where(ItemBarcode.barcode.in_(barcodes)), joined.where(Item.request_id.in_(shelf.states)))
-    )
+    rows = session.execute(_READ_BARCODES, {"barcodes": list(barcodes), "request_ids": list(shelf.states)})
     for row in sorted(rows, key=lambda row: row.id):
         shelf.barcodes.setdefault(row.item_id, row.barcode)
         if row.barcode in wanted and (row.request_id is None or row.request_id in shelf.states):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.barcodes import BarcodeRefusedError
+from schemas.barcodes import BarcodeRefusedError, slip_of
 from schemas.statuses import CLOSED
 from tasks.returns.states import Refused, RequestState
 
@@ -62,6 +62,12 @@ def unmatched(barcode: str, *, is_external_id: bool, patron_card_pattern: str | 
             "patron_card",
             "Not an item barcode: that is a patron card",
             "Scan the barcode on the item. The card was not looked up.",
+        )
+    if slip_of(barcode) is not None:
+        return Refused(
+            "slip_code",
+            "That is the code of a slip, not of an item",
+            "Scan the barcode on the item. To check a slip at packing: bookdrop-station pack, or the slip's code at a desk.",
         )
     return Refused(
         "unknown_barcode",

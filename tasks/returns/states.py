@@ -92,6 +92,8 @@ class Returned:
     completes: bool = True
     """Whether this sends the request home."""
     fee_review: bool = False
+    wants_slip: bool = True
+    """Whether a slip makes sense, if one is asked for."""
     warnings: tuple[str, ...] = ()
 
 

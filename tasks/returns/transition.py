@@ -10,7 +10,6 @@ from typing import Final, assert_never
 
 from schemas.statuses import RequestStatus as Status
 from tasks.returns.states import (
-    CLOCK_TOLERANCE,
     AlreadyReturned,
     Decision,
     ItemState,
@@ -19,6 +18,7 @@ from tasks.returns.states import (
     Returned,
     Wish,
 )
+from tasks.returns.timing import end_of_loan
 
 
 class Action(StrEnum):
@@ -29,6 +29,8 @@ class Action(StrEnum):
     """Answers "already returned"."""
     REFUSE = "refuse"
     REFUSE_UNLESS_OVERRIDDEN = "refuse_unless_overridden"
+    DISCHARGE_ONLY = "discharge_only"
+    """Ends a loan that is still open, with the scan's own time; the status stays. Else refused."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ TABLE: Final[Mapping[Status, Row]] = MappingProxyType(
         Status.LOST: Row(Action.REFUSE_UNLESS_OVERRIDDEN, "lost", in_hand=True, next_step=_LOST),
         Status.DECLARED_LOST: Row(Action.REFUSE_UNLESS_OVERRIDDEN, "lost", in_hand=True, next_step=_LOST),
         Status.RETURNED_TO_PARTNER: Row(Action.REPEAT, "already_returned"),
-        Status.COMPLETED: Row(Action.REFUSE, "completed", in_hand=True, next_step=_CLOSED),
+        Status.COMPLETED: Row(Action.DISCHARGE_ONLY, "completed", in_hand=True, next_step=_CLOSED),
         Status.CANCELED_BY_PARTNER: Row(Action.REFUSE, "canceled", in_hand=True, next_step=_CLOSED),
         Status.CANCELED_BY_PATRON: Row(Action.REFUSE, "canceled", in_hand=True, next_step=_CLOSED),
         Status.CANCELED_BY_STAFF: Row(Action.REFUSE, "canceled", in_hand=True, next_step=_CLOSED),
@@ -97,6 +99,8 @@ def decide(request: RequestState, wish: Wish) -> Decision:
             return _refusal(request, row) if wish.override is None else _return(request, wish, row)
         case Action.RETURN:
             return _return(request, wish, row)
+        case Action.DISCHARGE_ONLY:
+            return _discharge_only(request, wish, row)
         case _:
             assert_never(row.action)
 
@@ -108,18 +112,42 @@ def _refusal(request: RequestState, row: Row) -> Refused:
     return Refused(row.reason, message, row.next_step, names_destination=row.in_hand)
 
 
-def _repeat(request: RequestState, item: ItemState | None) -> AlreadyReturned:
-    here = sum(1 for each in request.items if each.returned_at is not None)
-    if item is not None and item.returned_at is not None:
-        return AlreadyReturned(item.returned_at, item.returned_by, here)
-    return AlreadyReturned(request.returned_at, request.returned_by, here)
+def _discharge_only(request: RequestState, wish: Wish, row: Row) -> Decision:
+    """The lender has confirmed already, and our own scan comes late: what is still on loan ends when it was scanned."""
+    scanned = request.items if wish.item_id is None else (request.item(wish.item_id),)
+    late = tuple(item for item in scanned if item.loan is not None)
+    if not late:
+        return _refusal(request, row)
+    held_up = _held_up(request, wish, late)
+    if held_up is not None:
+        return held_up
+    timing = end_of_loan(wish, _began(late))
+    if isinstance(timing, Refused):
+        return timing
+    at, warnings = timing
+    return Returned(
+        reason="completed_before",
+        at=at,
+        items=late,
+        status_after=request.status,
+        here=sum(1 for item in request.items if item.returned_at is not None or item in late),
+        completes=False,
+        wants_slip=False,
+        warnings=(
+            *warnings,
+            "The lender has confirmed this request already: if the item is in your hand, tell interlibrary-loan staff.",
+        ),
+    )
 
 
-def _return(request: RequestState, wish: Wish, row: Row) -> Decision:
-    going = _going(request, wish)
-    if isinstance(going, Refused | AlreadyReturned):
-        return going
-    loans = tuple(item.loan for item in going if item.loan is not None)
+def _began(items: tuple[ItemState, ...]) -> datetime | None:
+    """When the last of the items' loans began."""
+    return max((item.loan.loaned_at for item in items if item.loan is not None), default=None)
+
+
+def _held_up(request: RequestState, wish: Wish, items: tuple[ItemState, ...]) -> Refused | None:
+    """Why the loans on these items may not be ended just so."""
+    loans = tuple(item.loan for item in items if item.loan is not None)
     if any(loan.other_patron for loan in loans):
         return Refused(
             "loan_of_another_patron",
@@ -134,8 +162,24 @@ def _return(request: RequestState, wish: Wish, row: Row) -> Decision:
             "Return from the request and say how the claim ends: found by library, or returned by patron.",
             names_destination=True,
         )
-    began = max((loan.loaned_at for loan in loans), default=None)
-    timing = _time(wish, began)
+    return None
+
+
+def _repeat(request: RequestState, item: ItemState | None) -> AlreadyReturned:
+    here = sum(1 for each in request.items if each.returned_at is not None)
+    if item is not None and item.returned_at is not None:
+        return AlreadyReturned(item.returned_at, item.returned_by, here)
+    return AlreadyReturned(request.returned_at, request.returned_by, here)
+
+
+def _return(request: RequestState, wish: Wish, row: Row) -> Decision:
+    going = _going(request, wish)
+    if isinstance(going, Refused | AlreadyReturned):
+        return going
+    held_up = _held_up(request, wish, going)
+    if held_up is not None:
+        return held_up
+    timing = end_of_loan(wish, _began(going))
     if isinstance(timing, Refused):
         return timing
     at, warnings = timing
@@ -187,26 +231,3 @@ def _going(request: RequestState, wish: Wish) -> tuple[ItemState, ...] | Refused
             "Scan the items that are here first, then Return from the request as a partial return.",
         )
     return missing
-
-
-def _time(wish: Wish, began: datetime | None) -> tuple[datetime, tuple[str, ...]] | Refused:
-    """When the loan ends: the backdate, or the scan's own time, or the worker's when that cannot be believed."""
-    backdate = wish.backdated_to
-    if backdate is not None:
-        if backdate > wish.received_at:
-            return Refused(
-                "backdate_in_future",
-                "Not returned: the backdate lies in the future",
-                "Correct the date, then scan again.",
-            )
-        if began is not None and backdate < began:
-            return Refused(
-                "backdate_before_loan",
-                "Not returned: the backdate lies before the loan began",
-                "Correct the date, then scan again.",
-            )
-        return backdate, ()
-    at = wish.occurred_at
-    if at > wish.received_at + CLOCK_TOLERANCE or (began is not None and at < began):
-        return wish.received_at, ("The station's clock is wrong: the time of the server was used.",)
-    return at, ()

@@ -5,6 +5,7 @@ from typing import assert_never
 from uuid import UUID
 
 from schemas.replies import ItemCount, Outcome, RequestChoice, ReturnReply
+from schemas.statuses import CLOSED
 from tasks.returns.resolution import Ambiguous
 from tasks.returns.states import AlreadyReturned, Decision, Refused, RequestState, Returned
 
@@ -49,7 +50,7 @@ def reply_to_decision(
                 outcome=Outcome.ALREADY_RETURNED,
                 reason="already_returned",
                 message=f"Already returned. {destination_words(request)}",
-                next_step="Send it if it is still here. Reprint the slip if it is missing.",
+                next_step=_once_more(request, decision),
                 barcode=barcode,
                 title=request.title,
                 destination=request.destination,
@@ -110,6 +111,13 @@ def choice(event_id: UUID, ambiguous: Ambiguous, barcode: str) -> ReturnReply:
 
 
 def _put_aside(decision: Returned, count: int) -> str | None:
-    if not decision.completes and decision.here < count:
+    if not decision.completes and decision.status_after not in CLOSED and decision.here < count:
         return f"Keep it with the other items of its request: {decision.here} of {count} are here."
     return None
+
+
+def _once_more(request: RequestState, decision: AlreadyReturned) -> str:
+    count = len(request.items)
+    if request.status not in CLOSED and decision.here < count:
+        return f"Keep it with the other items of its request: {decision.here} of {count} are here."
+    return "Send it if it is still here. Reprint the slip if it is missing."

@@ -23,8 +23,9 @@ from schemas.models import (
 )
 from schemas.replies import Outcome, ReturnReply
 from schemas.statuses import RequestStatus
-from tasks.returns.handler import House, return_items
-from tasks.returns.reception import Received
+from tasks.desk.house import House
+from tasks.desk.reception import Received
+from tasks.returns.handler import return_items
 from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
 from tests.library import LENDER
 

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.replies import Destination
 from schemas.statuses import RequestStatus
-from tasks.returns.notes import MAX_LENGTH, bounded
+from tasks.desk.notes import MAX_LENGTH, bounded
 from tasks.returns.resolution import Ambiguous, Match, Refused, resolve, unmatched
 from tasks.returns.states import ItemState, RequestState
 

@@ -50,7 +50,9 @@ EXPECTED = {
 
 
 def a_request(status=RequestStatus.LOANED, *items, **fields):
-    items = items or (ItemState(1, loan=OpenLoan(1, NOW - timedelta(days=14))),)
+    # When the lender has confirmed, the loan has ended as well; the late scan has a test of its own.
+    loan = None if status is RequestStatus.COMPLETED else OpenLoan(1, NOW - timedelta(days=14))
+    items = items or (ItemState(1, loan=loan),)
     return RequestState(7, "BR-7", "A title", status, LENDER, tuple(items), **fields)
 
 
@@ -209,6 +211,21 @@ def test_late_item_of_a_partial_return_is_checked_in():
     assert not decision.completes
 
 
+@pytest.mark.parametrize("item_id", [1, None])
+def test_a_scan_after_the_lenders_word_ends_the_loan_alone(item_id):
+    """The lender confirmed first: the late scan ends the open loan at its own time, and the status stays."""
+    scanned = NOW - timedelta(days=3)
+    loan = OpenLoan(1, NOW - timedelta(days=14))
+
+    decision = decide(a_request(RequestStatus.COMPLETED, ItemState(1, loan=loan)), a_scan(item_id, occurred_at=scanned))
+
+    assert isinstance(decision, Returned)
+    assert (decision.at, decision.status_after) == (scanned, RequestStatus.COMPLETED)
+    assert not decision.completes
+    assert not decision.wants_slip
+    assert any("confirmed" in warning for warning in decision.warnings)
+
+
 def test_nothing_checked_in_is_no_partial_return():
     """A partial return of nothing is refused."""
     request = a_request(RequestStatus.LOANED, *three_items())
@@ -278,7 +295,10 @@ def test_no_return_leads_anywhere_but_home(request, wish):
 
     if isinstance(decision, Returned):
         assert decision.status_after in {RequestStatus.RETURNED_TO_PARTNER, request.status}
-        assert request.status not in CLOSED - {RequestStatus.RETURNED_TO_PARTNER}
+        assert request.status not in CLOSED - {RequestStatus.RETURNED_TO_PARTNER, RequestStatus.COMPLETED}
+        if request.status is RequestStatus.COMPLETED:
+            assert decision.status_after is RequestStatus.COMPLETED
+            assert not decision.wants_slip
         assert not any(item.loan is not None and item.loan.other_patron for item in decision.items)
 
 
@@ -294,9 +314,14 @@ def test_no_discharge_lies_in_the_future_or_before_its_loan(request, wish):
                 assert decision.at >= item.loan.loaned_at
 
 
+def test_only_what_went_home_is_repeated_and_says_so():
+    """One status answers "already returned", under the reason code that the reply carries."""
+    repeats = {status: row.reason for status, row in TABLE.items() if row.action is Action.REPEAT}
+
+    assert repeats == {RequestStatus.RETURNED_TO_PARTNER: "already_returned"}
+
+
 def test_the_table_names_every_status():
     """No status is forgotten, and each refusal has a next step."""
     assert set(TABLE) == set(RequestStatus)
-    assert all(
-        row.next_step for row in TABLE.values() if row.action in {Action.REFUSE, Action.REFUSE_UNLESS_OVERRIDDEN}
-    )
+    assert all(row.next_step for row in TABLE.values() if row.action not in {Action.RETURN, Action.REPEAT})

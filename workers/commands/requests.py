@@ -3,37 +3,17 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from workers.commands.access import reading
 
 
 @click.group("requests")
 def requests_group() -> None:
     """Look at borrowing requests."""
-
-
-@contextmanager
-def _reading() -> "Iterator[Connection]":
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from schemas.storage import READ_ONLY, open_engine
-    from workers.settings import WorkerSettings
-
-    engine = open_engine(WorkerSettings.load().database_url)
-    try:
-        with engine.connect().execution_options(**READ_ONLY) as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        words = str(getattr(error, "orig", None) or error).strip()
-        raise click.ClickException(f"The database cannot be read: {words}\n'bookdrop doctor' says more.") from None
-    finally:
-        engine.dispose()
 
 
 @requests_group.command("list")
@@ -60,7 +40,7 @@ def list_command(
         known = ", ".join(each.label for each in RequestStatus)
         raise click.BadParameter(f"{error}. Known: {known}", param_hint="--status") from None
     chosen = Filter(status=wanted, partner=partner, branch=branch, overdue=overdue, after=after, limit=limit)
-    with _reading() as connection:
+    with reading() as connection:
         found = page(connection, chosen, datetime.now(UTC))
     if as_json:
         click.echo(
@@ -84,7 +64,7 @@ def show_command(request: str, as_json: bool) -> None:
     """Tell the story of REQUEST (its external identifier): items, loans, slips, history."""
     from tasks.requests.story import story
 
-    with _reading() as connection:
+    with reading() as connection:
         found = story(connection, request)
     if found is None:
         raise click.ClickException(f"There is no request {request}. 'bookdrop requests list' shows which there are.")
@@ -114,6 +94,8 @@ def _told(found: dict[str, Any]) -> Iterator[str]:
         where = f" at {event['station']}" if event["station"] else ""
         status = f" -> {event['status_after'].replace('_', ' ')}" if event["status_after"] else ""
         yield f"    {_local(event['at'])}  {event['what'].replace('_', ' ')}{status}{where}"
+        if event["what"] in {"returned", "item_checked_in"} and event["event"]:
+            yield f"      event {event['event']}"
         if event["note"]:
             yield from (f"      {line}" for line in event["note"].splitlines())
 

@@ -3,18 +3,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
 
 from schemas import signing
-from schemas.events import BarcodeScanned, Event, ReturnRequested
+from schemas.events import StationEvent
 
-_TYPES: dict[str, type[BarcodeScanned] | type[ReturnRequested]] = {
-    "bookdrop.barcode-scanned.v1": BarcodeScanned,
-    "bookdrop.return-requested.v1": ReturnRequested,
-}
+AnEvent = TypeVar("AnEvent", bound=StationEvent)
 
 
 @dataclass(frozen=True)
@@ -27,10 +24,10 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Believed:
+class Believed(Generic[AnEvent]):
     """An event of the right form, whose signature is still to be compared with its station's key."""
 
-    event: Event
+    event: AnEvent
     payload: Mapping[str, Any]
     fingerprint: str
     reply_to: str | None
@@ -60,14 +57,14 @@ REFUSALS = {
 """The words for the screen, by reason."""
 
 
-def read(received: Received) -> Believed | Distrusted:
-    """Check form and version."""
+def read(received: Received, accepted: Mapping[str, type[AnEvent]]) -> Believed[AnEvent] | Distrusted:
+    """Check form and version. `accepted`: the types that are understood here, by their versioned names."""
     payload = received.payload
     if not isinstance(payload, Mapping):
         return Distrusted(received, "bad_schema", "the message is no JSON object")
     event_id, station = event_id_of(payload), station_of(payload)
     kind = payload.get("type")
-    model = _TYPES.get(kind) if isinstance(kind, str) else None
+    model = accepted.get(kind) if isinstance(kind, str) else None
     if model is None:
         return Distrusted(received, "unknown_version", f"type {str(kind)[:100]!r}", event_id, station)
     try:
@@ -79,7 +76,7 @@ def read(received: Received) -> Believed | Distrusted:
         return Distrusted(received, "bad_schema", str(error)[:1000], event_id, station)
 
 
-def check_signature(believed: Believed, key: str | None) -> Distrusted | None:
+def check_signature(believed: Believed[AnEvent], key: str | None) -> Distrusted | None:
     """`None` when the station is known and the signature is its own."""
     if key is not None and signing.verify(believed.payload, key.encode()):
         return None

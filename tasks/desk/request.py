@@ -28,7 +28,7 @@ class EventRequest(Request):
 class EventTask(Task[Any, Any]):
     """A task that takes an event. Its message stays reduced to the id when it is published again."""
 
-    Request = "tasks.returns.request:EventRequest"
+    Request = "tasks.desk.request:EventRequest"
     default_retry_delay = 0
     max_retries = None
 

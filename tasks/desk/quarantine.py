@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import insert
 
 from schemas.models import QuarantinedMessage, table
+from schemas.replies import Outcome, ReturnReply
 from schemas.topology import RETURNS_QUEUE, is_reply_queue
-from tasks.returns import wording
-from tasks.returns.reception import REFUSALS, Distrusted
-from tasks.returns.states import Refused
+from tasks.desk.reception import REFUSALS, Distrusted
 from tasks.unit_of_work import UnitOfWork
 
 LONGEST_KEPT = 65_536
@@ -39,9 +38,11 @@ def keep(distrusted: Sequence[Distrusted], uow: UnitOfWork) -> None:
     )
     for each in distrusted:
         if each.event_id is not None and each.received.reply_to and is_reply_queue(each.received.reply_to):
-            words = Refused(each.reason, REFUSALS[each.reason], "Tell the person who runs the stations. It was kept.")
-            uow.say(
-                each.received.reply_to,
-                wording.refusal(each.event_id, words).model_dump_json(exclude_none=True),
+            refusal = ReturnReply(
                 event_id=each.event_id,
+                outcome=Outcome.REFUSED,
+                reason=each.reason,
+                message=REFUSALS[each.reason],
+                next_step="Tell the person who runs the stations. It was kept.",
             )
+            uow.say(each.received.reply_to, refusal.model_dump_json(exclude_none=True), event_id=each.event_id)

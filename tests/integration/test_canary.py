@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A reader with an unmistakable name goes every way there is; afterwards everything is searched for them."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from datetime import timedelta
+
+import pypdfium2
+import pytest
+from sqlalchemy import inspect, select, text, update
+from sqlalchemy.orm import Session
+
+from schemas.cycle import ItemLoaned, ItemsReceived, LoanDischarged, RequestCompleted, UndoRequested
+from schemas.events import Override
+from schemas.models import Patron, PrintJob, SetAsideLink
+from schemas.print_jobs import PrintState
+from schemas.statuses import RequestStatus
+from schemas.storage import open_engine
+from stations.client import PatronCardError, StationClient
+from stations.settings import StationSettings
+from tasks.privacy.purge import purge
+from tests.library import KEY, Library
+from tests.wire import Wire, start_worker, worker
+
+NAME, NUMBER = "Zyphora Unmistakable-Canaria", "CANARY4711007"
+TELLTALES = (NAME, "Zyphora", "Canaria", NUMBER)
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def library(sqlite_url, tmp_path):
+    """A library whose every reader is the canary."""
+    engine = open_engine(sqlite_url)
+    yield Library(engine, tmp_path / "spool").open()
+    engine.dispose()
+
+
+@pytest.fixture
+def flower(broker_url, sqlite_url, tmp_path):
+    """A real Flower with its API open; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
+    with (tmp_path / "flower.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "workers.app", "flower", "--address=127.0.0.1", f"--port={port}"],
+            env={
+                **clean,
+                "BOOKDROP_BROKER_URL": broker_url,
+                "BOOKDROP_DATABASE_URL": sqlite_url,
+                "FLOWER_UNAUTHENTICATED_API": "true",
+            },
+            stdout=log,
+            stderr=log,
+        )
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(20)
+
+
+def canary_everywhere(library):
+    """Give every reader the canary's name; the first one the number as well."""
+    with library.engine.begin() as connection:
+        connection.execute(update(Patron).values(name=NAME))
+        first = connection.execute(select(Patron.id).order_by(Patron.id).limit(1)).scalar_one()
+        connection.execute(update(Patron).where(Patron.id == first).values(number=NUMBER))
+
+
+def fetch(url, data=None):
+    with urllib.request.urlopen(url, data=data, timeout=20) as page:
+        return page.read().decode()
+
+
+def tasks_of(flower):
+    form = "draw=1&start=0&length=500&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
+    return fetch(f"{flower}/tasks/datatable", form.encode())
+
+
+def until(condition, patience=60.0):
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.1)
+    return found
+
+
+def answers(flower):
+    try:
+        return "housekeeping" in fetch(f"{flower}/workers?json=1")
+    except OSError:
+        return False
+
+
+def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, flower, tmp_path):
+    """Nothing shown or sent ever names the reader; after the undo window no table but the reader's own row does."""
+    ways = {
+        "loaned": library.request(),
+        "note": library.request(RequestStatus.RECEIVED),
+        "lost": library.request(RequestStatus.LOST),
+        "claimed": library.request(loan={"claimed_returned": True}),
+        "recalled": library.request(RequestStatus.RECALLED),
+        "undone": library.request(),
+        "discharged": library.request(),
+        "confirmed": library.request(),
+        "killed": library.request(),
+        "sent": library.request(RequestStatus.REQUEST_SENT),
+        "other": library.request(RequestStatus.CANCELED_BY_STAFF, on_loan=False),
+    }
+    canary_everywhere(library)
+    parts = {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
+    in_the_way = library.spool / "main"
+    in_the_way.write_text("no folder")  # the first slips fail, and are tried again
+    settings = StationSettings.load(
+        code="main-desk-2", key=KEY, broker_url=broker_url, journal=tmp_path / "desk.journal",
+        patron_card_pattern=r"CANARY\d+",
+    )  # fmt: skip
+    wire = Wire(broker_url)
+    pages = []
+    noisy = {"BOOKDROP_LOG_LEVEL": "debug", "BOOKDROP_LOG_FORMAT": "json"}
+    doomed = start_worker("returns", **parts, **noisy)
+
+    with (
+        worker("printing", "--branch", "main", **parts, **noisy),
+        worker("housekeeping", BOOKDROP_PURGE_SECONDS="1", **parts, **noisy),
+        StationClient(settings) as client,
+    ):
+        until(lambda: answers(flower))
+        with pytest.raises(PatronCardError):
+            client.scan(NUMBER)
+        wire.answers(wire.send(library.scan(ways["loaned"][1][0])))
+        killed = wire.send(library.scan(ways["killed"][1][0]))
+        os.killpg(doomed.pid, signal.SIGKILL)
+        doomed.wait()
+        with worker("returns", **parts, **noisy):
+            wire.send(wire.sent[killed])
+            [undo_me] = wire.answers(wire.send(library.scan(ways["undone"][1][0])))
+            replies = [
+                client.wait(ask(), 60)  # one after the other: what is asked together may be done in any order
+                for ask in (
+                    lambda: client.request_return(ways["note"][0], note="came back wet", print_slip=True),
+                    lambda: client.request_return(
+                        ways["lost"][0], override=Override(reason="found", supervisor="A. Chief")
+                    ),
+                    lambda: client.request_return(ways["claimed"][0], resolution="found_by_library"),
+                    lambda: client.scan(ways["recalled"][1][0]),
+                    lambda: client.scan("NO-SUCH-BARCODE"),
+                    lambda: client.act(UndoRequested, undoes=undo_me["event_id"]),
+                    lambda: client.act(LoanDischarged, barcode=ways["discharged"][1][0]),
+                    lambda: client.act(ItemLoaned, barcode=ways["discharged"][1][0]),
+                    lambda: client.act(RequestCompleted, request=ways["confirmed"][0]),
+                    lambda: client.act(ItemsReceived, request=ways["sent"][0], items=({"barcode": "NEW-1"},)),
+                    lambda: client.act(ItemLoaned, barcode="NEW-1"),
+                    lambda: client.scan(ways["undone"][1][0]),
+                    lambda: client.scan(ways["discharged"][1][0]),
+                    lambda: client.scan(ways["confirmed"][1][0]),
+                    lambda: client.scan(ways["other"][1][0]),
+                )
+            ]
+            wire.send(library.scan(ways["note"][1][0], key="a wrong key"))
+            wire.answers(killed)
+            # While slips fail, everything that is in the broker and on Flower's pages:
+            wire.wait(lambda: any(b"failed_safe" in message for message in wire.raw), 60)
+            pages += [dump(valkey), tasks_of(flower)]
+            in_the_way.unlink()
+            until(lambda: slips_are_out(library))
+            pages += [dump(valkey), tasks_of(flower), *flower_pages(flower)]
+    wire.close()
+
+    outcomes = {reply.outcome.value for reply in replies}
+    assert outcomes == {"returned", "refused", "done"}
+    assert "returns.process_scan" in pages[1]
+    assert "SUCCESS" in pages[3]
+    slips = list(library.spool.rglob("*.pdf"))
+    assert len(slips) >= 5
+    assert "The book number" in words_of(slips[0])  # the search can find what is there
+    shown = [*pages, *(message.decode() for message in wire.raw), *(r.model_dump_json() for r in replies)]
+    for place in [*shown, *on_disk(tmp_path), *map(words_of, slips)]:
+        assert not [telltale for telltale in TELLTALES if telltale in place], place[:500]
+    settle_everything(library)
+    tables, links = rows_of(library.engine)
+    assert NAME in tables.pop("patrons")
+    for name, rows in tables.items():
+        assert not [telltale for telltale in TELLTALES if telltale in rows], name
+    assert links == {"requests": 0, "loans": 0, "set_aside_links": 0}
+
+
+def on_disk(folder):
+    """The logs of all processes, the station's journal, and the slips, as they lie on the disk."""
+    logs = list(folder.glob("*.log"))
+    assert {path.stem for path in logs} == {"returns", "printing", "housekeeping", "flower"}
+    for path in [*logs, *folder.glob("desk.journal*"), *folder.rglob("*.pdf")]:
+        yield path.read_bytes().decode(errors="replace")
+
+
+def settle_everything(library):
+    """What is open still is returned, fees are settled, and the undo window passes."""
+    with library.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE loans SET fee_open = FALSE, discharged_at = COALESCE(discharged_at, loaned_at)")
+        )
+        connection.execute(text("UPDATE requests SET status = 'returned_to_partner'"))
+        assert connection.execute(select(SetAsideLink.id)).all() != []
+    with Session(library.engine) as session, session.begin():
+        purge(session, library.now + timedelta(hours=1))
+
+
+def slips_are_out(library):
+    with library.engine.connect() as connection:
+        states = connection.execute(select(PrintJob.state).where(PrintJob.voided_at.is_(None))).scalars().all()
+    return states and set(states) == {PrintState.DONE}
+
+
+def dump(valkey):
+    """Every key of the broker with all that it holds."""
+    readers = {
+        b"string": valkey.get,
+        b"list": lambda key: valkey.lrange(key, 0, -1),
+        b"hash": valkey.hgetall,
+        b"set": valkey.smembers,
+        b"zset": lambda key: valkey.zrange(key, 0, -1, withscores=True),
+    }
+    held = {}
+    for key in valkey.scan_iter():
+        kind = valkey.type(key)
+        if kind in readers:
+            held[key] = readers[kind](key)
+    assert held
+    return repr(held) + repr(decoded(held))
+
+
+def decoded(held):
+    """The bodies of the messages among it: on Redis they are base64."""
+    found = []
+    for value in held.values():
+        for each in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
+            try:
+                message = json.loads(each)
+                envelope = message if isinstance(message, dict) else message[0]
+                found.append(base64.b64decode(envelope["body"]).decode(errors="replace"))
+            except (ValueError, TypeError, KeyError, IndexError):
+                continue
+    return found
+
+
+def flower_pages(flower):
+    tasks = json.loads(tasks_of(flower))["data"]
+    workers = json.loads(fetch(f"{flower}/workers?json=1"))["data"]
+    yield fetch(f"{flower}/workers")
+    yield fetch(f"{flower}/broker")
+    yield fetch(f"{flower}/metrics")
+    yield fetch(f"{flower}/api/tasks?limit=500")
+    yield fetch(f"{flower}/api/workers?refresh=1")
+    for each in workers:
+        yield fetch(f"{flower}/worker/{urllib.parse.quote(each['hostname'])}")
+    for task in [each for each in tasks if each["name"] not in {"outbox.sweep", "printing.sweep"}][:40]:
+        yield fetch(f"{flower}/task/{task['uuid']}")
+        yield fetch(f"{flower}/api/task/info/{task['uuid']}")
+
+
+def words_of(slip):
+    pdf = pypdfium2.PdfDocument(slip)
+    try:
+        assert len(pdf) == 1
+        return pdf[0].get_textpage().get_text_range()
+    finally:
+        pdf.close()
+
+
+def rows_of(engine):
+    """Each table's rows as text, and how many rows of it point to a reader."""
+    tables, links = {}, {}
+    with engine.connect() as connection:
+        for name in inspect(engine).get_table_names():
+            rows = connection.execute(text(f"SELECT * FROM {name}")).mappings().all()
+            tables[name] = "\n".join(repr(dict(row)) for row in rows)
+            if rows and "patron_id" in rows[0]:
+                links[name] = sum(row["patron_id"] is not None for row in rows)
+            elif name == "set_aside_links":
+                links[name] = 0
+    return tables, links

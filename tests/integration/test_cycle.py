@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cycle around the Return, on both databases: receive, loan, discharge, return, complete."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from schemas.cycle import ItemLoaned, ItemsReceived, LoanDischarged, ReceivedItem, RequestCompleted
+from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, SetAsideLink
+from schemas.statuses import RequestStatus
+from tasks.cycle.handler import play_cycle
+from tasks.returns.handler import return_items
+
+SENT = RequestStatus.REQUEST_SENT
+
+
+@pytest.fixture
+def rows(engine):
+    """All rows of a model, in order."""
+
+    def ask(model):
+        with engine.connect() as connection:
+            return connection.execute(select(model.__table__).order_by(*model.__table__.primary_key)).all()
+
+    return ask
+
+
+@pytest.fixture
+def act(perform, library):
+    """Play one event of the cycle; give the reply."""
+
+    def run(kind, **fields):
+        [reply] = perform(play_cycle, library.event(kind, **fields))
+        return reply
+
+    return run
+
+
+def sent(library):
+    """A request that was sent to its partner, with its reader and without items; its identifier."""
+    external_id, _ = library.request(SENT)
+    with library.engine.begin() as connection:
+        connection.execute(ItemBarcode.__table__.delete())
+        connection.execute(Item.__table__.delete())
+    return external_id
+
+
+def parcel(*barcodes, **fields):
+    return tuple(ReceivedItem(barcode=barcode, **fields) for barcode in barcodes)
+
+
+def test_a_request_goes_round_once(library, act, perform, rows):
+    """Received, loaned, returned, completed: each step moves the status, and history tells them all."""
+    request = sent(library)
+
+    steps = [
+        act(ItemsReceived, request=request, items=parcel("0042")),
+        act(ItemLoaned, barcode="0042", due_at=library.now + timedelta(days=28)),
+        *perform(return_items, library.scan("0042")),
+        act(RequestCompleted, request=request),
+    ]
+
+    assert [str(step.status_after) for step in steps] == ["received", "loaned", "returned_to_partner", "completed"]
+    assert [step.outcome.value for step in steps] == ["done", "done", "returned", "done"]
+    assert [line.kind for line in rows(RequestEvent)] == ["received", "loaned", "returned", "completed"]
+    assert rows(Loan)[0].discharged_at is not None
+    assert (rows(Request)[0].patron_id, rows(Loan)[0].patron_id) == (None, None)
+
+
+def test_receiving_makes_items_with_their_barcodes(library, act, rows):
+    """Two items come with a strap and the lender's barcode; a third one later; the same parcel twice changes nothing."""
+    request = sent(library)
+    items = (ReceivedItem(barcode="ILL-1", temporary=True, other_barcodes=("0042",)), ReceivedItem(barcode="0043"))
+
+    first = act(ItemsReceived, request=request, items=items)
+    again = act(ItemsReceived, request=request, items=items)
+    more = act(ItemsReceived, request=request, items=parcel("0044"))
+
+    assert [reply.outcome.value for reply in (first, again, more)] == ["done", "already_done", "done"]
+    assert [(code.barcode, code.temporary) for code in rows(ItemBarcode)] == [
+        ("ILL-1", True), ("0042", False), ("0043", False), ("0044", False)
+    ]  # fmt: skip
+    assert [item.position for item in rows(Item)] == [1, 2, 3]
+    assert more.items.of == 3
+
+
+def test_received_for_the_reading_room_is_not_lent(library, act):
+    """What the lender allows in the library only is received as such, and a loan of it is refused."""
+    request = sent(library)
+
+    received = act(ItemsReceived, request=request, items=parcel("0042"), for_loan=False)
+    lent = act(ItemLoaned, barcode="0042")
+
+    assert received.status_after is RequestStatus.RECEIVED_NOT_FOR_LOAN
+    assert (lent.outcome.value, lent.reason) == ("refused", "not_for_loan")
+    assert lent.next_step
+
+
+def test_a_return_address_that_came_with_the_item_is_kept(library, act, rows):
+    """The lender's return address for this very item stands on the request."""
+    address = ("Riverside Annex", "9 River Road")
+
+    act(ItemsReceived, request=sent(library), items=parcel("0042"), return_address=address)
+
+    assert rows(Request)[0].return_address == list(address)
+
+
+def test_a_strap_that_is_in_use_is_not_put_on_twice(library, act, rows):
+    """A barcode of another open request's item is refused; of a closed one's it is used again."""
+    library.request(barcodes=[["ILL-1"]])
+    library.request(RequestStatus.COMPLETED, barcodes=[["ILL-2"]])
+    request, _ = library.request(SENT, barcodes=[["old"]])
+
+    in_use = act(ItemsReceived, request=request, items=parcel("ILL-1", temporary=True))
+    free = act(ItemsReceived, request=request, items=parcel("ILL-2", temporary=True))
+
+    assert (in_use.reason, "ILL-1" in in_use.message) == ("barcode_in_use", True)
+    assert free.outcome.value == "done"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(RequestStatus.COMPLETED, "closed"), (RequestStatus.EXPIRED, "closed"), (RequestStatus.LOST, "lost")],
+)
+def test_a_closed_request_receives_nothing(library, act, rows, status, reason):
+    """A parcel for a closed or lost request is refused with the next step, and nothing is written."""
+    request, _ = library.request(status)
+
+    reply = act(ItemsReceived, request=request, items=parcel("0099"))
+
+    assert (reply.outcome.value, reply.reason) == ("refused", reason)
+    assert reply.next_step
+    assert rows(RequestEvent) == []
+
+
+def test_a_loan_goes_to_the_reader_of_the_request(library, act, rows):
+    """The loan begins at the scan's time, with its due date, and belongs to the request's own reader."""
+    _, [barcode] = library.request(RequestStatus.RECEIVED)
+    due = library.now + timedelta(days=28)
+
+    reply = act(ItemLoaned, barcode=barcode, due_at=due)
+
+    [loan] = rows(Loan)
+    assert reply.outcome.value == "done"
+    assert loan.patron_id == rows(Request)[0].patron_id
+    assert (loan.loaned_at, loan.due_at) == (library.now, due)
+    assert "Test Reader" not in reply.model_dump_json()
+
+
+def test_on_loan_already_is_said(library, act, rows):
+    """A second loan of the same item writes nothing."""
+    _, [barcode] = library.request()
+
+    reply = act(ItemLoaned, barcode=barcode)
+
+    assert reply.outcome.value == "already_done"
+    assert len(rows(Loan)) == 1
+
+
+@pytest.mark.parametrize("kind", [ItemLoaned, LoanDischarged])
+@pytest.mark.parametrize(
+    ("barcode", "reason"),
+    [("NO-SUCH", "unknown_barcode"), ("P000001", "patron_card"), ("BR-00001", "external_id_scanned")],
+)
+def test_a_line_that_is_no_item_is_refused(library, act, kind, barcode, reason):
+    """An unknown barcode, a patron card, a request's identifier: refused with the hint; the card is not repeated."""
+    library.request()
+
+    reply = act(kind, barcode=barcode)
+
+    assert (reply.outcome.value, reply.reason) == ("refused", reason)
+    assert reply.next_step
+    assert (barcode in reply.model_dump_json()) is (reason != "patron_card")
+
+
+def test_discharge_without_return_keeps_the_book_here(library, act, rows):
+    """The loan ends at the scan's time, its link is severed, and the request reads "Returned by patron"."""
+    _, [barcode] = library.request()
+    at = library.now - timedelta(hours=2)
+
+    reply = act(LoanDischarged, barcode=barcode, at=at)
+
+    assert reply.status_after is RequestStatus.RETURNED_BY_PATRON
+    assert (rows(Loan)[0].discharged_at, rows(Loan)[0].patron_id) == (at, None)
+    assert rows(SetAsideLink) == []
+    assert act(LoanDischarged, barcode=barcode).outcome.value == "already_done"
+
+
+def test_a_backdated_discharge_takes_that_time(library, act, rows):
+    """In drop-box mode the loan ends when the item came back; a date before the loan is refused."""
+    _, [barcode] = library.request()
+
+    refused = act(LoanDischarged, barcode=barcode, returned_at=library.now - timedelta(days=30))
+    done = act(LoanDischarged, barcode=barcode, returned_at=library.now - timedelta(days=2))
+
+    assert refused.reason == "backdate_before_loan"
+    assert done.outcome.value == "done"
+    assert rows(Loan)[0].discharged_at == library.now - timedelta(days=2)
+
+
+def test_a_fee_keeps_the_link(library, act, rows):
+    """A discharge with a fee open keeps the loan's link to its reader until that is settled."""
+    _, [barcode] = library.request(loan={"fee_open": True})
+
+    act(LoanDischarged, barcode=barcode)
+
+    assert rows(Loan)[0].patron_id is not None
+
+
+def test_a_recalled_item_stays_urgent(library, act, perform):
+    """Discharged on its way home, a recalled item is still recalled, and its Return urgent."""
+    _, [barcode] = library.request(RequestStatus.RECALLED)
+
+    discharged = act(LoanDischarged, barcode=barcode)
+    [returned] = perform(return_items, library.scan(barcode))
+
+    assert discharged.status_after is RequestStatus.RECALLED
+    assert "return it to its lender" in discharged.next_step
+    assert returned.urgent
+
+
+def test_the_status_waits_for_the_last_item(library, act):
+    """Of two items on loan the first one's discharge leaves the request loaned."""
+    _, [one, two] = library.request(items=2)
+
+    assert act(LoanDischarged, barcode=one).status_after is RequestStatus.LOANED
+    assert act(LoanDischarged, barcode=two).status_after is RequestStatus.RETURNED_BY_PATRON
+
+
+@pytest.mark.parametrize(
+    ("loan", "status", "reason"),
+    [({"claimed_returned": True}, RequestStatus.LOANED, "claimed_returned"), ({}, RequestStatus.LOST, "lost")],
+)
+def test_what_needs_a_person_is_not_discharged(library, act, rows, loan, status, reason):
+    """A claim and a loss are not cleared by a discharge; staff are told the way."""
+    _, [barcode] = library.request(status, loan=loan)
+
+    reply = act(LoanDischarged, barcode=barcode)
+
+    assert (reply.reason, rows(Loan)[0].discharged_at) == (reason, None)
+    assert reply.next_step
+
+
+def test_the_partner_can_be_first(library, act, perform, rows):
+    """Confirmed before our own scan came: completed; the late scan ends the loan at its own time, and nothing else."""
+    external_id, [barcode] = library.request()
+    scanned = library.now - timedelta(days=1)
+
+    completed = act(RequestCompleted, request=external_id)
+    [late] = perform(return_items, library.scan(barcode, scanned_at=scanned))
+    [again] = perform(return_items, library.scan(barcode))
+
+    assert (completed.outcome.value, completed.reason) == ("done", "completed_early")
+    assert completed.warnings
+    assert (late.outcome.value, late.reason, late.slip) == ("returned", "completed_before", None)
+    assert (rows(Loan)[0].discharged_at, rows(Loan)[0].patron_id) == (scanned, None)
+    assert (again.outcome.value, again.reason) == ("refused", "completed")
+    assert rows(Request)[0].status is RequestStatus.COMPLETED
+    assert rows(SetAsideLink) == []
+
+
+def test_completed_twice_is_once(library, act, rows):
+    """The partner's word said twice writes one line of history."""
+    external_id, _ = library.request(RequestStatus.RETURNED_TO_PARTNER, returned_at=datetime.now(UTC))
+
+    replies = [act(RequestCompleted, request=external_id) for _ in range(2)]
+
+    assert [reply.outcome.value for reply in replies] == ["done", "already_done"]
+    assert len(rows(RequestEvent)) == 1
+
+
+@pytest.mark.parametrize("status", [SENT, RequestStatus.CANCELED_BY_STAFF, RequestStatus.LOST])
+def test_what_was_never_here_is_not_completed(library, act, rows, status):
+    """A request with nothing to send back is not completed."""
+    external_id, _ = library.request(status)
+
+    reply = act(RequestCompleted, request=external_id)
+
+    assert reply.outcome.value == "refused"
+    assert reply.next_step
+    assert rows(Request)[0].status is status
+
+
+def test_a_return_event_is_no_cycle_event(library, perform, rows):
+    """An event sent to the wrong task is kept in quarantine and refused, not performed."""
+    _, [barcode] = library.request()
+
+    [reply] = perform(play_cycle, library.scan(barcode))
+
+    assert (reply.outcome.value, reply.reason) == ("refused", "unknown_version")
+    assert rows(Request)[0].status is RequestStatus.LOANED

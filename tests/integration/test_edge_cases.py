@@ -1,0 +1,664 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every edge case of the Return, by its number, through real workers on a real broker and both databases.
+
+`python -m tests.outcomes` makes docs/reference/outcomes.md from the names and docstrings here.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pypdfium2
+import pytest
+from sqlalchemy import insert, select, text, update
+
+from schemas.cycle import RequestCompleted, UndoRequested
+from schemas.events import Override
+from schemas.models import (
+    Item,
+    ItemBarcode,
+    Loan,
+    OutboxEntry,
+    Partner,
+    Patron,
+    PrintJob,
+    Request,
+    RequestEvent,
+)
+from schemas.print_jobs import PrintState
+from schemas.statuses import RequestStatus
+from schemas.storage import open_engine
+from schemas.topology import COMPLETE_REQUEST, PROCESS_UNDO
+from stations.client import StationClient
+from stations.settings import StationSettings
+from tests.conftest import fresh_postgres, valkey_server
+from tests.library import KEY, LENDER, Library
+from tests.wire import Wire, start_worker, stop, worker
+
+pytestmark = pytest.mark.long
+
+DESTINATION = f"The item's destination is {LENDER}"
+
+
+class Pipeline:
+    """A library at work: its rows, the wire, and the workers behind it."""
+
+    def __init__(self, library, wire):
+        self.library = library
+        self.wire = wire
+        self.engine = library.engine
+
+    def scan(self, barcode, **fields):
+        """Scan a barcode; give the reply."""
+        [reply] = self.wire.answers(self.wire.send(self.library.scan(barcode, **fields)))
+        return reply
+
+    def ask_return(self, request, **fields):
+        """Return from the request; give the reply."""
+        [reply] = self.wire.answers(self.wire.send(self.library.ask_return(request, **fields)))
+        return reply
+
+    def act(self, kind, task, **fields):
+        """Play an event of the cycle; give the reply."""
+        event_id = self.wire.send(self.library.event(kind, **fields), task=task)
+        self.wire.wait(lambda: any(message.get("event_id") == event_id for message in self.wire.heard))
+        return next(message for message in self.wire.heard if message.get("event_id") == event_id)
+
+    def request(self, external_id):
+        """The request's row."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(Request.__table__).where(Request.external_id == external_id)).one()
+
+    def rows(self, model, external_id):
+        """The rows that hang on a request."""
+        of_request = select(Request.id).where(Request.external_id == external_id).scalar_subquery()
+        if model is Loan:
+            where = Loan.item_id.in_(select(Item.id).where(Item.request_id == of_request))
+        else:
+            where = model.request_id == of_request
+        with self.engine.connect() as connection:
+            return connection.execute(select(model.__table__).where(where).order_by(model.id)).all()
+
+    def history(self, external_id):
+        """Kinds of the request's history lines."""
+        return [line.kind for line in self.rows(RequestEvent, external_id)]
+
+    def slip_of(self, reply, patience=30.0):
+        """The words on the slip that a reply promised, once it is out."""
+        deadline = time.monotonic() + patience
+        while not (found := list(self.library.spool.rglob(f"{reply['slip']}.pdf"))):
+            assert time.monotonic() < deadline, "the slip did not come out"
+            time.sleep(0.05)
+        [path] = found
+        pdf = pypdfium2.PdfDocument(path)
+        try:
+            return " ".join(pdf[0].get_textpage().get_text_range().split())
+        finally:
+            pdf.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def database(request, tmp_path_factory):
+    """URL of a migrated database for all cases of this module."""
+    folder = tmp_path_factory.mktemp("cases")
+    if request.param == "postgres":
+        with fresh_postgres(request.getfixturevalue("postgres_template")) as url:
+            yield url
+    else:
+        template = request.getfixturevalue("sqlite_template")
+        (folder / "bookdrop.db").write_bytes(template.read_bytes())
+        yield f"sqlite:///{folder / 'bookdrop.db'}"
+
+
+@pytest.fixture(scope="module")
+def pipeline(database, tmp_path_factory):
+    """The whole pipeline at work, with every role."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    engine = open_engine(database)
+    library = Library(engine, folder / "spool").open()
+    with valkey_server() as socket:
+        parts = {"broker_url": f"redis+socket://{socket}", "database_url": database, "folder": folder}
+        wire = Wire(parts["broker_url"])
+        with (
+            worker("returns", BOOKDROP_PATRON_CARD_PATTERN=r"CARD\d+", **parts),
+            worker("printing", "--branch", "main", "--branch", "north", **parts),
+            worker("housekeeping", **parts),
+        ):
+            yield Pipeline(library, wire)
+        wire.close()
+    engine.dispose()
+
+
+def test_case_01_loaned_and_scanned(pipeline):
+    """Returned; the loan is discharged; one slip; the destination is shown."""
+    external_id, [barcode] = pipeline.library.request()
+
+    reply = pipeline.scan(barcode)
+
+    assert (reply["outcome"], reply["message"], reply["discharged"]) == ("returned", DESTINATION, True)
+    assert pipeline.request(external_id).status is RequestStatus.RETURNED_TO_PARTNER
+    assert [loan.discharged_at for loan in pipeline.rows(Loan, external_id)] == [pipeline.library.now]
+    assert pipeline.slip_of(reply).startswith("RUL RETURN TO Riverside University")
+    assert len(pipeline.rows(PrintJob, external_id)) == 1
+
+
+def test_case_02_never_loaned_and_returned_from_the_request(pipeline):
+    """Returned with a message; no loan is touched, and by default no slip."""
+    external_id, _ = pipeline.library.request(RequestStatus.RECEIVED)
+
+    reply = pipeline.ask_return(external_id)
+
+    assert (reply["outcome"], reply["discharged"]) == ("returned", False)
+    assert DESTINATION in reply["message"]
+    assert pipeline.request(external_id).status is RequestStatus.RETURNED_TO_PARTNER
+    assert pipeline.rows(PrintJob, external_id) == []
+
+
+def test_case_03_never_loaned_and_scanned(pipeline):
+    """The same by a scan: returned, no loan touched, and the slip comes out."""
+    external_id, [barcode] = pipeline.library.request(RequestStatus.RECEIVED_NOT_FOR_LOAN)
+
+    reply = pipeline.scan(barcode)
+
+    assert (reply["outcome"], reply["reason"], reply["discharged"]) == ("returned", "never_loaned", False)
+    assert pipeline.rows(Loan, external_id) == []
+    assert pipeline.slip_of(reply)
+
+
+def test_case_04_print_slip_is_no(pipeline):
+    """No print job; the message is still shown."""
+    external_id, [barcode] = pipeline.library.request()
+
+    reply = pipeline.scan(barcode, print_slip=False)
+
+    assert reply["message"] == DESTINATION
+    assert "slip" not in reply
+    assert pipeline.rows(PrintJob, external_id) == []
+
+
+def test_case_05_cancel(pipeline, tmp_path):
+    """Cancel in the form: nothing is sent and nothing is written."""
+    external_id, _ = pipeline.library.request()
+    before = pipeline.request(external_id)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "stations.cli", "return", external_id, "--form"],
+        input="a note\ny\nn\n", text=True, capture_output=True, timeout=60, check=False,
+        env={**os.environ, "BOOKDROP_STATION_CODE": "main-desk-1", "BOOKDROP_STATION_KEY": KEY,
+             "BOOKDROP_STATION_JOURNAL": str(tmp_path / "desk.journal")},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "Automatically print slip [y/N]" in done.stdout
+    assert "Cancelled. Nothing was changed." in done.stdout
+    assert not (tmp_path / "desk.journal").exists()
+    assert pipeline.request(external_id) == before
+    assert pipeline.history(external_id) == []
+
+
+def test_case_06_scanned_again_later(pipeline):
+    """Already returned, the same destination; no second slip, message to the lender or line of history."""
+    external_id, [barcode] = pipeline.library.request()
+    first = pipeline.scan(barcode)
+
+    again = pipeline.scan(barcode, station="main-desk-2")
+
+    assert (again["outcome"], again["message"]) == ("already_returned", f"Already returned. {DESTINATION}")
+    assert (again["returned_by"], again["slip"]) == ("main-desk-1", first["slip"])
+    assert pipeline.history(external_id) == ["returned"]
+    assert len(pipeline.rows(PrintJob, external_id)) == 1
+
+
+def test_case_07_the_same_event_delivered_twice(pipeline):
+    """The stored reply is sent again, byte for byte; nothing else happens."""
+    external_id, [barcode] = pipeline.library.request()
+    payload = pipeline.library.scan(barcode)
+
+    event_id = pipeline.wire.send(payload)
+    pipeline.wire.answers(event_id)
+    pipeline.wire.send(payload)
+
+    def raw():
+        replies = [body for body in pipeline.wire.raw if event_id.encode() in body and b"return-reply" in body]
+        return replies if len(replies) == 2 else None
+
+    pipeline.wire.wait(raw)
+    assert raw()[0] == raw()[1]
+    assert pipeline.history(external_id) == ["returned"]
+    assert len(pipeline.rows(PrintJob, external_id)) == 1
+
+
+def test_case_08_two_stations_scan_one_barcode_at_once(pipeline):
+    """One transition; the other station hears "already returned"."""
+    requests = [pipeline.library.request() for _ in range(10)]
+
+    sent = [
+        pipeline.wire.send(pipeline.library.scan(barcode, station=station))
+        for _, [barcode] in requests
+        for station in ("main-desk-1", "main-desk-2")
+    ]
+    replies = pipeline.wire.answers(*sent)
+
+    pairs = [{one["outcome"], other["outcome"]} for one, other in zip(replies[::2], replies[1::2], strict=True)]
+    assert pairs == [{"returned", "already_returned"}] * 10
+    for external_id, _ in requests:
+        assert pipeline.history(external_id) == ["returned"]
+        assert len(pipeline.rows(PrintJob, external_id)) == 1
+
+
+def test_case_09_unknown_barcode(pipeline):
+    """A clear refusal with the next step; never a retry, never a dead letter."""
+    reply = pipeline.scan("NO-SUCH-ITEM")
+
+    assert (reply["outcome"], reply["reason"]) == ("refused", "unknown_barcode")
+    assert "NO-SUCH-ITEM" in reply["message"]
+    assert reply["next_step"]
+    with pipeline.engine.connect() as connection:
+        assert connection.execute(select(OutboxEntry.id).where(OutboxEntry.queue == "dead-letter")).all() == []
+
+
+def test_case_10_a_local_item(pipeline):
+    """Not an interlibrary loan: use the normal check-in; untouched."""
+    with pipeline.engine.begin() as connection:
+        item_id = connection.execute(insert(Item).values(position=1).returning(Item.id)).scalar_one()
+        connection.execute(insert(ItemBarcode).values(item_id=item_id, barcode="OUR-OWN-10", temporary=False))
+
+    reply = pipeline.scan("OUR-OWN-10")
+
+    assert (reply["outcome"], reply["reason"]) == ("refused", "not_interlibrary_loan")
+    assert "use the normal check-in" in reply["message"]
+    with pipeline.engine.connect() as connection:
+        assert connection.execute(select(Item.returned_at).where(Item.id == item_id)).scalar_one() is None
+
+
+def test_case_11_barcode_reused(pipeline):
+    """The single open request is meant; with none open, the newest closed one answers."""
+    earlier = pipeline.library.now - timedelta(days=400)
+    pipeline.library.request(RequestStatus.RETURNED_TO_PARTNER, barcodes=[["STRAP-11"]], returned_at=earlier)
+    open_one, _ = pipeline.library.request(barcodes=[["STRAP-11"]])
+
+    first = pipeline.scan("STRAP-11")
+    second = pipeline.scan("STRAP-11")
+
+    assert (first["outcome"], first["request"]) == ("returned", open_one)
+    assert (second["outcome"], second["request"]) == ("already_returned", open_one)
+
+
+def test_case_12_two_open_requests_with_one_barcode(pipeline):
+    """Refused, both listed; staff pick one by Return from the request."""
+    ids = [pipeline.library.request(barcodes=[["STRAP-12"]])[0] for _ in range(2)]
+
+    reply = pipeline.scan("STRAP-12")
+    picked = pipeline.ask_return(ids[1])
+
+    assert (reply["outcome"], reply["reason"]) == ("refused", "several_requests")
+    assert [choice["external_id"] for choice in reply["choices"]] == ids
+    assert picked["outcome"] == "returned"
+    assert pipeline.request(ids[0]).status is RequestStatus.LOANED
+
+
+def test_case_13_the_lenders_own_barcode_after_the_strap_came_off(pipeline):
+    """The alias resolves."""
+    external_id, _ = pipeline.library.request(barcodes=[["STRAP-13", "LENDERS-13"]])
+
+    reply = pipeline.scan("LENDERS-13")
+
+    assert (reply["outcome"], reply["request"]) == ("returned", external_id)
+
+
+def test_case_14_external_identifier_scanned(pipeline):
+    """Refused with the hint to scan the item or to return from the request."""
+    external_id, _ = pipeline.library.request()
+
+    reply = pipeline.scan(external_id)
+
+    assert (reply["outcome"], reply["reason"]) == ("refused", "external_id_scanned")
+    assert "Return on the request" in reply["next_step"]
+    assert pipeline.history(external_id) == []
+
+
+def test_case_15_patron_card_scanned(pipeline):
+    """Not an item barcode; no patron is looked up, and the number goes no further."""
+    with pipeline.engine.begin() as connection:
+        connection.execute(insert(Patron).values(number="CARD0815", name="Test Reader with a card"))
+
+    reply = pipeline.scan("CARD0815")
+
+    assert (reply["outcome"], reply["reason"]) == ("refused", "patron_card")
+    assert "Not an item barcode" in reply["message"]
+    assert "CARD0815" not in json.dumps(reply)
+    assert "Test Reader" not in json.dumps(reply)
+
+
+@pytest.mark.parametrize("scanned", ["  {}\r\n", "{}\t", " {}\r"])
+def test_case_16_white_space_around_a_barcode(pipeline, scanned):
+    """Spaces, Enter, Tab are stripped; leading zeros, slash, dollar, percent and case are kept."""
+    barcode = f"00/aB${len(scanned)}%x"
+    external_id, _ = pipeline.library.request(barcodes=[[barcode]])
+
+    reply = pipeline.scan(scanned.format(barcode))
+
+    assert (reply["outcome"], reply["request"], reply["barcode"]) == ("returned", external_id, barcode)
+
+
+@pytest.mark.parametrize(("line", "reason"), [("x" * 65, "too_long"), ("31\x0042", "control_characters")])
+def test_case_16_a_line_that_is_no_barcode(pipeline, line, reason):
+    """Over 64 characters, or with control characters inside: refused."""
+    reply = pipeline.scan(line)
+
+    assert (reply["outcome"], reply["reason"]) == ("refused", reason)
+    assert reply["next_step"]
+
+
+def test_case_17_first_of_three_items(pipeline):
+    """That item is checked in and its loan discharged; the request waits for the last: "1 of 3"."""
+    external_id, [one, two, three] = pipeline.library.request(items=3)
+
+    first, second, last = pipeline.scan(one), pipeline.scan(two), pipeline.scan(three)
+
+    assert [reply["items"] for reply in (first, second, last)] == [{"here": n, "of": 3} for n in (1, 2, 3)]
+    assert [reply["status_after"] for reply in (first, second, last)] == ["loaned", "loaned", "returned_to_partner"]
+    assert first["discharged"]
+    assert pipeline.history(external_id) == ["item_checked_in", "item_checked_in", "returned"]
+
+
+def test_case_17_partial_return_forced_from_the_request(pipeline):
+    """With one of three here a Return is refused until it is forced; the late item is still checked in."""
+    external_id, [one, two, _] = pipeline.library.request(items=3)
+    pipeline.scan(one)
+
+    asked = pipeline.ask_return(external_id)
+    forced = pipeline.ask_return(external_id, force_partial=True)
+    late = pipeline.scan(two)
+
+    assert (asked["outcome"], asked["reason"]) == ("refused", "items_missing")
+    assert (forced["outcome"], forced["status_after"]) == ("returned", "returned_to_partner")
+    assert (late["outcome"], late["reason"], late["discharged"]) == ("returned", "late_item", True)
+
+
+def test_case_18_overdue(pipeline):
+    """Returned; discharged at the time of the scan, to which fines are counted, not of the worker."""
+    external_id, [barcode] = pipeline.library.request(RequestStatus.OVERDUE)
+    scanned = pipeline.library.now - timedelta(hours=30)
+
+    reply = pipeline.scan(barcode, scanned_at=scanned)
+
+    assert (reply["outcome"], reply["reason"]) == ("returned", "overdue")
+    assert pipeline.rows(Loan, external_id)[0].discharged_at == scanned
+
+
+def test_case_18_recalled(pipeline):
+    """Returned, and marked urgent in the reply and on the slip."""
+    _, [barcode] = pipeline.library.request(RequestStatus.RECALLED)
+
+    reply = pipeline.scan(barcode)
+
+    assert (reply["outcome"], reply["urgent"]) == ("returned", True)
+    assert "URGENT" in pipeline.slip_of(reply)
+
+
+@pytest.mark.parametrize("status", [RequestStatus.LOST, RequestStatus.DECLARED_LOST])
+def test_case_18_lost(pipeline, status):
+    """Refused, with the lender named; with a supervisor's override returned, and the fee flagged for review."""
+    external_id, [barcode] = pipeline.library.request(status, on_loan=True)
+
+    refused = pipeline.scan(barcode)
+    returned = pipeline.ask_return(external_id, override=Override(reason="behind the shelf", supervisor="A. Chief"))
+
+    assert (refused["outcome"], refused["reason"]) == ("refused", "lost")
+    assert refused["destination"]["name"] == LENDER
+    assert (returned["outcome"], returned["reason"]) == ("returned", "lost_overridden")
+    [loan] = pipeline.rows(Loan, external_id)
+    assert loan.fee_open
+    assert loan.patron_id is not None
+
+
+@pytest.mark.parametrize("resolution", ["found_by_library", "returned_by_patron"])
+def test_case_18_claimed_returned(pipeline, resolution):
+    """Refused until staff say how the claim ends; then returned, with the resolution in the history."""
+    external_id, [barcode] = pipeline.library.request(loan={"claimed_returned": True})
+
+    refused = pipeline.scan(barcode)
+    returned = pipeline.ask_return(external_id, resolution=resolution)
+
+    assert (refused["outcome"], refused["reason"]) == ("refused", "claimed_returned")
+    assert returned["outcome"] == "returned"
+    assert pipeline.rows(RequestEvent, external_id)[0].details["resolution"] == resolution
+
+
+def test_case_19_another_branch_scans(pipeline):
+    """Allowed; the branch is recorded, and the slip comes out there."""
+    external_id, [barcode] = pipeline.library.request()
+
+    reply = pipeline.scan(barcode, station="north-desk-1")
+
+    assert reply["outcome"] == "returned"
+    assert pipeline.rows(RequestEvent, external_id)[0].branch == "north"
+    assert "North Library" in pipeline.slip_of(reply)
+
+
+def test_case_20_loan_of_another_patron(pipeline):
+    """Refused, for review; the loan is not discharged."""
+    external_id, [barcode] = pipeline.library.request()
+    loan_id = pipeline.rows(Loan, external_id)[0].id
+    with pipeline.engine.begin() as connection:
+        other = connection.execute(
+            insert(Patron).values(number="P-OTHER-20", name="Test Reader, another").returning(Patron.id)
+        ).scalar_one()
+        connection.execute(update(Loan).where(Loan.id == loan_id).values(patron_id=other))
+
+    reply = pipeline.scan(barcode)
+
+    assert (reply["outcome"], reply["reason"]) == ("refused", "loan_of_another_patron")
+    assert "review" in reply["next_step"]
+    assert pipeline.rows(Loan, external_id)[0].discharged_at is None
+
+
+def test_case_21_the_partner_has_no_delivery_code(pipeline):
+    """Returned; the slip shows name and address, and staff are warned."""
+    with pipeline.engine.begin() as connection:
+        partner_id = connection.execute(
+            insert(Partner)
+            .values(code="XX-NODE", name="Village Library", address=["3 Green Lane", "Smallton"])
+            .returning(Partner.id)
+        ).scalar_one()
+    _, [barcode] = pipeline.library.request(partner_id=partner_id)
+
+    reply = pipeline.scan(barcode)
+
+    assert reply["message"] == "The item's destination is Village Library"
+    assert any("no delivery code" in warning for warning in reply["warnings"])
+    slip = pipeline.slip_of(reply)
+    assert "Village Library 3 Green Lane Smallton" in slip
+    assert "NO DELIVERY CODE" in slip
+
+
+def test_case_22_a_return_address_given_with_the_item(pipeline):
+    """It wins over the partner's default address, on the slip and in a warning."""
+    address = ["Riverside Annex", "Gate 4", "Riverside"]
+    _, [barcode] = pipeline.library.request(return_address=address)
+
+    reply = pipeline.scan(barcode)
+
+    assert any("return address" in warning for warning in reply["warnings"])
+    slip = pipeline.slip_of(reply)
+    assert "Riverside Annex Gate 4 Riverside" in slip
+    assert "9 River Road" not in slip
+
+
+def test_case_23_printer_down(pipeline):
+    """The Return stands and is answered at once; the slip waits, is tried again, and comes out once."""
+    external_id, [barcode] = pipeline.library.request()
+    folder = pipeline.library.spool / "north"
+    aside = pipeline.library.spool / "north-aside"
+    if folder.exists():
+        folder.rename(aside)
+    folder.write_text("no folder")
+    try:
+        reply = pipeline.scan(barcode, station="north-desk-1")
+        deadline = time.monotonic() + 30
+        while not (job := pipeline.rows(PrintJob, external_id)) or job[0].state is not PrintState.FAILED_SAFE:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        folder.unlink()
+        if aside.exists():
+            aside.rename(folder)
+
+    assert reply["outcome"] == "returned"
+    assert pipeline.slip_of(reply)
+    assert len(pipeline.rows(PrintJob, external_id)) == 1
+
+
+def test_case_24_the_worker_dies(broker_url, database_url, library, tmp_path, engine):
+    """Before the commit: the event is done when it comes again, once. After the commit: the stored reply is sent."""
+    external_id, [barcode] = library.request()
+    payload = library.scan(barcode)
+    parts = {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
+    wire = Wire(broker_url)
+    doomed = start_worker("returns", **parts)
+    wire.answers(wire.send(library.scan("warm-up")))
+
+    with engine.connect() as holder:  # the worker is inside its transaction, waiting for us, when it dies
+        if engine.dialect.name == "postgresql":
+            holder.execute(text("SELECT id FROM requests FOR UPDATE"))
+        else:
+            holder.execute(text("UPDATE requests SET updated_at = updated_at"))
+        event_id = wire.send(payload)
+        time.sleep(1)
+        os.killpg(doomed.pid, signal.SIGKILL)
+        doomed.wait()
+        holder.rollback()
+    again = start_worker("returns", **parts)
+    wire.send(payload)
+    [first] = wire.answers(event_id)
+    os.killpg(again.pid, signal.SIGKILL)
+    again.wait()
+    last = start_worker("returns", **parts)
+    before = len(wire.replies())
+    wire.send(payload)
+    wire.wait(lambda: len(wire.replies()) > before)
+    stop(last)
+    wire.close()
+
+    assert first["outcome"] == "returned"
+    assert all(reply == first for reply in wire.replies() if reply["event_id"] == event_id)
+    with engine.connect() as connection:
+        assert connection.execute(select(RequestEvent.kind)).all() == [("returned",)]
+        assert connection.execute(select(Request.status).where(Request.external_id == external_id)).scalar_one() == (
+            RequestStatus.RETURNED_TO_PARTNER
+        )
+
+
+def test_case_25_the_reply_is_late_or_lost(broker_url, database_url, library, tmp_path, engine):
+    """The station shows "pending" and asks again with the same event id; it never invents a new one."""
+    _, [barcode] = library.request()
+    settings = StationSettings.load(
+        code="main-desk-1", key=KEY, broker_url=broker_url, journal=tmp_path / "desk.journal", resend_seconds=0.5
+    )
+    with StationClient(settings) as client:
+        event_id = client.scan(barcode)
+        unanswered = client.wait(event_id, 2)
+        with worker("returns", broker_url=broker_url, database_url=database_url, folder=tmp_path):
+            reply = client.wait(event_id, 60)
+            [entry] = client.journal.recent()
+
+    assert unanswered is None
+    assert (reply.event_id, reply.outcome.value) == (event_id, "returned")
+    assert entry.attempts > 1
+    with engine.connect() as connection:
+        assert connection.execute(select(RequestEvent.event_id)).all() == [(event_id,)]
+
+
+def test_case_26_backdate(pipeline):
+    """The discharge takes that time; in the future or before the loan began it is refused."""
+    external_id, [barcode] = pipeline.library.request()
+    now = pipeline.library.now
+
+    future = pipeline.scan(barcode, returned_at=datetime.now(UTC) + timedelta(hours=1))
+    before = pipeline.scan(barcode, returned_at=now - timedelta(days=15))
+    done = pipeline.scan(barcode, returned_at=now - timedelta(days=2))
+
+    assert (future["reason"], before["reason"]) == ("backdate_in_future", "backdate_before_loan")
+    assert done["outcome"] == "returned"
+    assert pipeline.rows(Loan, external_id)[0].discharged_at == now - timedelta(days=2)
+    assert pipeline.history(external_id) == ["returned"]
+
+
+def test_case_27_a_note_with_markup_and_ten_thousand_characters(pipeline):
+    """Bounded, without control characters, kept as the text it is."""
+    external_id, _ = pipeline.library.request()
+    markup = "<script>alert('1')</script>\x1b[2J\x07 & "
+
+    reply = pipeline.ask_return(external_id, note=markup + "x" * (10_000 - len(markup)))
+
+    [line] = pipeline.rows(RequestEvent, external_id)
+    assert reply["outcome"] == "returned"
+    assert line.note.startswith("<script>alert('1')</script>[2J & xxx")
+    assert len(line.note) == 2000
+    assert line.note.endswith("[cut]")
+
+
+def test_case_28_undo_within_the_window(pipeline):
+    """Status, loan and patron link are restored, the slip is void, and it is recorded."""
+    external_id, [barcode] = pipeline.library.request()
+    patron_id = pipeline.request(external_id).patron_id
+    returned = pipeline.scan(barcode)
+
+    undone = pipeline.act(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"])
+
+    assert (undone["outcome"], undone["status_after"]) == ("done", "loaned")
+    [loan] = pipeline.rows(Loan, external_id)
+    assert (loan.discharged_at, loan.patron_id) == (None, patron_id)
+    assert pipeline.request(external_id).patron_id == patron_id
+    assert pipeline.rows(PrintJob, external_id)[0].voided_at is not None
+    assert pipeline.history(external_id) == ["returned", "undone"]
+
+
+def test_case_28_undo_after_the_window(pipeline):
+    """Status only, with a reason; the loan stays discharged."""
+    external_id, [barcode] = pipeline.library.request()
+    returned = pipeline.scan(barcode)
+    line_id = pipeline.rows(RequestEvent, external_id)[0].id
+    earlier = datetime.now(UTC) - timedelta(minutes=11)
+    with pipeline.engine.begin() as connection:
+        connection.execute(update(RequestEvent).where(RequestEvent.id == line_id).values(recorded_at=earlier))
+
+    refused = pipeline.act(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"])
+    undone = pipeline.act(UndoRequested, PROCESS_UNDO, request=external_id, reason="wrong book")
+
+    assert (refused["outcome"], refused["reason"]) == ("refused", "reason_needed")
+    assert (undone["outcome"], undone["status_after"]) == ("done", "loaned")
+    assert pipeline.rows(Loan, external_id)[0].discharged_at is not None
+
+
+def test_case_28_undo_after_the_partner_confirmed(pipeline):
+    """Never."""
+    external_id, [barcode] = pipeline.library.request()
+    returned = pipeline.scan(barcode)
+    pipeline.act(RequestCompleted, COMPLETE_REQUEST, request=external_id)
+
+    refused = pipeline.act(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"], reason="please")
+
+    assert (refused["outcome"], refused["reason"]) == ("refused", "completed")
+    assert pipeline.request(external_id).status is RequestStatus.COMPLETED
+
+
+def test_case_29_the_partner_confirms_before_our_own_event(pipeline):
+    """The status "Request completed" never goes backwards; the late scan ends the open loan at its own time."""
+    external_id, [barcode] = pipeline.library.request()
+    scanned = pipeline.library.now - timedelta(hours=5)
+
+    completed = pipeline.act(RequestCompleted, COMPLETE_REQUEST, request=external_id)
+    late = pipeline.scan(barcode, scanned_at=scanned)
+    again = pipeline.scan(barcode)
+
+    assert completed["status_after"] == "completed"
+    assert (late["outcome"], late["status_after"], late["discharged"]) == ("returned", "completed", True)
+    assert (again["outcome"], again["destination"]["name"]) == ("refused", LENDER)
+    assert pipeline.request(external_id).status is RequestStatus.COMPLETED
+    assert pipeline.rows(Loan, external_id)[0].discharged_at == scanned

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bookdrop requests list|show`, on both databases: filters, pages, and the story of a request, without its reader."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy.orm import sessionmaker
+from uuid6 import uuid7
+
+from schemas.statuses import RequestStatus
+from tasks.desk.house import House
+from tasks.desk.reception import Received
+from tasks.returns.handler import return_items
+from tasks.unit_of_work import UnitOfWork
+from tests.library import LENDER
+from workers.cli import main
+
+
+@pytest.fixture
+def run(library, database_url, monkeypatch, tmp_path):
+    """Run `bookdrop requests ...`; the library of the tests is there already."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOOKDROP_DATABASE_URL", database_url)
+    return lambda *arguments: CliRunner().invoke(main, ["requests", *arguments])
+
+
+def listed(result):
+    """External identifiers of a list in JSON, in their order."""
+    assert result.exit_code == 0, result.output
+    return [row["request"] for row in json.loads(result.stdout)["requests"]]
+
+
+@pytest.mark.parametrize("words", ["Loaned to patron", "loaned"])
+def test_a_status_is_named_in_words_or_in_short(run, library, words):
+    """`--status` takes the words on the screen or the short name, and shows only that status."""
+    loaned, _ = library.request(RequestStatus.LOANED)
+    library.request(RequestStatus.RECEIVED)
+
+    assert listed(run("list", "--status", words, "--json")) == [loaned]
+
+
+def test_an_unknown_status_is_told_with_the_known_ones(run):
+    """A status that is none ends with code 2 and names those there are."""
+    result = run("list", "--status", "somewhere")
+
+    assert result.exit_code == 2
+    assert "Returned item to partner" in result.output
+
+
+def test_overdue_partner_and_branch_narrow_the_list(run, library):
+    """Each filter lets through what fits it, and nothing else."""
+    late, _ = library.request(loan={"due_at": library.now - timedelta(days=1)})
+    in_time, _ = library.request()
+
+    assert listed(run("list", "--overdue", "--json")) == [late]
+    assert listed(run("list", "--partner", "XX-RUL", "--branch", "main", "--json")) == [late, in_time]
+    assert listed(run("list", "--partner", "XX-OTHER", "--json")) == []
+    assert listed(run("list", "--branch", "south", "--json")) == []
+
+
+def test_pages_follow_each_other(run, library):
+    """A page says where the next one begins; together the pages hold each request once."""
+    made = [library.request()[0] for _ in range(5)]
+
+    first = json.loads(run("list", "--limit", "3", "--json").stdout)
+    second = json.loads(run("list", "--limit", "3", "--after", str(first["next_after"]), "--json").stdout)
+    words = run("list", "--limit", "3").stdout
+
+    assert [row["request"] for row in first["requests"] + second["requests"]] == made
+    assert second["next_after"] is None
+    assert f"More: --after {first['next_after']}" in words
+
+
+def test_the_story_of_a_return(run, library, engine):
+    """`show` tells status, item, discharged loan, slip and history with the station, and names no reader."""
+    external_id, [barcode] = library.request()
+    house = House(new_id=uuid7, undo_window=timedelta(minutes=10))
+    with UnitOfWork(sessionmaker(engine), library.now) as uow:
+        return_items([Received(library.scan(barcode, station="main-desk-2"), None)], uow, house)
+
+    told = run("show", external_id)
+    story = json.loads(run("show", external_id, "--json").stdout)
+
+    assert told.exit_code == 0
+    for words in ("Returned item to partner", LENDER, barcode, "discharged", "main-desk-2", "requested"):
+        assert words in told.stdout
+    assert story["status"] == "returned_to_partner"
+    assert story["items"][0]["loans"][0]["discharged_at"] is not None
+    assert [event["what"] for event in story["history"]][-1] == "returned"
+    assert story["slips"][0]["copy"] == 1
+    assert "Test Reader" not in told.stdout + json.dumps(story)
+
+
+def test_no_such_request_is_told(run):
+    """A request that is not there ends with code 1 and the way to find one."""
+    result = run("show", "BR-NONE")
+
+    assert result.exit_code == 1
+    assert "requests list" in result.output
+
+
+def test_a_database_without_tables_is_told(monkeypatch, tmp_path):
+    """A database that was never set up ends with code 1 and the command that looks into it."""
+    monkeypatch.setenv("BOOKDROP_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
+
+    result = CliRunner().invoke(main, ["requests", "list"])
+
+    assert result.exit_code == 1
+    assert "bookdrop doctor" in result.output

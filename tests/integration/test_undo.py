@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Undo, on both databases: status, loan, patron link and slip within the window; the status alone after it."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select
+
+from schemas.cycle import ActionOutcome, RequestCompleted, UndoRequested
+from schemas.events import Override
+from schemas.models import Item, Loan, PrintJob, Request, RequestEvent, SetAsideLink
+from schemas.print_jobs import PrintState
+from schemas.statuses import RequestStatus
+from tasks.cycle.handler import play_cycle
+from tasks.desk.house import House
+from tasks.returns.handler import return_items
+from tasks.returns.undoing import undo_returns
+from tests.conftest import HOUSE
+
+
+@pytest.fixture
+def rows(engine):
+    """All rows of a model, in order."""
+
+    def ask(model):
+        with engine.connect() as connection:
+            return connection.execute(select(model.__table__).order_by(*model.__table__.primary_key)).all()
+
+    return ask
+
+
+@pytest.fixture
+def undo(perform, library):
+    """Undo an event, or a request's last Return; give the reply."""
+
+    def run(undoes=None, **fields):
+        house, now = fields.pop("house", HOUSE), fields.pop("now", None)
+        payload = library.event(UndoRequested, undoes=undoes, **fields)
+        [reply] = perform(undo_returns, payload, house=house, now=now)
+        return reply
+
+    return run
+
+
+def after(minutes):
+    return datetime.now(UTC) + timedelta(minutes=minutes)
+
+
+def test_within_the_window_everything_comes_back(library, perform, undo, rows):
+    """Status, item, loan and both links to the reader are as before; the slip is void; history has both lines."""
+    _, [barcode] = library.request()
+    before = rows(Request), rows(Item), rows(Loan)
+    [returned] = perform(return_items, library.scan(barcode))
+
+    reply = undo(returned.event_id, station="main-desk-2")
+
+    unlike = ("updated_at",)
+    again = rows(Request), rows(Item), rows(Loan)
+    for old, new in zip(before, again, strict=True):
+        assert [{k: v for k, v in row._mapping.items() if k not in unlike} for row in new] == [
+            {k: v for k, v in row._mapping.items() if k not in unlike} for row in old
+        ]
+    assert rows(SetAsideLink) == []
+    [job] = rows(PrintJob)
+    assert (job.state, job.voided_at is not None) == (PrintState.CANCELLED, True)
+    assert [line.kind for line in rows(RequestEvent)] == ["returned", "undone"]
+    assert rows(RequestEvent)[-1].station == "main-desk-2"
+    assert (reply.outcome, reply.reason) == (ActionOutcome.DONE, "undone")
+    assert (reply.status_before, reply.status_after) == (RequestStatus.RETURNED_TO_PARTNER, RequestStatus.LOANED)
+    assert "Loaned to patron" in reply.message
+    assert reply.warnings == ()
+
+
+def test_from_the_request_the_last_return_is_meant(library, perform, undo, rows):
+    """Undo by the request's identifier takes back its last Return that still stands."""
+    external_id, _ = library.request(RequestStatus.RECEIVED)
+    perform(return_items, library.ask_return(external_id))
+
+    reply = undo(request=external_id)
+
+    assert reply.outcome == "done"
+    assert rows(Request)[0].status is RequestStatus.RECEIVED
+    assert rows(Request)[0].returned_at is None
+
+
+def test_a_slip_that_may_be_out_is_told(library, perform, undo, engine):
+    """When the slip has left, staff are told to take it out of the book."""
+    _, [barcode] = library.request()
+    [returned] = perform(return_items, library.scan(barcode))
+    with engine.begin() as connection:
+        connection.execute(PrintJob.__table__.update().values(state=PrintState.DONE))
+
+    reply = undo(returned.event_id)
+
+    assert any("throw it away" in warning for warning in reply.warnings)
+
+
+def test_undone_once_is_enough(library, perform, undo, rows):
+    """A second undo of the same Return says so, and writes nothing."""
+    _, [barcode] = library.request()
+    [returned] = perform(return_items, library.scan(barcode))
+    undo(returned.event_id)
+
+    again = undo(returned.event_id)
+
+    assert (again.outcome, again.reason) == ("already_done", "already_undone")
+    assert len(rows(RequestEvent)) == 2
+
+
+def test_the_same_undo_delivered_twice_is_one(library, perform, rows):
+    """A redelivered undo gets its stored reply, byte for byte."""
+    _, [barcode] = library.request()
+    [returned] = perform(return_items, library.scan(barcode))
+    payload = library.event(UndoRequested, undoes=returned.event_id)
+
+    first, second = perform(undo_returns, payload), perform(undo_returns, payload)
+
+    assert first == second
+    assert len(rows(RequestEvent)) == 2
+
+
+def test_after_an_undo_the_item_can_be_returned_again(library, perform, undo, rows):
+    """A new scan after the undo returns the item, and a slip of its own comes out."""
+    _, [barcode] = library.request()
+    [returned] = perform(return_items, library.scan(barcode))
+    undo(returned.event_id)
+
+    [again] = perform(return_items, library.scan(barcode))
+
+    assert (again.outcome, again.discharged) == ("returned", True)
+    assert [job.state for job in rows(PrintJob)].count(PrintState.REQUESTED) == 1
+
+
+def test_after_the_window_a_reason_is_needed(library, perform, undo, rows):
+    """Without a reason it is refused; with one the status alone comes back, and the loan stays discharged."""
+    _, [barcode] = library.request()
+    [returned] = perform(return_items, library.scan(barcode))
+
+    refused = undo(returned.event_id, now=after(11))
+    done = undo(returned.event_id, now=after(11), reason="wrong book")
+
+    assert (refused.outcome, refused.reason) == ("refused", "reason_needed")
+    assert refused.next_step
+    assert (done.outcome, done.reason) == ("done", "undone_status_only")
+    assert rows(Request)[0].status is RequestStatus.LOANED
+    assert rows(Loan)[0].discharged_at is not None
+    assert (rows(Loan)[0].patron_id, rows(Request)[0].patron_id) == (None, None)
+    assert rows(RequestEvent)[-1].note == "wrong book"
+
+
+def test_never_after_the_partner_confirmed(library, perform, undo, rows):
+    """Once the lender has confirmed, a Return stands, whatever the reason."""
+    external_id, [barcode] = library.request()
+    [returned] = perform(return_items, library.scan(barcode))
+    perform(play_cycle, library.event(RequestCompleted, request=external_id))
+
+    reply = undo(returned.event_id, reason="please")
+
+    assert (reply.outcome, reply.reason) == ("refused", "completed")
+    assert rows(Request)[0].status is RequestStatus.COMPLETED
+
+
+def test_what_came_later_is_undone_first(library, perform, undo, rows):
+    """The check-in of the first of two items is not undone under the Return of the last."""
+    _, [one, two] = library.request(items=2)
+    [first] = perform(return_items, library.scan(one))
+    [last] = perform(return_items, library.scan(two))
+
+    refused = undo(first.event_id)
+    undone = [undo(last.event_id), undo(first.event_id)]
+
+    assert refused.reason == "changed_since"
+    assert [reply.outcome for reply in undone] == ["done", "done"]
+    assert [item.returned_at for item in rows(Item)] == [None, None]
+    assert [loan.discharged_at for loan in rows(Loan)] == [None, None]
+
+
+def test_a_claim_is_a_claim_again(library, perform, undo, rows):
+    """An undone Return that ended a claim leaves the loan claimed returned, as it was."""
+    external_id, _ = library.request(loan={"claimed_returned": True})
+    [returned] = perform(return_items, library.ask_return(external_id, resolution="found_by_library"))
+
+    undo(returned.event_id)
+
+    assert rows(Loan)[0].claimed_returned
+
+
+def test_a_lost_item_is_lost_again(library, perform, undo, rows):
+    """An undone override restores the lost status; the fee stays flagged for review."""
+    external_id, _ = library.request(RequestStatus.LOST)
+    override = Override(reason="found", supervisor="A. Chief")
+    [returned] = perform(return_items, library.ask_return(external_id, override=override))
+
+    undo(returned.event_id)
+
+    assert rows(Request)[0].status is RequestStatus.LOST
+    assert rows(Loan)[0].fee_open
+
+
+@pytest.mark.parametrize("undoes", [uuid4(), UUID(int=7)])
+def test_nothing_to_undo_is_told(undo, undoes):
+    """An event that returned nothing, or a request that is not there, is refused with the next step."""
+    by_event, by_request = undo(undoes), undo(request="BR-NONE")
+
+    for reply in (by_event, by_request):
+        assert (reply.outcome, reply.reason) == ("refused", "nothing_to_undo")
+        assert reply.next_step
+
+
+def test_a_request_never_returned_has_nothing_to_undo(library, undo):
+    """A request on loan has no Return that could be taken back."""
+    external_id, _ = library.request()
+
+    assert undo(request=external_id).reason == "nothing_to_undo"
+
+
+def test_a_window_of_zero_turns_undo_off(library, perform, undo, rows):
+    """With no window nothing is kept aside, and an undo is refused."""
+    off = House(new_id=HOUSE.new_id, undo_window=timedelta(0))
+    _, [barcode] = library.request()
+    [returned] = perform(return_items, library.scan(barcode), house=off)
+
+    assert rows(SetAsideLink) == []
+    assert undo(returned.event_id, house=off, reason="please").reason == "undo_off"
