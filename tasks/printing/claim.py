@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking a print job: one worker has it at a time, for as long as its lease."""
+"""Taking a print job: one at a time for each printer, the oldest first, one worker for as long as its lease.
+
+The slips of a printer stand in one line. While one of them is in a worker's hand, or the printer counts as away, the
+others wait; who finishes one goes on with the next (`tasks.printing.handler`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select, update
+import structlog
+from sqlalchemy import and_, exists, or_, select, update
 
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Station
 from schemas.print_jobs import PrintState as State
@@ -18,10 +23,13 @@ from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.opening import open_printer
 from tasks.unit_of_work import PendingMessage, UnitOfWork
 
+log = structlog.get_logger()
+
 LEASE = timedelta(seconds=90)
 """How long a worker may take for one slip before it is taken for dead."""
 
 DIED = "its worker died"
+TOO_LATE = "it could not be sent in time"
 
 
 @dataclass(frozen=True)
@@ -32,55 +40,133 @@ class Claimed:
     event_id: UUID
     copy_number: int
     station: str | None
+    printer_id: int
     printer: str
     uri: str
     media: str
+    printer_failures: int
+    """How often in a row the printer took no slip before this one."""
     content: Mapping[str, Any]
     """As it is stored; read when it is drawn, so that a slip nobody can read is held like one nobody can print."""
     attempts: int
     """Which try this is. With the worker's name it tells this claim from every other one."""
     attempt_id: int
+    before: State
+    """State it was in."""
 
     @property
     def job_name(self) -> str:
         """What the printer is told the job is called: always the same for the same slip."""
-        return f"{self.job_id}-copy{self.copy_number}" if self.copy_number > 1 else str(self.job_id)
+        return job_name(self.job_id, self.copy_number)
 
 
-def claim(job_id: UUID, here: Context) -> tuple[Claimed | State | None, list[PendingMessage]]:
-    """Take the job, in a transaction of its own; and what that transaction promised.
+Claim = tuple[Claimed | State | None, list[PendingMessage]]
+"""What was taken, and what the transaction promised.
 
-    Gives the state in its place when it was settled without printing (`held`, `unknown`), or `None` when there was
-    nothing to do: another worker has it, it is not due, or it is done.
-    """
+A state in its place: the job was settled without printing (`held`, `unknown`, `expired`). `None`: there was nothing to
+do, because another worker is at the printer, it is not due, or it is done.
+"""
+
+
+def job_name(job_id: UUID, copy_number: int) -> str:
+    """What a printer is told that a slip is called."""
+    return f"{job_id}-copy{copy_number}" if copy_number > 1 else str(job_id)
+
+
+def claim(job_id: UUID, here: Context) -> Claim:
+    """Take the job, or the one that stands before it in the line of its printer. A transaction of its own."""
     with here.unit_of_work() as uow:
-        claimed = _take(job_id, here.worker, uow)
+        claimed = _take(job_id, here, uow)
     return claimed, uow.promised
 
 
-def _take(job_id: UUID, worker: str, uow: UnitOfWork) -> Claimed | State | None:
-    job = uow.session.scalars(
-        select(PrintJob).where(PrintJob.id == job_id).with_for_update(skip_locked=True)
-    ).one_or_none()
-    if job is None:
+def claim_next(printer_id: int, here: Context) -> Claim:
+    """Take the oldest job that waits for the printer. A transaction of its own."""
+    with here.unit_of_work() as uow:
+        printer = _locked(printer_id, uow)
+        claimed = None if printer is None or _is_closed(printer, uow) else _take_head(printer, here, uow)
+    return claimed, uow.promised
+
+
+def _take(job_id: UUID, here: Context, uow: UnitOfWork) -> Claimed | State | None:
+    job = uow.session.get(PrintJob, job_id)
+    if job is None or job.voided_at is not None or job.state not in rules.WAITING | rules.IN_HAND:
         return None
-    printer = _printer(job, uow)
-    claimable = rules.Claimable(job.state, job.next_attempt_at, job.lease_until, _can_repeat(printer))
-    if rules.is_lost_while_sending(claimable, uow.now):
-        return _settle(job, State.UNKNOWN, uow, printer, why=f"{DIED} while sending")
-    if not rules.may_claim(claimable, uow.now):
-        return None
+    printer_id = job.printer_id or _printer_of_today(job, uow)
+    if printer_id is None:
+        return _settle(job, State.HELD, uow, None, why="no printer is set up for this branch")
+    printer = _locked(printer_id, uow)
     if printer is None:
-        return _settle(job, State.HELD, uow, printer, why="no printer is set up for this branch")
-    if printer.on_hold:
-        return _settle(job, State.HELD, uow, printer, why=f"printer {printer.code} is on hold")
+        return None
+    # Only now: whoever had the printer before us may have changed the job.
+    uow.session.refresh(job, with_for_update=True)
+    if job.state not in rules.WAITING | rules.IN_HAND:
+        return None
+    if job.printer_id is None:
+        job.printer_id = printer.id
+        uow.session.flush()
+    if _is_closed(printer, uow):
+        fallback = _locked(printer.fallback_id, uow) if printer.fallback_id is not None else None
+        if fallback is None or _is_closed(fallback, uow):
+            return _hold_back(job, printer, uow)
+        _pass_line_on(printer, fallback, uow)
+        printer = fallback
+    return _take_head(printer, here, uow)
+
+
+def _take_head(printer: Printer, here: Context, uow: UnitOfWork) -> Claimed | State | None:
+    """Take the oldest job of the printer's line that is due, past those that are settled on the way."""
+    in_hand = exists().where(
+        PrintJob.printer_id == printer.id, PrintJob.state.in_(rules.IN_HAND), PrintJob.lease_until > uow.now
+    )
+    if uow.session.execute(select(in_hand)).scalar_one():
+        return None
+    settled: State | None = None
+    due = uow.session.scalars(
+        select(PrintJob)
+        .where(
+            PrintJob.printer_id == printer.id,
+            PrintJob.voided_at.is_(None),
+            or_(
+                and_(
+                    PrintJob.state.in_(rules.WAITING),
+                    or_(PrintJob.next_attempt_at.is_(None), PrintJob.next_attempt_at <= uow.now),
+                ),
+                and_(
+                    PrintJob.state.in_(rules.IN_HAND),
+                    or_(PrintJob.lease_until.is_(None), PrintJob.lease_until <= uow.now),
+                ),
+            ),
+        )
+        .order_by(PrintJob.created_at, PrintJob.id)
+        .limit(50)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job in due:
+        claimable = rules.Claimable(job.state, job.next_attempt_at, job.lease_until, _can_repeat(printer))
+        if rules.is_lost_while_sending(claimable, uow.now):
+            settled = _settle(job, State.UNKNOWN, uow, printer, why=f"{DIED} while sending")
+        elif job.state in rules.WAITING and job.created_at + here.slip_life <= uow.now:
+            settled = expire(job, uow, printer)
+        elif rules.may_claim(claimable, uow.now):
+            return _claimed(job, printer, here.worker, uow)
+    return settled
+
+
+def expire(job: PrintJob, uow: UnitOfWork, printer: Printer | None) -> State:
+    """Give up a slip that waited too long, and tell its station and operations."""
+    log.warning("slip_expired", job_id=str(job.id), printer=printer.code if printer else None)
+    return _settle(job, State.EXPIRED, uow, printer, why=TOO_LATE)
+
+
+def _claimed(job: PrintJob, printer: Printer, worker: str, uow: UnitOfWork) -> Claimed:
     _close_attempts(job, uow)
+    before = job.state
     _move(job, State.CLAIMED, uow.now)
     job.attempts += 1
     job.claimed_by = worker
     job.lease_until = uow.now + LEASE
     job.next_attempt_at = None
-    job.printer_id = printer.id
     attempt = PrintAttempt(job_id=job.id, printer_id=printer.id, started_at=uow.now)
     uow.session.add(attempt)
     uow.session.flush()
@@ -89,21 +175,22 @@ def _take(job_id: UUID, worker: str, uow: UnitOfWork) -> Claimed | State | None:
         event_id=job.event_id,
         copy_number=job.copy_number,
         station=job.station,
+        printer_id=printer.id,
         printer=printer.code,
         uri=printer.uri,
         media=printer.media,
+        printer_failures=printer.failures,
         content=job.content,
         attempts=job.attempts,
         attempt_id=attempt.id,
+        before=before,
     )
 
 
-def _printer(job: PrintJob, uow: UnitOfWork) -> Printer | None:
-    """The job's printer; for a job from before its branch had one, the one that its station would use now."""
-    if job.printer_id is not None:
-        return uow.session.get(Printer, job.printer_id)
+def _printer_of_today(job: PrintJob, uow: UnitOfWork) -> int | None:
+    """For a job from before its branch had a printer: the one that its station would use now."""
     return uow.session.scalars(
-        select(Printer)
+        select(Printer.id)
         .join(Branch, Branch.id == Printer.branch_id)
         .outerjoin(Station, Station.code == job.station)
         .where(or_(Printer.id == Station.printer_id, and_(Branch.code == job.branch, Printer.is_default)))
@@ -112,9 +199,40 @@ def _printer(job: PrintJob, uow: UnitOfWork) -> Printer | None:
     ).one_or_none()
 
 
-def _can_repeat(printer: Printer | None) -> bool:
+def _locked(printer_id: int, uow: UnitOfWork) -> Printer | None:
+    """The printer, whose line is ours until the commit."""
+    return uow.session.scalars(select(Printer).where(Printer.id == printer_id).with_for_update()).one_or_none()
+
+
+def _is_closed(printer: Printer, uow: UnitOfWork) -> bool:
+    return printer.on_hold or rules.is_away(printer.failures, printer.retry_at, uow.now)
+
+
+def _hold_back(job: PrintJob, printer: Printer, uow: UnitOfWork) -> State | None:
+    """A slip for a printer that takes none now: it waits, and its station hears of it once the printer is told as away."""
+    if job.state not in rules.WAITING:
+        return None
+    if printer.on_hold:
+        return _settle(job, State.HELD, uow, printer, why=f"printer {printer.code} is on hold")
+    if not rules.counts_as_away(printer.failures):
+        return None
+    return _settle(job, State.HELD, uow, printer, why=f"printer {printer.code} is away, {printer.trouble}")
+
+
+def _pass_line_on(printer: Printer, fallback: Printer, uow: UnitOfWork) -> None:
+    """Let the fallback take what waits; nothing of it has left."""
+    moved = uow.session.connection().execute(
+        update(PrintJob)
+        .where(PrintJob.printer_id == printer.id, PrintJob.state.in_(rules.WAITING), PrintJob.voided_at.is_(None))
+        .values(printer_id=fallback.id, next_attempt_at=None)
+    )
+    uow.session.expire_all()
+    log.warning("slips_to_fallback", printer=printer.code, fallback=fallback.code, count=moved.rowcount)
+
+
+def _can_repeat(printer: Printer) -> bool:
     try:
-        return printer is not None and open_printer(printer.uri).can_repeat
+        return open_printer(printer.uri).can_repeat
     except PrinterError:
         return False
 
@@ -126,7 +244,10 @@ def _settle(job: PrintJob, state: State, uow: UnitOfWork, printer: Printer | Non
     _move(job, state, uow.now)
     job.last_error = why
     job.lease_until = None
-    job.next_attempt_at = uow.now + rules.NEGLECTED if state is State.HELD else None
+    # With a printer it waits for that one; an unknown one is asked for there (`tasks.printing.following`).
+    waits = state is State.HELD and printer is None
+    job.next_attempt_at = uow.now + rules.NEGLECTED if waits else uow.now if state is State.UNKNOWN else None
+    uow.session.flush()
     if not known:
         code = printer.code if printer else None
         say_notice(uow, station=job.station, event_id=job.event_id, job_id=job.id, state=state, printer=code, why=why)
@@ -147,5 +268,6 @@ def _close_attempts(job: PrintJob, uow: UnitOfWork) -> None:
 def _move(job: PrintJob, state: State, now: datetime) -> None:
     if state not in rules.TRANSITIONS[job.state]:
         raise ValueError(f"a print job cannot go from {job.state} to {state}")
+    if state is not job.state:
+        job.state_since = now
     job.state = state
-    job.state_since = now

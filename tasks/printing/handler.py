@@ -3,22 +3,25 @@
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import structlog
 from sqlalchemy import select, update
 
-from schemas.models import PrintAttempt, PrintJob, table
+from schemas.models import PrintAttempt, Printer, PrintJob, table
+from schemas.print_jobs import PrintSlip, SlipContent
 from schemas.print_jobs import PrintState as State
-from schemas.print_jobs import SlipContent
 from schemas.storage import READ_ONLY
+from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
 from tasks.printing import job as rules
-from tasks.printing.claim import Claimed, claim
+from tasks.printing.claim import Claim, Claimed, claim, claim_next
+from tasks.printing.drawing import draw
 from tasks.printing.media import MEDIA
 from tasks.printing.notices import say_notice
-from tasks.printing.pdf import render_pdf, unprintable
+from tasks.printing.pdf import unprintable
 from tasks.printing.printers.driver import PrinterError, PrinterInterruptedError, PrinterUnavailableError
 from tasks.printing.printers.opening import open_printer
 from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
@@ -26,25 +29,70 @@ from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
 log = structlog.get_logger()
 
 
+LONGEST_SHIFT: Final = timedelta(seconds=20)
+"""After so long at one printer the rest of its line is ordered anew: a task has its time limit."""
+
+
 class LeaseLostError(Exception):
     """Another worker has taken this slip over: hands off."""
 
 
-def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State | None:
-    """Print one slip, and tell its station.
+class SlipNotDrawnError(PrinterUnavailableError):
+    """The slip itself cannot be drawn; its printer is not to blame, and the others of its line need not wait."""
 
-    Gives the state it ended in; `None` when there was nothing to do: another worker has it, or it is done. Never
-    raises for a printer: what became of the slip is in the database, and the sweep brings what is due again.
+
+def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State | None:
+    """Print one slip and tell its station; before it what stands in the line of its printer, after it the rest.
+
+    Gives the state it ended in; `None` when there was nothing to do: another worker is at its printer and will go on
+    with it, the printer is away, or it is done. Never raises for a printer: what became of the slip is in the
+    database, and the sweep brings what is due again.
     """
-    claimed, promised = run_again_on_conflict(lambda: claim(job_id, here))
-    here.publish.publish_outbox(promised)
-    if not isinstance(claimed, Claimed):
+    ends = here.now() + LONGEST_SHIFT
+    asked: State | None = None
+    claimed = _promised(partial(claim, job_id, here), here)
+    if isinstance(claimed, State):
         return claimed
+    while claimed is not None:
+        if isinstance(claimed, Claimed):
+            printer_id = claimed.printer_id
+            state = _try(claimed, here, jitter)
+            if claimed.job_id == job_id:
+                asked = state
+        if here.now() >= ends:
+            _order_rest(printer_id, here)
+            break
+        claimed = _promised(partial(claim_next, printer_id, here), here)
+    return asked
+
+
+def _promised(take: Callable[[], Claim], here: Context) -> Claimed | State | None:
+    claimed, promised = run_again_on_conflict(take)
+    here.publish.publish_outbox(promised)
+    return claimed
+
+
+def _try(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State | None:
     try:
         return _print(claimed, here, jitter)
     except LeaseLostError:
-        log.warning("slip_left_to_another", job_id=str(job_id), printer=claimed.printer)
+        log.warning("slip_left_to_another", job_id=str(claimed.job_id), printer=claimed.printer)
         return None
+
+
+def _order_rest(printer_id: int, here: Context) -> None:
+    """Have the line of the printer gone on with, in a task of its own."""
+    with here.unit_of_work() as uow:
+        job = uow.session.scalars(
+            select(PrintJob)
+            .where(PrintJob.printer_id == printer_id, PrintJob.state.in_(rules.WAITING), PrintJob.voided_at.is_(None))
+            .order_by(PrintJob.created_at, PrintJob.id)
+            .limit(1)
+        ).one_or_none()
+        if job is not None:
+            order = PrintSlip(job_id=job.id).model_dump_json()
+            uow.say(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
+    here.publish.publish_outbox(uow.promised)
 
 
 def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State:
@@ -62,31 +110,35 @@ def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> Stat
     try:
         driver = open_printer(claimed.uri)
         can_repeat = driver.can_repeat
-        document, lacking = _draw(claimed)
+        document, lacking = _draw(claimed, driver.language)
         spool_id = driver.send(document, job_name=claimed.job_name, on_first_byte=before_first_byte)
     except PrinterError as error:
+        is_its_fault = not isinstance(error, SlipNotDrawnError)
+        tries = max(claimed.attempts, claimed.printer_failures + 1) if is_its_fault else claimed.attempts
         setback = rules.after_failure(
             byte_may_have_left=isinstance(error, PrinterInterruptedError) and not can_repeat,
-            attempts=claimed.attempts,
-            jitter=jitter(),
+            attempts=tries,
+            jitter=(dice := jitter()),
         )
-        return _finish(claimed, here, setback.state, why=str(error), wait=setback.wait)
+        closed = (setback.wait or rules.retry_delay(tries, dice)) if is_its_fault else None
+        return _finish(claimed, here, setback.state, why=str(error), wait=setback.wait, closed=closed)
     # A printer that cannot say later what became of the slip has said all it ever will.
     way += [State.ACCEPTED] if driver.knows_its_jobs else [State.ACCEPTED, State.DONE]
     return _finish(claimed, here, *way, spool_id=spool_id, hint=lacking)
 
 
-def _draw(claimed: Claimed) -> tuple[bytes, str | None]:
-    """The slip as a document, and what staff must know of it; one that cannot be drawn waits, and is told."""
-    if claimed.media not in MEDIA:
+def _draw(claimed: Claimed, language: Literal["pdf", "zpl"]) -> tuple[bytes, str | None]:
+    """The slip as its printer takes it, and what staff must know of it; one that cannot be drawn waits, and is told."""
+    medium = MEDIA.get(claimed.media)
+    if medium is None or (language == "zpl" and not medium.is_label):
         raise PrinterUnavailableError(f"no slip can be laid out for its medium {claimed.media}")
     try:
         content = SlipContent.model_validate(claimed.content)
-        lacking = unprintable(content)
-        document = render_pdf(content, claimed.media)
+        lacking = unprintable(content, claimed.media)
+        document = draw(content, claimed.media, language, job_name=claimed.job_name)
     except Exception as error:
         log.exception("slip_not_drawn", job_id=str(claimed.job_id), error=type(error).__name__)
-        raise PrinterUnavailableError(f"the slip could not be drawn ({type(error).__name__})") from error
+        raise SlipNotDrawnError(f"the slip could not be drawn ({type(error).__name__})") from error
     return document, f"look at it, letters are lacking in the {' and the '.join(lacking)}" if lacking else None
 
 
@@ -138,29 +190,29 @@ def _finish(
     wait: timedelta | None = None,
     spool_id: str | None = None,
     hint: str | None = None,
+    closed: timedelta | None = None,
 ) -> State:
     """Record how the try ended (the last state of `way`), and tell the station if that is news."""
     state = way[-1]
 
     def record() -> UnitOfWork:
         with here.unit_of_work() as uow:
+            # A slip whose printer is to blame waits for the printer, like all of its line.
+            again = None if wait is None or closed is not None else uow.now + wait
+            if state in rules.ASKED_ABOUT:
+                again = uow.now + rules.FIRST_LOOK
             for each in way:
                 _advance(
-                    claimed,
-                    here,
-                    uow,
-                    each,
-                    last_error=why,
-                    next_attempt_at=None if wait is None else uow.now + wait,
-                    lease_until=None,
-                    spool_id=spool_id,
-                )
+                    claimed, here, uow, each,
+                    last_error=why, next_attempt_at=again, lease_until=None, spool_id=spool_id,
+                )  # fmt: skip
+            _note_of_printer(claimed, uow, why, closed)
             uow.session.execute(
                 update(PrintAttempt)
                 .where(PrintAttempt.id == claimed.attempt_id)
                 .values(ended_at=uow.now, outcome=state, error=why)
             )
-            if rules.is_news(state, claimed.attempts):
+            if rules.is_news(state, claimed.before):
                 say_notice(
                     uow,
                     station=claimed.station,
@@ -175,3 +227,15 @@ def _finish(
     here.publish.publish_outbox(run_again_on_conflict(record).promised)
     log.info("slip_moved", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
     return state
+
+
+def _note_of_printer(claimed: Claimed, uow: UnitOfWork, why: str | None, closed: timedelta | None) -> None:
+    """Keep what the try says of the printer: whoever comes next need not find out anew that it is away."""
+    values: dict[str, Any]
+    if closed is not None:
+        values = {"failures": claimed.printer_failures + 1, "retry_at": uow.now + closed, "trouble": why}
+    elif why is None and claimed.printer_failures:
+        values = {"failures": 0, "retry_at": None, "trouble": None}
+    else:
+        return
+    uow.session.connection().execute(update(table(Printer)).where(Printer.id == claimed.printer_id).values(values))

@@ -37,8 +37,17 @@ WAITING: Final = frozenset({State.REQUESTED, State.FAILED_SAFE, State.HELD})
 IN_HAND: Final = frozenset({State.CLAIMED, State.RENDERED, State.SENDING})
 """A worker has the job, for as long as its lease."""
 
+ASKED_ABOUT: Final = frozenset({State.ACCEPTED, State.UNKNOWN})
+"""Its printer is asked what became of it, if it is one that knows."""
+
+FIRST_LOOK: Final = timedelta(seconds=1)
+"""How soon after it was sent a printer is asked what became of a slip."""
+
 TRIES_BEFORE_HELD: Final = 5
 """After so many failures in a row the printer counts as away, and the job is held."""
+
+FOLLOWED_FOR: Final = timedelta(hours=24)
+"""How long a printer is asked what became of a slip it accepted, or that nobody knows of."""
 
 NEGLECTED: Final = timedelta(seconds=30)
 """A slip that waits this long was not ordered, or its order was lost: the sweep orders it again."""
@@ -86,6 +95,16 @@ def after_failure(*, byte_may_have_left: bool, attempts: int, jitter: float) -> 
     return Setback(state, retry_delay(attempts, jitter))
 
 
+def is_away(failures: int, retry_at: datetime | None, now: datetime) -> bool:
+    """Tell whether a printer that took no slip `failures` times in a row is left alone at `now`."""
+    return failures > 0 and retry_at is not None and retry_at > now
+
+
+def counts_as_away(failures: int) -> bool:
+    """Tell whether a printer that took no slip `failures` times in a row is told as away, and its fallback used."""
+    return failures >= TRIES_BEFORE_HELD
+
+
 def order_again_after(waited: timedelta) -> timedelta:
     """How long the sweep leaves a slip alone that it has ordered when it had `waited` so long already.
 
@@ -94,15 +113,12 @@ def order_again_after(waited: timedelta) -> timedelta:
     return min(max(waited, NEGLECTED), _LONGEST_NEGLECT)
 
 
-def is_news(state: State, attempts: int) -> bool:
-    """Tell whether staff want to hear of `state` after so many tries: each further failure says what they know."""
-    match state:
-        case State.FAILED_SAFE:
-            return attempts == 1
-        case State.HELD:
-            return attempts <= TRIES_BEFORE_HELD
-        case _:
-            return True
+def is_news(state: State, before: State) -> bool:
+    """Tell whether staff want to hear that a try ended in `state`, when the slip was in `before` until that try.
+
+    Each further failure says what they know.
+    """
+    return state not in {State.FAILED_SAFE, State.HELD} or state is not before
 
 
 def may_claim(job: Claimable, now: datetime) -> bool:
@@ -148,3 +164,13 @@ def words(state: State, printer: str | None, why: str | None = None) -> str:
         State.EXPIRED: "Slip was not printed in time: reprint it if the item is still here",
         State.CANCELLED: "Slip was cancelled",
     }[state]
+
+
+def waiting_words(printer: str | None, why: str | None) -> str:
+    """What staff read of a slip that its printer has and cannot print until somebody comes."""
+    return f"Slip waits in the printer {printer}: {why}" if printer else f"Slip waits in its printer: {why}"
+
+
+def look_again_after(age: timedelta) -> timedelta:
+    """When a printer is asked again about a slip of that age that it still has: soon at first, once a minute later."""
+    return min(max(age / 4, timedelta(seconds=2)), timedelta(minutes=1))

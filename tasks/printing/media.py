@@ -13,12 +13,34 @@ class Medium:
     width: float
     height: float
     margin: float = 4.0
+    sheet: tuple[float, float] | None = None
+    """Width and height of the whole page, when the slip is only its top left corner."""
 
     @property
     def inner_width(self) -> float:
         """Width between the margins."""
         return self.width - 2 * self.margin
 
+    @property
+    def page(self) -> tuple[float, float]:
+        """Width and height of what comes out of the printer."""
+        return self.sheet or (self.width, self.height)
 
-MEDIA: Final = {"label-4x6": Medium("label-4x6", 101.6, 152.4)}
+    @property
+    def is_label(self) -> bool:
+        """Tell whether a label printer can have it."""
+        return self.sheet is None
+
+
+MEDIA: Final = {
+    medium.name: medium
+    for medium in (
+        Medium("label-4x6", 101.6, 152.4),
+        Medium("a6", 105, 148),
+        # Six millimetres: office printers do not reach the edge of a sheet.
+        Medium("a4-corner", 105, 148, margin=6, sheet=(210, 297)),
+        # The head of a receipt printer is 72 millimetres wide, in the middle of 80.
+        Medium("receipt-80", 80, 160),
+    )
+}
 """Media by name."""

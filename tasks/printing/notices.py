@@ -6,7 +6,7 @@ from uuid import UUID
 from schemas.print_jobs import PrintState
 from schemas.replies import SlipNotice
 from schemas.topology import reply_queue
-from tasks.printing.job import words
+from tasks.printing.job import waiting_words, words
 from tasks.unit_of_work import UnitOfWork
 
 
@@ -19,11 +19,14 @@ def say_notice(
     state: PrintState,
     printer: str | None,
     why: str | None,
+    waits_there: bool = False,
 ) -> None:
-    """Promise `station` a `SlipNotice`; a job that no station waits for is told to nobody."""
+    """Promise `station` a `SlipNotice`; a job that no station waits for is told to nobody.
+
+    `waits_there`: the printer has the slip and waits for somebody, such as for paper.
+    """
     if station is None:
         return
-    notice = SlipNotice(
-        event_id=event_id, job_id=job_id, state=state.value, message=words(state, printer, why), at=uow.now
-    )
+    message = waiting_words(printer, why) if waits_there else words(state, printer, why)
+    notice = SlipNotice(event_id=event_id, job_id=job_id, state=state.value, message=message, at=uow.now)
     uow.say(reply_queue(station), notice.model_dump_json(), event_id=event_id)

@@ -7,27 +7,22 @@ import unicodedata
 from functools import cache, lru_cache
 from importlib.resources import as_file, files
 
-import segno
 from reportlab import rl_config
-from reportlab.graphics.barcode.code128 import Code128 as Bars
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 from schemas.print_jobs import Address, SlipContent
+from tasks.printing.codes import DOT_MM, bars, dots_per_module, has_bars, squares
 from tasks.printing.media import MEDIA, Medium
-from tasks.printing.slip import CAPITALS, POINT_MM, Code128, QrCode, Slip, compose, has_bars
-
-DOT_MM = 25.4 / 203
-"""A dot of the usual label printer, in millimetres."""
+from tasks.printing.scripts import can_be_set, in_order_of_sight, shaped
+from tasks.printing.slip import CAPITALS, POINT_MM, Code128, QrCode, Slip, bars_fit, compose
 
 REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 
 MISSING = "[…]"
 """Stands for a run of characters that the font does not have: told on purpose, never a black box."""
-
-_RIGHT_TO_LEFT = {"R", "AL"}
 
 
 @cache
@@ -66,19 +61,18 @@ def measure(words: str, size: float, bold: bool) -> float:
 def printable(words: str) -> str:
     """`words` as the fonts can show them.
 
-    Characters are composed (NFC); a run the fonts lack, such as Chinese, becomes `[…]`; control and format
-    characters go. A text of a right-to-left script is shown as `[…]` too: the fonts have its letters, but without
-    the script's own shaping they would stand in the wrong order and form, which misleads more than it helps.
+    Characters are composed (NFC), Arabic letters take their forms; a run the fonts lack, such as Chinese, becomes
+    `[…]`; control and format characters go.
     """
     shown: list[str] = []
     known = _glyphs()
-    for char in unicodedata.normalize("NFC", words):
+    for char in shaped(unicodedata.normalize("NFC", words)):
         kind = unicodedata.category(char)
         if char.isspace():
             shown.append(" ")
         elif kind in {"Cc", "Cf", "Cs"}:
             continue
-        elif ord(char) in known and kind != "Co" and unicodedata.bidirectional(char) not in _RIGHT_TO_LEFT:
+        elif ord(char) in known and kind != "Co" and can_be_set(char):
             shown.append(char)
         else:
             tail = "".join(shown).rstrip()
@@ -86,8 +80,11 @@ def printable(words: str) -> str:
     return " ".join("".join(shown).split())
 
 
-def unprintable(content: SlipContent) -> tuple[str, ...]:
-    """The parts of a slip (`title`, `return address`, ...) of which letters are lacking, so that staff are warned."""
+def unprintable(content: SlipContent, media: str = "label-4x6") -> tuple[str, ...]:
+    """The parts of a slip (`title`, `return address`, ...) of which letters are lacking, so that staff are warned.
+
+    The barcode is one of them when it stands there without bars.
+    """
     parts = {
         "delivery code": content.delivery_code or "",
         "return address": " ".join((content.return_to.name, *content.return_to.lines)),
@@ -99,15 +96,21 @@ def unprintable(content: SlipContent) -> tuple[str, ...]:
         "barcode": content.barcode,
     }
     lacking = [part for part, words in parts.items() if MISSING in printable(words) and MISSING not in words]
-    return tuple([*lacking, "barcode"] if not has_bars(content.barcode) and "barcode" not in lacking else lacking)
+    without_bars = not bars_fit(content.barcode, MEDIA[media])
+    return tuple([*lacking, "barcode"] if without_bars and "barcode" not in lacking else lacking)
+
+
+def compose_slip(content: SlipContent, media: str) -> Slip:
+    """Lay out `content` as it can be shown on the medium named `media`. Raises `KeyError` for an unknown medium."""
+    return compose(_shown(content), measure, MEDIA[media])
 
 
 def render_pdf(content: SlipContent, media: str = "label-4x6") -> bytes:
     """Draw `content` on the medium named `media`. Raises `KeyError` for an unknown medium."""
-    medium = MEDIA[media]
-    slip = compose(_shown(content), measure, medium)
+    slip = compose_slip(content, media)
     output = io.BytesIO()
-    canvas = Canvas(output, pagesize=(medium.width * mm, medium.height * mm), invariant=True, pageCompression=1)
+    width, height = slip.medium.page
+    canvas = Canvas(output, pagesize=(width * mm, height * mm), invariant=True, pageCompression=1)
     canvas.setTitle(f"Lending slip {content.external_id}")
     canvas.setAuthor("bookdrop")
     _draw(canvas, slip)
@@ -140,7 +143,7 @@ def _draw(canvas: Canvas, slip: Slip) -> None:
     medium = slip.medium
 
     def up(y: float) -> float:
-        return float((medium.height - y) * mm)
+        return float((medium.page[1] - y) * mm)
 
     for text in slip.texts:
         if text.inverted:
@@ -148,7 +151,7 @@ def _draw(canvas: Canvas, slip: Slip) -> None:
             canvas.rect(medium.margin * mm, up(low), medium.inner_width * mm, high * mm, stroke=0, fill=1)
             canvas.setFillGray(1)
         canvas.setFont(BOLD if text.bold else REGULAR, text.size)
-        canvas.drawString((text.x + (1 if text.inverted else 0)) * mm, up(text.y), text.words)
+        canvas.drawString((text.x + (1 if text.inverted else 0)) * mm, up(text.y), in_order_of_sight(text.words))
         if text.inverted:
             canvas.setFillGray(0)
     canvas.setLineWidth(0.6)
@@ -157,6 +160,16 @@ def _draw(canvas: Canvas, slip: Slip) -> None:
     if slip.barcode is not None:
         _draw_bars(canvas, slip.barcode, medium)
     _draw_qr(canvas, slip.qr, medium)
+    if medium.sheet is not None:
+        _draw_cut(canvas, medium)
+
+
+def _draw_cut(canvas: Canvas, medium: Medium) -> None:
+    """Dashes where the slip is cut, or folded, out of its sheet."""
+    _, height = medium.page
+    canvas.setDash(4, 4)
+    canvas.line(medium.width * mm, height * mm, medium.width * mm, (height - medium.height) * mm)
+    canvas.line(0, (height - medium.height) * mm, medium.width * mm, (height - medium.height) * mm)
 
 
 def _draw_bars(canvas: Canvas, code: Code128, medium: Medium) -> None:
@@ -165,17 +178,11 @@ def _draw_bars(canvas: Canvas, code: Code128, medium: Medium) -> None:
     Each bar is drawn a tenth of a dot narrower on both sides: a head (and a rasteriser) inks every dot that is
     touched, and would else make every bar one dot too wide.
     """
-    bars = Bars(code.value, quiet=False)
-    bars.validate()
-    bars.encode()
-    bars.decompose()
-    widths = [(char.isupper(), ord(char.lower()) - ord("a") + 1) for char in bars.decomposed]
-    modules = sum(width for _, width in widths)
-    module = DOT_MM * min(3, max(1, int(code.width / modules / DOT_MM)))
-    bottom = (medium.height - code.y - code.height) * mm
+    module = DOT_MM * dots_per_module(code.value, code.width)
+    bottom = (medium.page[1] - code.y - code.height) * mm
     at = round(code.x / DOT_MM) * DOT_MM
     path = canvas.beginPath()
-    for is_bar, width in widths:
+    for is_bar, width in bars(code.value):
         if is_bar:
             inset = DOT_MM / 10
             path.rect((at + inset) * mm, bottom, (width * module - 2 * inset) * mm, code.height * mm)
@@ -184,8 +191,7 @@ def _draw_bars(canvas: Canvas, code: Code128, medium: Medium) -> None:
 
 
 def _draw_qr(canvas: Canvas, code: QrCode, medium: Medium) -> None:
-    # A fixed mask: looking for the best of eight takes a third of the time of the whole slip.
-    matrix = segno.make(code.value, error="m", mask=2, micro=False).matrix
+    matrix = squares(code.value)
     boxes = []
     for row, line in enumerate(matrix):
         column = 0
@@ -195,7 +201,7 @@ def _draw_qr(canvas: Canvas, code: QrCode, medium: Medium) -> None:
                 boxes.append(f"{column} {-row - 1} {width} 1 re")
             column += width
     canvas.saveState()
-    canvas.translate(code.x * mm, (medium.height - code.y) * mm)
+    canvas.translate(code.x * mm, (medium.page[1] - code.y) * mm)
     canvas.scale(code.side * mm / len(matrix), code.side * mm / len(matrix))
     # Whole numbers of modules, written as they are: reportlab's own rectangles take as long as all the rest.
     canvas.addLiteral(" ".join([*boxes, "f"]))

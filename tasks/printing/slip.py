@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from schemas.print_jobs import Address, SlipContent
+from tasks.printing.codes import dots_per_module, has_bars
 from tasks.printing.media import Medium
-from tasks.printing.typesetting import Measure, fit, parts_of_code, wrap
+from tasks.printing.typesetting import ELLIPSIS, Measure, fit, parts_of_code, wrap
 
 POINT_MM: Final = 25.4 / 72
 """A typographic point in millimetres."""
@@ -33,6 +34,9 @@ BARS_HEIGHT: Final = 14.0
 SMALLEST: Final = 5.5
 """Nothing is set smaller: at 203 dots an inch it could not be read."""
 
+SMALLER: Final = 0.66
+"""How much smaller a text may become for a word's sake."""
+
 AIR: Final = 2.4
 """What stays free above and below the delivery code together."""
 
@@ -49,6 +53,7 @@ class Text:
     """A line of text; `y` is its base line."""
 
     words: str
+    """In the order of reading."""
     x: float
     y: float
     size: float
@@ -95,13 +100,13 @@ class Slip:
     texts: tuple[Text, ...]
     rules: tuple[Rule, ...]
     barcode: Code128 | None
-    """`None` when the barcode has letters that Code 128 does not know: it stands there as text then."""
+    """`None` when there can be no bars (see `bars_fit`): the barcode stands there as text then."""
     qr: QrCode
 
 
-def has_bars(barcode: str) -> bool:
-    """Tell whether `barcode` can be printed as Code 128 (ISO/IEC 15417): printable ASCII."""
-    return bool(barcode) and all(" " <= char <= "~" for char in barcode)
+def bars_fit(barcode: str, medium: Medium) -> bool:
+    """Tell whether `barcode` can be bars: Code 128 knows its letters, and `medium` is wide enough."""
+    return has_bars(barcode) and dots_per_module(barcode, medium.inner_width) > 0
 
 
 def depth(words: str) -> float:
@@ -133,8 +138,11 @@ class _Column:
         self.height += size * POINT_MM * LEADING
 
     def block(self, words: str, points: float, lines: int, *, bold: bool = False, role: str = "") -> None:
-        """A text in at most `lines` lines."""
+        """A text in at most `lines` lines; a little smaller where that keeps its longest word whole."""
         size = self.size(points)
+        widest = max((self.measure(word, size, bold) for word in words.split()), default=0.0)
+        if self.medium.inner_width < widest <= self.medium.inner_width / SMALLER and size * SMALLER >= SMALLEST:
+            size *= self.medium.inner_width / widest * 0.999
         for row in wrap(words, self.medium.inner_width, size, lines, bold=bold, measure=self.measure):
             self.line(row, size, bold=bold, role=role)
 
@@ -280,13 +288,18 @@ def _foot(content: SlipContent, measure: Measure, medium: Medium) -> tuple[list[
             small.line(row, size, bold=bold, role="small-print")
     texts, _ = small.moved(medium.height - medium.margin - small.height)
     value, base = content.barcode, top - 4
-    if has_bars(value):
+    if bars_fit(value, medium):
         size = fit(value, medium.inner_width, 9, 4, bold=False, measure=measure)
         texts.append(Text(value, medium.margin, base, size, role="barcode"))
         bars = base - 4 - BARS_HEIGHT
         return texts, Code128(value, medium.margin, bars, medium.inner_width, BARS_HEIGHT), qr
     column = _Column(medium, measure)
     column.block("BARCODE", 7.5, 1, bold=True)
-    column.block(value, 14, 2, bold=True, role="barcode")
+    for size, lines in ((14, 2), (11, 3), (9, 4)):  # it will be typed: all of it must stand there
+        rows = wrap(value, medium.inner_width, size, lines, bold=True, measure=measure)
+        if not (rows and rows[-1].endswith(ELLIPSIS)):
+            break
+    for row in rows:
+        column.line(row, size, bold=True, role="barcode")
     instead, _ = column.moved(base + 1 - column.height)
     return [*texts, *instead], None, qr

@@ -3,7 +3,9 @@
 
 import random
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
+from uuid import UUID
 
 import structlog
 from celery import shared_task
@@ -11,9 +13,21 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from schemas.print_jobs import PrintSlip
-from schemas.topology import PRINT_SLIP, SWEEP_PRINTS
+from schemas.print_jobs import PrintSlip, PrintState
+from schemas.topology import (
+    CANCEL_SLIP,
+    FOLLOW_SLIP,
+    MOVE_SLIP,
+    PRINT_SLIP,
+    REPRINT_SLIP,
+    RETRY_SLIP,
+    SLIP_PRINTED,
+    SWEEP_PRINTS,
+)
 from tasks import context
+from tasks.printing import actions
+from tasks.printing.actions import By
+from tasks.printing.following import follow, order_looks
 from tasks.printing.handler import print_job
 from tasks.printing.sweep import order_due
 from tasks.unit_of_work import StaleStateError
@@ -27,6 +41,16 @@ LONGEST_PAUSE: Final = 15.0
 @shared_task(bind=True, name=PRINT_SLIP, default_retry_delay=0, max_retries=None)
 def print_slip(self: Any, order: object) -> str:
     """Print one slip. `order`: a `PrintSlip` as JSON. Gives the state the job ended in."""
+    return _heeded(self, order, lambda job_id: print_job(job_id, context.current(), random.random))
+
+
+@shared_task(bind=True, name=FOLLOW_SLIP, default_retry_delay=0, max_retries=None)
+def follow_slip(self: Any, order: object) -> str:
+    """Ask a printer what became of one slip. `order`: a `PrintSlip` as JSON. Gives the state the job is in."""
+    return _heeded(self, order, lambda job_id: follow(job_id, context.current()))
+
+
+def _heeded(task: Any, order: object, work: Callable[[UUID], PrintState | None]) -> str:
     try:
         wanted = PrintSlip.model_validate(order)
     except ValidationError:
@@ -34,16 +58,66 @@ def print_slip(self: Any, order: object) -> str:
         return "refused"
     structlog.contextvars.bind_contextvars(job_id=str(wanted.job_id))
     try:
-        state = print_job(wanted.job_id, context.current(), random.random)
+        state = work(wanted.job_id)
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
-        pause = min(0.5 * 2**self.request.retries, LONGEST_PAUSE)
-        log.warning("print_put_back", error=type(error).__name__, pause_seconds=pause)
-        time.sleep(pause)
-        raise self.retry(exc=error, countdown=0) from error
+        raise _put_back(task, error) from error
     return "nothing_to_do" if state is None else state.value
+
+
+def _put_back(task: Any, error: Exception) -> Exception:
+    """Wait while the database is away, and give what puts the task back on its queue when it is raised."""
+    pause = min(0.5 * 2**task.request.retries, LONGEST_PAUSE)
+    log.warning("print_put_back", error=type(error).__name__, pause_seconds=pause)
+    time.sleep(pause)
+    return cast("Exception", task.retry(exc=error, countdown=0, throw=False))
+
+
+@shared_task(bind=True, name=RETRY_SLIP, default_retry_delay=0, max_retries=None)
+def retry_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
+    """Try a slip that waits again, now. `slip`: its id; `actor`: who decided. Gives what became of it, in words."""
+    return _decided(self, slip, lambda job_id, here: actions.retry(job_id, By(actor, reason), here))
+
+
+@shared_task(bind=True, name=REPRINT_SLIP, default_retry_delay=0, max_retries=None)
+def reprint_slip(self: Any, slip: str, actor: str, reason: str) -> str:
+    """Order a copy of a slip, which says so. Gives what became of it, in words."""
+    return _decided(self, slip, lambda job_id, here: actions.reprint(job_id, By(actor, reason), here))
+
+
+@shared_task(bind=True, name=SLIP_PRINTED, default_retry_delay=0, max_retries=None)
+def slip_printed(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
+    """Note that `actor` saw the slip. Gives what became of it, in words."""
+    return _decided(self, slip, lambda job_id, here: actions.printed(job_id, By(actor, reason), here))
+
+
+@shared_task(bind=True, name=CANCEL_SLIP, default_retry_delay=0, max_retries=None)
+def cancel_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
+    """Give up a slip that was not sent. Gives what became of it, in words."""
+    return _decided(self, slip, lambda job_id, here: actions.cancel(job_id, By(actor, reason), here))
+
+
+@shared_task(bind=True, name=MOVE_SLIP, default_retry_delay=0, max_retries=None)
+def move_slip(self: Any, slip: str, actor: str, to: str, reason: str | None = None) -> str:
+    """Have a slip that waits printed on printer `to`. Gives what became of it, in words."""
+    return _decided(self, slip, lambda job_id, here: actions.move(job_id, to, By(actor, reason), here))
+
+
+def _decided(task: Any, slip: str, act: Callable[[UUID, context.Context], actions.Done]) -> str:
+    try:
+        job_id = UUID(slip)
+    except (ValueError, AttributeError, TypeError):
+        return "refused: that is no slip's id"
+    structlog.contextvars.bind_contextvars(job_id=slip)
+    try:
+        done = act(job_id, context.current())
+    except actions.RefusedActionError as error:
+        return f"refused: {error}"
+    except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
+        raise _put_back(task, error) from error
+    return done.message
 
 
 @shared_task(name=SWEEP_PRINTS)
 def sweep_prints() -> int:
-    """Order the slips that are due again. Gives how many."""
-    return len(order_due(context.current()))
+    """Order the slips that are due again, and looks at those whose printer is to be asked. Gives how many."""
+    return len(order_due(context.current())) + len(order_looks(context.current()))

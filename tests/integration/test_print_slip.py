@@ -5,61 +5,21 @@ import dataclasses
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, select, update
-from sqlalchemy.orm import sessionmaker
-from uuid6 import uuid7
+from sqlalchemy import delete, insert, select, update
 
 from schemas.models import OutboxEntry, PrintAttempt, Printer, PrintJob
 from schemas.print_jobs import PrintSlip
 from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
 from tasks import context
-from tasks.context import Context
 from tasks.printing.claim import LEASE, claim
 from tasks.printing.handler import print_job
 from tasks.printing.job import NEGLECTED
 from tasks.printing.sweep import order_due
 from tasks.printing.task import print_slip, sweep_prints
-from tasks.returns.handler import House, return_items
-from tasks.returns.reception import Received
-from tests.clock import Clock
-
-HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10))
-
-
-class Kept:
-    """A publisher that publishes nothing: what was promised stays in the outbox, to be looked at."""
-
-    def publish_outbox(self, entries):
-        """Leave all to the sweep."""
-        return 0
-
-
-@pytest.fixture
-def clock():
-    return Clock(datetime.now(UTC))
-
-
-@pytest.fixture
-def here(engine, clock):
-    return Context(sessionmaker(engine, expire_on_commit=False), clock, Kept(), "this-worker")
-
-
-@pytest.fixture
-def wanted(library, here):
-    """A Return that wants a slip; gives the print job's id."""
-
-    def make():
-        _, [barcode] = library.request()
-        with here.unit_of_work() as uow:
-            return_items([Received(library.scan(barcode), None)], uow, HOUSE)
-        with here.sessions() as session:
-            return session.execute(select(PrintJob.id).order_by(PrintJob.created_at.desc())).scalars().first()
-
-    return make
 
 
 def job(engine, job_id):
@@ -344,6 +304,139 @@ def test_a_worker_that_lost_its_lease_keeps_its_hands_off(wanted, here, engine, 
 
     assert print_job(job_id, here, lambda: 0.0) is None
     assert slips(library) == []
+
+
+def add_printer(engine, library, code="second-slips", **columns):
+    """A second printer of the branch; gives its id."""
+    with engine.begin() as connection:
+        branch_id = connection.execute(select(Printer.branch_id).where(Printer.code == "main-slips")).scalar_one()
+        return connection.execute(
+            insert(Printer)
+            .values(code=code, branch_id=branch_id, uri=f"spool://{library.spool}/{code}", media="label-4x6", **columns)
+            .returning(Printer.id)
+        ).scalar_one()
+
+
+def order_of(library):
+    """The slips in the order they came out."""
+    return [path.stem for path in sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)]
+
+
+def test_a_line_comes_out_in_order_whatever_is_ordered_first(wanted, here, engine, library):
+    """Ten slips of one printer: the order for the youngest prints those before it first, then itself."""
+    jobs = [wanted() for _ in range(10)]
+
+    assert print_job(jobs[-1], here, lambda: 0.0) is State.DONE
+    assert order_of(library) == [str(job_id) for job_id in jobs]
+
+
+def test_one_slip_at_a_time_for_each_printer(wanted, here, engine, library):
+    """While one worker has a slip of a printer in hand, no other takes any of its line; another printer's it does."""
+    first, second, elsewhere = wanted(), wanted(), wanted()
+    set_job(engine, elsewhere, printer_id=add_printer(engine, library))
+    claim(first, here)
+    other = dataclasses.replace(here, worker="another")
+
+    assert print_job(second, other, lambda: 0.0) is None
+    assert print_job(elsewhere, other, lambda: 0.0) is State.DONE
+    assert slips(library) == [f"{elsewhere}.pdf"]
+
+
+def test_slips_of_a_printer_that_is_away_wait_together(wanted, here, engine, clock, library):
+    """Two hundred Returns while the printer is away: few tries, then every slip once, in order."""
+    break_spool(library)
+    jobs = [wanted() for _ in range(200)]
+    for job_id in jobs:
+        print_job(job_id, here, lambda: 0.0)
+    for _ in range(60):  # an hour
+        clock.now += timedelta(minutes=1)
+        for job_id in order_due(here):
+            print_job(job_id, here, lambda: 0.0)
+    with engine.connect() as connection:
+        tries = len(connection.execute(select(PrintAttempt.id)).all())
+    mend_spool(library)
+    for _ in range(10):
+        clock.now += timedelta(minutes=1)
+        for job_id in order_due(here):
+            print_job(job_id, here, lambda: 0.0)
+
+    assert tries < 30
+    assert order_of(library) == [str(job_id) for job_id in jobs]
+    with engine.connect() as connection:
+        assert set(connection.execute(select(PrintJob.state)).scalars()) == {State.DONE}
+        assert connection.execute(
+            select(Printer.failures, Printer.retry_at).where(Printer.code == "main-slips")
+        ).one() == (0, None)
+
+
+def test_a_slip_for_a_printer_known_to_be_away_is_told_at_once(wanted, here, engine, clock, library):
+    """The printer has been away for a while: a new slip is held without a try, and its station hears why."""
+    set_printers(engine, failures=6, retry_at=clock.now + timedelta(minutes=1), trouble="no paper")
+    job_id = wanted()
+
+    assert print_job(job_id, here, lambda: 0.0) is State.HELD
+    assert notices(engine)[-1].message == ("Slip is held, the Return stands: printer main-slips is away, no paper")
+
+
+@pytest.mark.parametrize(
+    "trouble", [{"on_hold": True}, {"failures": 6, "retry_at": "later", "trouble": "no paper"}], ids=["hold", "away"]
+)
+def test_the_fallback_takes_the_line(wanted, here, engine, clock, library, trouble):
+    """A printer on hold or away that has a fallback: its whole line comes out there, in order."""
+    jobs = [wanted() for _ in range(3)]
+    fallback = add_printer(engine, library)
+    values = {name: clock.now + timedelta(hours=1) if value == "later" else value for name, value in trouble.items()}
+    with engine.begin() as connection:
+        connection.execute(update(Printer).where(Printer.code == "main-slips").values(fallback_id=fallback, **values))
+
+    assert print_job(jobs[1], here, lambda: 0.0) is State.DONE
+    assert sorted(path.stem for path in (library.spool / "second-slips").glob("*.pdf")) == sorted(map(str, jobs))
+
+
+def test_without_a_fallback_no_other_printer_gets_a_slip(wanted, here, engine, library):
+    """There is a second printer at the branch, but nobody named it: the slip waits for its own."""
+    job_id = wanted()
+    add_printer(engine, library)
+    with engine.begin() as connection:
+        connection.execute(update(Printer).where(Printer.code == "main-slips").values(on_hold=True))
+
+    assert print_job(job_id, here, lambda: 0.0) is State.HELD
+    assert slips(library) == []
+
+
+def test_one_bad_slip_does_not_stop_its_line(wanted, here, engine, library):
+    """A slip that cannot be drawn waits by itself; the next ones come out."""
+    bad, good = wanted(), wanted()
+    set_job(engine, bad, content={"not": "a slip"})
+
+    assert print_job(bad, here, lambda: 0.0) is State.FAILED_SAFE
+    assert slips(library) == [f"{good}.pdf"]
+
+
+def test_a_slip_that_waited_too_long_expires(wanted, here, engine, clock, library):
+    """After a day nobody knows where the book is: the slip is not sent any more, and its station hears of it."""
+    swept, ordered = wanted(), wanted()
+    set_job(engine, swept, next_attempt_at=clock.now + timedelta(days=9), state=State.HELD)
+    clock.now += timedelta(days=1)
+
+    assert print_job(ordered, here, lambda: 0.0) is State.EXPIRED
+    order_due(here)
+
+    assert {job(engine, swept).state, job(engine, ordered).state} == {State.EXPIRED}
+    assert slips(library) == []
+    assert [notice.message for notice in notices(engine)] == [
+        "Slip was not printed in time: reprint it if the item is still here"
+    ] * 2
+
+
+def test_a_void_slip_is_not_ordered(wanted, here, engine, clock, library):
+    """The slip of an undone Return is neither swept nor sent, and expires in silence."""
+    job_id = wanted()
+    set_job(engine, job_id, voided_at=clock.now)
+    clock.now += timedelta(days=2)
+
+    assert (list(order_due(here)), print_job(job_id, here, lambda: 0.0)) == ([], None)
+    assert notices(engine) == []
 
 
 @pytest.fixture

@@ -7,9 +7,13 @@ import signal
 import stat
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from tasks.printing.printers.cups import queue_address
 from tasks.printing.printers.driver import PrinterUnavailableError, WrongPrinterUriError
-from tasks.printing.printers.opening import open_printer
+from tasks.printing.printers.opening import KINDS, keeper, open_printer
+from tasks.printing.printers.raw import _read_status
 
 
 def test_spool_writes_whole_files(tmp_path):
@@ -101,3 +105,100 @@ def test_wrong_uri_is_told(uri):
     """What is no printer is refused, with what would be right."""
     with pytest.raises(WrongPrinterUriError, match="spool://"):
         open_printer(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("ipp:///ipp/print", "names no host: write ipp://host/ipp/print"),
+        ("ipps://", "names no host: write ipps://host/ipp/print"),
+        ("ipp://host:many/ipp/print", "is no printer: Port"),
+        ("ipp://anna:secret@host/ipp/print", "ipp:// takes no user and no password"),
+        ("ipp://host/ipp/print?page=1", "ipp:// takes nothing after the path"),
+        ("ipps://host/ipp/print?verify=no", "only certificate= is known"),
+        ("ipps://host/ipp/print?certificate=relative.pem", "a file's whole path, or the word any"),
+        ("ipps://host/ipp/print?certificate=/no/such.pem", "no certificate that can be read"),
+        ("socket://", "write socket://host:9100"),
+        ("socket://host:9100/queue", "names no host and port alone: write socket://host:9100"),
+        ("socket://host:99999", "is no printer: Port"),
+        ("lp://", "names no queue: write lp://queue"),
+        ("lp:queue", "names no queue: write lp://queue"),
+        ("lp://queue/path", "names no queue: write lp://queue"),
+        ("lp://server:631/printers/queue", "names no queue: write lp://queue"),
+    ],
+)
+def test_a_uri_that_lacks_something_says_what(uri, words):
+    """Whoever mistypes a printer reads what would be right; a password is never repeated."""
+    with pytest.raises(WrongPrinterUriError) as raised:
+        open_printer(uri)
+
+    assert words in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "language", "can_repeat", "knows_its_jobs"),
+    [
+        ("spool:///var/spool/slips", "pdf", True, False),
+        ("ipp://printer.library.example", "pdf", False, True),
+        ("ipps://[2001:db8::1]:443/ipp/print?certificate=any", "pdf", False, True),
+        ("socket://10.0.0.7", "zpl", False, False),
+        ("lp://Front_Desk-2", "pdf", False, True),
+    ],
+)
+def test_each_kind_of_uri_opens_its_printer(uri, language, can_repeat, knows_its_jobs):
+    """A printer says what it takes and what it can tell before anything is connected."""
+    driver = open_printer(uri)
+
+    assert (driver.language, driver.can_repeat, driver.knows_its_jobs) == (language, can_repeat, knows_its_jobs)
+    assert (keeper(driver) is not None) == knows_its_jobs
+
+
+@pytest.mark.parametrize(
+    ("server", "uri"),
+    [
+        ("/run/cups/cups.sock", "ipp://localhost/printers/Slips"),
+        ("print.library.example", "ipp://print.library.example:631/printers/Slips"),
+        ("print.library.example:8631", "ipp://print.library.example:8631/printers/Slips"),
+        ("print.library.example:8631/version=1.1", "ipp://print.library.example:8631/printers/Slips"),
+        ("[2001:db8::1]:631", "ipp://[2001:db8::1]:631/printers/Slips"),
+    ],
+)
+def test_queue_is_looked_for_where_cups_commands_look(server, uri):
+    """The print server is the one that `lp` would use."""
+    assert queue_address("Slips", {"CUPS_SERVER": server}).uri == uri
+
+
+def test_spool_says_how_it_is(tmp_path):
+    """A folder that is there, or can be made, is ready; one whose place is taken is not."""
+    (tmp_path / "slips").write_text("not a folder")
+
+    assert open_printer(f"spool://{tmp_path}/new/folder").status().ready
+    status = open_printer(f"spool://{tmp_path}/slips").status()
+    assert (status.ready, "no folder" in status.words) == (False, True)
+
+
+@given(
+    st.builds(str.__add__, st.sampled_from(["", *(f"{kind}://" for kind in KINDS), "ipps://h?certificate="]), st.text())
+)
+def test_any_uri_opens_a_printer_or_is_told(uri):
+    """Whatever stands in the column: a driver, or words; nothing else is raised, and nothing is connected."""
+    try:
+        driver = open_printer(uri)
+    except WrongPrinterUriError:
+        return
+
+    assert driver.language in {"pdf", "zpl"}
+
+
+FIELDS = st.lists(st.text("0123456789 ,x", max_size=6), max_size=16).map(",".join)
+
+
+@given(st.binary(max_size=200) | st.lists(FIELDS, max_size=4).map(lambda lines: "".join(f"\x02{x}\x03" for x in lines)))
+@example("\x02030,1\x03\x02\x03")
+def test_any_answer_of_a_label_printer_is_read(said):
+    """Whatever comes back to ~HS, it is a status in words; one that is not ready says for what it waits."""
+    status = _read_status(said if isinstance(said, bytes) else said.encode())
+
+    assert status.words
+    assert status.ready == (not status.reasons)

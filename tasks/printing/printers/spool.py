@@ -8,8 +8,14 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
-from tasks.printing.printers.driver import PrinterError, PrinterInterruptedError, PrinterUnavailableError
+from tasks.printing.printers.driver import (
+    PrinterError,
+    PrinterInterruptedError,
+    PrinterStatus,
+    PrinterUnavailableError,
+)
 
 _WORDS = {
     errno.ENOSPC: "the spool disk is full",
@@ -26,9 +32,9 @@ _WORDS = {
 class SpoolPrinter:
     """A folder that takes slips as PDF files."""
 
-    can_repeat = True
-    knows_its_jobs = False
-    language = "pdf"
+    can_repeat: Final = True
+    knows_its_jobs: Final = False
+    language: Final = "pdf"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,6 +59,15 @@ class SpoolPrinter:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         return name
+
+    def status(self) -> PrinterStatus:
+        """Look whether the folder, or the nearest one above it that exists, can be written to."""
+        there = next(folder for folder in (self._folder, *self._folder.parents) if os.access(folder, os.F_OK))
+        if not there.is_dir():
+            return PrinterStatus(ready=False, words=f"the spool folder is no folder ({self._folder})")
+        if not os.access(there, os.W_OK | os.X_OK):
+            return PrinterStatus(ready=False, words=f"the spool folder may not be written ({self._folder})")
+        return PrinterStatus(ready=True, words="ready")
 
     def _sync_folder(self) -> None:
         """Make the new name last: without it a power cut may take back a slip that was told as sent."""

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person decides about a slip: again, a copy, it printed, not at all, elsewhere.
+
+Each is one transaction with a line in the request's history that names who and why. What cannot be done is a
+`RefusedActionError` with words on what can; nothing was changed then.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert, select
+from uuid6 import uuid7
+
+from schemas.models import Printer, PrintJob, RequestEvent, table
+from schemas.print_jobs import PrintSlip, SlipContent
+from schemas.print_jobs import PrintState as State
+from schemas.topology import PRINT_SLIP, printing_queue
+from tasks.context import Context
+from tasks.printing import job as rules
+from tasks.printing.job import words
+from tasks.printing.notices import say_notice
+from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+
+LONGEST_ACTOR = 100
+LONGEST_REASON = 500
+
+
+class RefusedActionError(Exception):
+    """It cannot be done to this slip. The text says why, and what can be done."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of the slip."""
+
+    slip: UUID
+    """The job acted on; for a reprint, the new one."""
+    state: State
+    message: str
+    """For the screen."""
+
+
+@dataclass(frozen=True)
+class By:
+    """Who decides, and why."""
+
+    actor: str
+    reason: str | None = None
+
+
+def retry(slip: UUID, by: By, here: Context) -> Done:
+    """Try a slip that waits again, now. Raises `RefusedActionError` for one that may be on paper already."""
+
+    def act(job: PrintJob, uow: UnitOfWork) -> Done:
+        _need_waiting(job)
+        job.next_attempt_at = None
+        job.lease_until = None
+        printer = _printer_of(job, uow)
+        if printer is not None:
+            # Whoever asks has seen to the printer: its pause is over.
+            printer.retry_at = None
+        _order(job, uow)
+        _tell(job, uow, "slip_retried", by)
+        hold = f", but printer {printer.code} is on hold" if printer is not None and printer.on_hold else ""
+        return Done(job.id, job.state, f"Ordered again{hold}")
+
+    return _in_one_commit(slip, here, act)
+
+
+def retry_all(by: By, here: Context, *, branch: str | None = None, printer: str | None = None) -> list[Done]:
+    """Try every slip that failed or is held again, the oldest first."""
+    with here.sessions() as session:
+        wanted = (
+            select(PrintJob.id)
+            .outerjoin(Printer, Printer.id == PrintJob.printer_id)
+            .where(PrintJob.state.in_((State.FAILED_SAFE, State.HELD)), PrintJob.voided_at.is_(None))
+            .order_by(PrintJob.created_at, PrintJob.id)
+        )
+        if branch is not None:
+            wanted = wanted.where(PrintJob.branch == branch)
+        if printer is not None:
+            wanted = wanted.where(Printer.code == printer)
+        found = session.scalars(wanted).all()
+    done = []
+    for slip in found:
+        try:
+            done.append(retry(slip, by, here))
+        except RefusedActionError:  # it went on in the meantime
+            continue
+    return done
+
+
+def reprint(slip: UUID, by: By, here: Context) -> Done:
+    """Print the slip once more; the paper says COPY n. Needs a reason. The first one is no longer expected."""
+    if not (by.reason or "").strip():
+        raise RefusedActionError("A second slip needs a reason: the first one may still be in a book.")
+
+    def act(job: PrintJob, uow: UnitOfWork) -> Done:
+        if job.voided_at is not None:
+            raise RefusedActionError("Its Return was undone: there is nothing to send back.")
+        if job.state in rules.WAITING:
+            raise RefusedActionError("It has not been sent yet. Try it again instead (retry).")
+        if job.state in rules.IN_HAND:
+            raise RefusedActionError("It is being sent just now. Look again in a minute.")
+        copy = copy_job(job, uow, by)
+        if job.state is State.UNKNOWN:
+            _move(job, State.CANCELLED, uow)
+            job.next_attempt_at = None
+            job.last_error = f"copy {copy.copy_number} was ordered in its place"
+        _tell(job, uow, "slip_reprinted", by, copy=str(copy.id), copy_number=copy.copy_number)
+        return Done(copy.id, copy.state, f"Copy {copy.copy_number} ordered")
+
+    return _in_one_commit(slip, here, act)
+
+
+def printed(slip: UUID, by: By, here: Context) -> Done:
+    """A person saw the slip: nobody need ask any more."""
+
+    def act(job: PrintJob, uow: UnitOfWork) -> Done:
+        if job.state in {State.DONE, State.CONFIRMED}:
+            return Done(job.id, job.state, "Known already")
+        if job.state not in rules.ASKED_ABOUT:
+            raise RefusedActionError(
+                f"It was not sent ({job.state.value}): what was seen is another slip. Compare the code on it."
+            )
+        _move(job, State.DONE, uow)
+        job.next_attempt_at = None
+        job.last_error = None
+        _tell(job, uow, "slip_seen", by)
+        return Done(job.id, job.state, "Noted: it printed")
+
+    return _in_one_commit(slip, here, act)
+
+
+def cancel(slip: UUID, by: By, here: Context) -> Done:
+    """Give a slip up that has not been sent, or that nobody knows of."""
+
+    def act(job: PrintJob, uow: UnitOfWork) -> Done:
+        if job.state is State.CANCELLED:
+            return Done(job.id, job.state, "Cancelled already")
+        if State.CANCELLED not in rules.TRANSITIONS[job.state] or job.state in rules.IN_HAND:
+            raise RefusedActionError(f"It cannot be cancelled any more: {words(job.state, None)}.")
+        _move(job, State.CANCELLED, uow)
+        job.next_attempt_at = job.lease_until = None
+        _tell(job, uow, "slip_cancelled", by)
+        say_notice(
+            uow, station=job.station, event_id=job.event_id, job_id=job.id, state=job.state, printer=None, why=None
+        )
+        return Done(job.id, job.state, "Cancelled")
+
+    return _in_one_commit(slip, here, act)
+
+
+def move(slip: UUID, to: str, by: By, here: Context) -> Done:
+    """Have a slip that waits printed on another printer; one that was sent is reprinted there instead."""
+
+    def act(job: PrintJob, uow: UnitOfWork) -> Done:
+        printer = uow.session.scalars(select(Printer).where(Printer.code == to)).one_or_none()
+        if printer is None:
+            raise RefusedActionError(f"There is no printer {to}. 'bookdrop printers list' names them.")
+        _need_waiting(job)
+        job.printer_id = printer.id
+        job.next_attempt_at = job.lease_until = None
+        _order(job, uow)
+        _tell(job, uow, "slip_moved", by, printer=to)
+        return Done(job.id, job.state, f"Goes to printer {to}")
+
+    return _in_one_commit(slip, here, act)
+
+
+def copy_job(job: PrintJob, uow: UnitOfWork, by: By) -> PrintJob:
+    """The next copy of a slip, ordered. COPY n stands on it."""
+    number = (
+        1
+        + uow.session.execute(
+            select(func.max(PrintJob.copy_number)).where(
+                PrintJob.item_id == job.item_id, PrintJob.event_id == job.event_id
+            )
+        ).scalar_one()
+    )
+    new_id = uuid7()
+    content = SlipContent.model_validate(job.content).model_copy(update={"job_id": new_id, "copy_number": number})
+    copy = PrintJob(
+        id=new_id,
+        request_id=job.request_id,
+        item_id=job.item_id,
+        event_id=job.event_id,
+        copy_number=number,
+        reprint_of=job.id,
+        reason=(by.reason or "")[:LONGEST_REASON] or None,
+        actor=by.actor[:LONGEST_ACTOR],
+        branch=job.branch,
+        printer_id=job.printer_id,
+        station=job.station,
+        content=content.model_dump(mode="json"),
+        state=State.REQUESTED,
+        state_since=uow.now,
+        created_at=uow.now,
+        attempts=0,
+    )
+    uow.session.add(copy)
+    uow.session.flush()
+    _order(copy, uow)
+    return copy
+
+
+def _in_one_commit(slip: UUID, here: Context, act: Callable[[PrintJob, UnitOfWork], Done]) -> Done:
+    def work() -> tuple[Done, UnitOfWork]:
+        with here.unit_of_work() as uow:
+            job = uow.session.scalars(select(PrintJob).where(PrintJob.id == slip).with_for_update()).one_or_none()
+            if job is None:
+                raise RefusedActionError(f"There is no slip {slip}. 'bookdrop prints list' names them.")
+            return act(job, uow), uow
+
+    done, uow = run_again_on_conflict(work)
+    here.publish.publish_outbox(uow.promised)
+    return done
+
+
+def _need_waiting(job: PrintJob) -> None:
+    if job.voided_at is not None:
+        raise RefusedActionError("Its Return was undone: there is nothing to send back.")
+    if job.state in rules.WAITING:
+        return
+    if job.state in rules.IN_HAND:
+        raise RefusedActionError("It is being sent just now. Look again in a minute.")
+    if job.state is State.UNKNOWN:
+        raise RefusedActionError(
+            "It may be at the printer already. Look there: if it is, say so (printed); if not, order a copy (reprint)."
+        )
+    raise RefusedActionError(f"{words(job.state, None)}. For another one, order a copy (reprint).")
+
+
+def _printer_of(job: PrintJob, uow: UnitOfWork) -> Printer | None:
+    if job.printer_id is None:
+        return None
+    return uow.session.scalars(select(Printer).where(Printer.id == job.printer_id).with_for_update()).one_or_none()
+
+
+def _order(job: PrintJob, uow: UnitOfWork) -> None:
+    order = PrintSlip(job_id=job.id).model_dump_json()
+    uow.say(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
+
+
+def _move(job: PrintJob, state: State, uow: UnitOfWork) -> None:
+    if state not in rules.TRANSITIONS[job.state]:
+        raise RefusedActionError(f"A slip that is {job.state.value} cannot become {state.value}.")
+    job.state = state
+    job.state_since = uow.now
+
+
+def _tell(job: PrintJob, uow: UnitOfWork, kind: str, by: By, **details: Any) -> None:
+    """A line in the history of the slip's request."""
+    uow.session.flush()
+    uow.session.connection().execute(
+        insert(table(RequestEvent)).values(
+            request_id=job.request_id,
+            item_id=job.item_id,
+            event_id=None,
+            kind=kind,
+            at=uow.now,
+            recorded_at=uow.now,
+            branch=job.branch,
+            station=None,
+            note=(by.reason or "")[:LONGEST_REASON] or None,
+            details={"slip": str(job.id), "actor": by.actor[:LONGEST_ACTOR], **details},
+        )
+    )

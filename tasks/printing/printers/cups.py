@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lp://queue`: a queue of the CUPS server that this machine uses.
+
+CUPS is a printer that speaks IPP: asked like any other it gives a job number and can be asked again, while the `lp`
+command gives words.
+"""
+
+import socket
+from collections.abc import Mapping
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Final
+
+from tasks.printing.printers.ipp import PORT, IppAddress, network_address
+
+SOCKETS: Final = (Path("/run/cups/cups.sock"), Path("/var/run/cupsd"))
+"""Where CUPS listens on Linux and on macOS."""
+
+
+class _SocketConnection(HTTPConnection):
+    """HTTP over a socket in the file system."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def queue_address(queue: str, environment: Mapping[str, str]) -> IppAddress:
+    """The address of `queue`, on the server that CUPS' own commands would use: `CUPS_SERVER`, or this machine.
+
+    `CUPS_SERVER` is a host, `host:port` or the path of a socket; a version after it (`/version=1.1`) is read over.
+    """
+    path = f"/printers/{queue}"
+    server = environment.get("CUPS_SERVER") or next((str(each) for each in SOCKETS if each.exists()), "localhost")
+    if server.startswith("/"):
+        return IppAddress(f"ipp://localhost{path}", path, lambda seconds: _SocketConnection(server, seconds))
+    host, _, port = server.partition("/")[0].rpartition(":")
+    if host and port.isdecimal():
+        return network_address(host.strip("[]"), int(port), path, None)
+    return network_address(server.partition("/")[0], PORT, path, None)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a Return to each kind of printer: in its own language, and in the right state when the printer fails."""
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.orm import sessionmaker
+from uuid6 import uuid7
+
+from schemas.models import Printer, PrintJob
+from schemas.print_jobs import PrintState as State
+from tasks.context import Context
+from tasks.desk.house import House
+from tasks.desk.reception import Received
+from tasks.printing.handler import print_job
+from tasks.returns.handler import return_items
+from tests.clock import Clock
+from tests.paper import codes_on, label_of, picture_of
+from tests.printers import BadLine, LabelPrinter, ipp_printer, wait_until
+
+HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10))
+
+
+class Kept:
+    """A publisher that publishes nothing."""
+
+    def publish_outbox(self, entries):
+        """Leave all to the sweep."""
+        return 0
+
+
+@pytest.fixture
+def printed(library, engine):
+    """Return an item whose branch has the printer `uri`; give the state its slip ended in, its job and its barcode."""
+    here = Context(sessionmaker(engine, expire_on_commit=False), Clock(datetime.now(UTC)), Kept(), "this-worker")
+
+    def make(uri, media="label-4x6"):
+        with engine.begin() as connection:
+            connection.execute(update(Printer).values(uri=uri, media=media))
+        _, [barcode] = library.request()
+        with here.unit_of_work() as uow:
+            return_items([Received(library.scan(barcode), None)], uow, HOUSE)
+        with here.sessions() as session:
+            job_id = session.execute(select(PrintJob.id)).scalar_one()
+        state = print_job(job_id, here, lambda: 0.0)
+        with here.sessions() as session:
+            return state, session.execute(select(PrintJob)).scalar_one(), barcode
+
+    return make
+
+
+@pytest.mark.parametrize("media", ["label-4x6", "receipt-80"])
+def test_a_label_printer_gets_a_label(printed, media):
+    """A printer on a port gets ZPL on its own medium, with the job's name; both codes can be read."""
+    with closing(LabelPrinter()) as printer:
+        state, job, barcode = printed(printer.uri, media)
+
+        wait_until(printer.documents, "the label is there")
+        [label] = printer.documents()
+
+    assert state == State.DONE
+    assert f"^FX {job.id}".encode() in label
+    assert codes_on(label_of(label)) == sorted([barcode, f"BD:{job.id}"])
+
+
+def test_an_ipp_printer_gets_a_pdf(printed, tmp_path):
+    """A printer that speaks IPP gets a PDF, and its number for the job is kept to ask by."""
+    with ipp_printer(tmp_path / "ipp") as printer:
+        state, job, barcode = printed(printer.uri, "a6")
+
+        wait_until(printer.documents, "the slip is there")
+        [page] = printer.documents()
+
+    assert (state, job.state, job.spool_id) == (State.ACCEPTED, State.ACCEPTED, "1")
+    assert codes_on(picture_of(page)) == sorted([barcode, f"BD:{job.id}"])
+
+
+def test_a_sheet_for_a_label_printer_is_told(printed):
+    """A label printer that was given A4 by mistake: nothing is sent, the slip is safe, and the words name the paper."""
+    with closing(LabelPrinter()) as printer:
+        state, job, _ = printed(printer.uri, "a4-corner")
+
+        assert printer.documents() == []
+
+    assert state == State.FAILED_SAFE
+    assert "a4-corner" in job.last_error
+
+
+def test_a_printer_that_is_cut_off_leaves_the_slip_unknown(printed):
+    """A label printer that is switched off mid-job: a person decides, nothing is sent again by itself."""
+    with closing(BadLine("breaks", 0)) as line:
+        state, job, _ = printed(f"socket://127.0.0.1:{line.port}")
+
+    assert state == State.UNKNOWN
+    assert "closed the connection" in job.last_error

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The print queue against a printer and workers that fail in every order: no second unmarked slip, no slip forgotten."""
+
+import contextlib
+import shutil
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import select
+from sqlalchemy.orm import sessionmaker
+
+from schemas.models import PrintJob
+from schemas.print_jobs import PrintState as State
+from schemas.storage import open_engine
+from tasks.context import Context
+from tasks.desk.reception import Received
+from tasks.printing import actions
+from tasks.printing.actions import By, RefusedActionError
+from tasks.printing.handler import print_job
+from tasks.printing.job import IN_HAND, WAITING
+from tasks.printing.printers.driver import PrinterInterruptedError, PrinterUnavailableError
+from tasks.printing.sweep import order_due
+from tasks.returns.handler import return_items
+from tests.clock import Clock
+from tests.conftest import HOUSE, Kept
+from tests.library import Library
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+
+
+class DiedError(BaseException):
+    """The worker is killed at this very place."""
+
+
+class BadPrinter:
+    """A printer that cannot repeat and knows nothing afterwards. It does what `fate` says, and counts its paper."""
+
+    can_repeat = False
+    knows_its_jobs = False
+    language = "pdf"
+
+    def __init__(self) -> None:
+        self.fate = "prints"
+        self.papers: Counter[str] = Counter()
+
+    def send(self, document, *, job_name, on_first_byte):
+        """Come out, or fail, at the place that `fate` names."""
+        match self.fate:
+            case "is away":
+                raise PrinterUnavailableError("no paper")
+            case "killed before":
+                raise DiedError
+        on_first_byte()
+        match self.fate:
+            case "killed at first byte":
+                raise DiedError
+            case "refuses":
+                raise PrinterUnavailableError("not accepting jobs")
+            case "cut off without paper":
+                raise PrinterInterruptedError("it hung up")
+        self.papers[job_name] += 1
+        match self.fate:
+            case "cut off with paper":
+                raise PrinterInterruptedError("it hung up")
+            case "killed after":
+                raise DiedError
+        return job_name
+
+
+FATES = (
+    "prints", "is away", "refuses", "killed before", "killed at first byte", "cut off without paper",
+    "cut off with paper", "killed after",
+)  # fmt: skip
+
+
+class PrintQueue(RuleBasedStateMachine):
+    """Returns, orders, sweeps, time and people, in any order."""
+
+    template: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="bd-"))
+        shutil.copy(self.template, self.folder / "bookdrop.db")
+        self.engine = open_engine(f"sqlite:///{self.folder / 'bookdrop.db'}")
+        self.library = Library(self.engine, self.folder / "spool").open()
+        self.clock = Clock(datetime.now(UTC))
+        self.printer = BadPrinter()
+        self.workers = 0
+        self.orders: list = []
+        self.patches = [
+            patch("tasks.printing.handler.open_printer", lambda _uri: self.printer),
+            patch("tasks.printing.claim.open_printer", lambda _uri: self.printer),
+        ]
+        for each in self.patches:
+            each.start()
+
+    def here(self) -> Context:
+        """Another worker each time."""
+        self.workers += 1
+        sessions = sessionmaker(self.engine, expire_on_commit=False)
+        return Context(sessions, self.clock, Kept(), f"worker-{self.workers}")
+
+    def jobs(self):
+        with self.engine.connect() as connection:
+            return connection.execute(select(PrintJob).order_by(PrintJob.id)).all()
+
+    def work(self, job_id, fate):
+        self.printer.fate = fate
+        with contextlib.suppress(DiedError):
+            print_job(job_id, self.here(), lambda: 0.0)
+
+    @initialize()
+    def three_to_begin_with(self):
+        """A queue of nothing teaches nothing."""
+        for _ in range(3):
+            self.wants_a_slip()
+
+    @rule()
+    def wants_a_slip(self):
+        """An item comes back."""
+        _, [barcode] = self.library.request()
+        with self.here().unit_of_work() as uow:
+            return_items([Received(self.library.scan(barcode), None)], uow, HOUSE)
+
+    @rule(fate=st.sampled_from(FATES), which=st.integers(0, 99))
+    def order_comes(self, fate, which):
+        """An order for any slip comes, perhaps for the second time."""
+        if jobs := self.jobs():
+            self.work(jobs[which % len(jobs)].id, fate)
+
+    @rule(fate=st.sampled_from(FATES[1:]), which=st.integers(0, 2))
+    def trouble(self, fate, which):
+        """Long after the last time one of the first slips is ordered, and something goes wrong."""
+        self.clock.now += timedelta(minutes=2)
+        self.work(self.jobs()[which].id, fate)
+
+    @rule(fate=st.sampled_from(FATES))
+    def sweep(self, fate):
+        """What is due is ordered."""
+        for job_id in order_due(self.here()):
+            self.work(job_id, fate)
+
+    @rule(minutes=st.sampled_from([0.1, 1, 5, 60]))
+    def time_passes(self, minutes):
+        """Leases end, waits are over."""
+        self.clock.now += timedelta(minutes=minutes)
+
+    @rule(which=st.integers(0, 99), what=st.sampled_from(["retry", "reprint", "printed", "cancel"]))
+    def a_person_decides(self, which, what):
+        """Rightly or wrongly."""
+        if jobs := self.jobs():
+            by = By("ops", "seen to")
+            with contextlib.suppress(RefusedActionError):
+                getattr(actions, what)(jobs[which % len(jobs)].id, by, self.here())
+
+    @invariant()
+    def at_most_one_of_each(self):
+        """No slip comes out twice under the same number; a copy says that it is one."""
+        assert not [name for name, count in self.printer.papers.items() if count > 1]
+        names = [(job.event_id, job.item_id, job.copy_number) for job in self.jobs()]
+        assert len(names) == len(set(names))
+
+    def teardown(self):
+        """The printer is mended and time goes on: then nothing waits any more, and what is done is on paper."""
+        try:
+            for _ in range(12):
+                self.clock.now += timedelta(minutes=10)
+                for job_id in order_due(self.here()):
+                    self.work(job_id, "prints")
+            for job in self.jobs():
+                assert job.state not in WAITING | IN_HAND, job.state
+                if job.state is State.DONE and job.spool_id is not None:
+                    assert self.printer.papers[job.spool_id] == 1
+            self.at_most_one_of_each()
+        finally:
+            for each in self.patches:
+                each.stop()
+            self.engine.dispose()
+            shutil.rmtree(self.folder)
+
+
+def test_whatever_fails_when(sqlite_template):
+    """At most one unmarked slip leaves, and no job is forgotten."""
+    PrintQueue.template = sqlite_template
+    run_state_machine_as_test(
+        PrintQueue,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=15,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes with a database in it
+        ),
+    )

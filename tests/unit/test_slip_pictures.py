@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Slips as they were looked at and found good: golden pictures. To look anew, delete one and run this test twice."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from schemas.print_jobs import Address
+from tasks.printing.media import MEDIA
+from tasks.printing.pdf import render_pdf
+from tasks.printing.zpl import render_zpl
+from tests.paper import label_of, picture_of
+from tests.slips import content
+
+GOLDEN = Path(__file__).parent / "golden"
+SCALE = 3
+"""Golden pictures are a third of what a head prints: small files, and letters can still be told."""
+
+LARGEST_DIFFERENCE = 1.5
+"""Of 255, on average over the picture: less than one line of small print that moved."""
+
+LARGEST_DIFFERENCE_OF_DOTS = 9
+"""The same for dots that are black or white: their letters are a shade lighter or darker."""
+
+PLAIN = content()
+SPECIAL = content(
+    title="Die Verwandlung und andere Erzählungen: mit einem Nachwort über das Übersetzen in fremde Sprachen " * 3,
+    author="Φραντς Κάφκα / Франц Кафка / 卡夫卡",
+    return_to=Address(name="Österreichische Nationalbibliothek", lines=("Josefsplatz 1", "1015 Wien", "Austria")),
+    delivery_code="WIEN-ONB-NORD-17",
+    urgent=True, copy_number=2, item_of=(1, 3), damage_note="Umschlag gelöst, Seite 17 eingerissen",
+)  # fmt: skip
+NO_CODE = SPECIAL.model_copy(update={"delivery_code": None, "urgent": False, "copy_number": 1, "barcode": "紅123"})
+
+
+def small(picture):
+    """A third as large, in shades of grey."""
+    return picture.convert("L").reduce(SCALE)
+
+
+@pytest.mark.parametrize("media", sorted(MEDIA))
+@pytest.mark.parametrize(("name", "slip"), [("plain", PLAIN), ("special", SPECIAL), ("no-code", NO_CODE)])
+def test_slip_looks_as_it_was_found_good(media, name, slip):
+    """A slip looks as in its golden picture, but for what another rasteriser draws a little otherwise."""
+    golden = GOLDEN / f"{media}-{name}.png"
+    picture = small(picture_of(render_pdf(slip, media)))
+
+    if not golden.exists():
+        Image.eval(picture, lambda shade: round(shade / 17) * 17).save(golden, optimize=True)
+        pytest.fail(f"{golden.name} was made anew: look at it, then commit it")
+
+    assert difference(picture, golden) < LARGEST_DIFFERENCE
+
+
+@pytest.mark.parametrize("media", sorted(name for name, medium in MEDIA.items() if medium.is_label))
+def test_label_looks_like_the_slip(media):
+    """The label in ZPL has the PDF's golden picture; black and white only, it may differ more."""
+    picture = small(label_of(render_zpl(SPECIAL, media)))
+
+    assert difference(picture, GOLDEN / f"{media}-special.png") < LARGEST_DIFFERENCE_OF_DOTS
+
+
+def difference(picture, golden):
+    """How far two pictures are apart, of 255, on average; one dot of size does not matter."""
+    with Image.open(golden) as opened:
+        other = opened.convert("L")
+    assert abs(other.width - picture.width) <= 1
+    assert abs(other.height - picture.height) <= 1
+    size = (0, 0, min(other.width, picture.width), min(other.height, picture.height))
+    [mean] = ImageStat.Stat(ImageChops.difference(picture.crop(size), other.crop(size))).mean
+    return mean

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The slip as a label in ZPL: read back dot by dot, by a reader of its own."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops
+
+from tasks.printing.media import MEDIA
+from tasks.printing.pdf import compose_slip, render_pdf
+from tasks.printing.zpl import NoLabelError, _shortened, draw, render_zpl
+from tests.paper import codes_on, label_of, picture_of
+from tests.slips import FULL, content, contents
+
+LABELS = sorted(name for name, medium in MEDIA.items() if medium.is_label)
+
+
+@pytest.mark.parametrize("media", LABELS)
+@pytest.mark.parametrize("barcode", ["31000000170", "0031", "a/B$C%d", "X7" * 12, "0123456789" * 4])
+def test_a_decoder_reads_both_codes(media, barcode):
+    """On a head of 203 dots an inch both codes are read, to the letter."""
+    slip = content(barcode=barcode)
+
+    picture = label_of(render_zpl(slip, media))
+
+    assert codes_on(picture) == sorted([barcode, slip.code])
+
+
+@pytest.mark.parametrize("media", LABELS)
+@pytest.mark.parametrize("title", ["Crime and Punishment", "Преступление", "Ἰλιάς, Żółć", "Ảnh ŵ q̄", "紅樓夢", "שיר"])
+def test_the_label_is_what_the_pdf_shows(media, title):
+    """What comes out of a label printer is what comes out of any other: nowhere ink where the other has none."""
+    slip = content(title=title, urgent=True, damage_note="Umschlag gelöst")
+
+    label = label_of(render_zpl(slip, media))
+    page = picture_of(render_pdf(slip, media)).convert("L")
+
+    assert abs(label.width - page.width) <= 1
+    assert abs(label.height - page.height) <= 1
+    assert strays(label, page) == 0
+    assert strays(page, label) == 0
+
+
+def strays(one, other):
+    """Dots of ink on `one` with no ink within four dots of them on `other`."""
+    size = (min(one.width, other.width), min(one.height, other.height))
+    ink, near = (Image.eval(picture.crop((0, 0, *size)), lambda shade: 255 * (shade < 128)) for picture in (one, other))
+    for _ in range(4):
+        near = widened(near)
+    return ImageChops.subtract(ink, near).histogram()[255]
+
+
+def widened(picture):
+    """Each dot and its eight neighbours."""
+    found = picture
+    for x in (-1, 0, 1):
+        for y in (-1, 0, 1):
+            found = ImageChops.lighter(found, ImageChops.offset(picture, x, y))
+    return found
+
+
+def test_job_is_named_and_cannot_command():
+    """The job's name is a comment, and nothing in it or in the texts is taken for a command."""
+    zpl = render_zpl(content(title="^XZ~JA", damage_note="^FS"), job_name="1f2e-copy2^XZ~JA")
+
+    assert b"^FX 1f2e-copy2_XZ_JA\n" in zpl
+    assert zpl.count(b"^XZ") == 1
+    assert b"~" not in zpl
+    assert label_of(zpl).size == (812, 1218)
+
+
+def test_paper_that_no_label_printer_has_is_refused():
+    """A sheet of A4 is no label."""
+    with pytest.raises(NoLabelError, match="a4-corner"):
+        render_zpl(content(), "a4-corner")
+
+
+def test_same_slip_same_bytes():
+    """A label drawn again is the same to the byte."""
+    assert render_zpl(content()) == render_zpl(content())
+
+
+@settings(max_examples=30, deadline=None)
+@given(contents, st.sampled_from(LABELS))
+@example(FULL, "receipt-80")
+def test_every_label_can_be_read_back(slip, media):
+    """Whatever stands in the texts: the printer gets the very picture that was drawn, and reads the slip's code."""
+    zpl = render_zpl(slip, media)
+
+    picture = label_of(zpl)
+    assert picture.tobytes() == draw(compose_slip(slip, media)).convert("L").tobytes()
+    assert slip.code in codes_on(picture)
+    assert len(zpl) < 120_000
+
+
+@given(st.text("0F7", max_size=900) | st.builds(str.__mul__, st.sampled_from("0F5A"), st.integers(0, 1300)))
+def test_shortened_digits_are_the_same_digits(digits):
+    """Runs of any length come back as they were."""
+    shortened, found, times = _shortened(digits), "", 0
+    for char in shortened:
+        if char in ",!":
+            found = found.ljust(len(digits), "0" if char == "," else "F")
+        elif "G" <= char <= "Y":
+            times += ord(char) - ord("F")
+        elif "g" <= char <= "z":
+            times += 20 * (ord(char) - ord("f"))
+        else:
+            found += char * (times or 1)
+            times = 0
+
+    assert found == digits
