@@ -20,8 +20,9 @@ from uuid6 import uuid7
 
 from schemas import signing
 from schemas.barcodes import clean
-from schemas.events import BarcodeScanned, Event, Override, ReturnRequested
-from schemas.replies import ReturnReply, SlipNotice
+from schemas.cycle import ANSWERS, TASKS, CycleEvent, Reply, read_reply
+from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEvent
+from schemas.replies import SlipNotice
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
 from stations.following import Following
 from stations.journal import Entry, Journal, JournalError
@@ -32,6 +33,11 @@ LONGEST_RESEND: Final = timedelta(seconds=30)
 """Longest wait between two sendings of one event."""
 AFTER_AN_OUTAGE: Final = timedelta(seconds=1)
 """How soon a sending that failed is tried again."""
+
+HELD_AT_ONCE: Final = 50
+"""How many held events are claimed and said in one go."""
+AHEAD: Final = 200
+"""How many held events are said ahead of their answers, so that an outage's backlog does not crowd other desks out."""
 
 _UNSIGNED = "0" * 64
 _LOOK_SECONDS = 0.1
@@ -55,7 +61,7 @@ class StationClient:
         self,
         settings: StationSettings,
         *,
-        on_reply: Callable[[Entry, ReturnReply], None] | None = None,
+        on_reply: Callable[[Entry, Reply], None] | None = None,
         on_slip: Callable[[Entry], None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], UUID] = uuid7,
@@ -70,6 +76,8 @@ class StationClient:
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._reached = True
+        self._ahead = 0
+        """Held events that were said and not answered, about; while there may be more of them."""
         self._following = Following(
             self.journal, on_reply or (lambda _entry, _reply: None), on_slip or (lambda _entry: None)
         )
@@ -104,10 +112,7 @@ class StationClient:
         Raises `BarcodeRefusedError` when the line is no barcode, `PatronCardError`, and `JournalError` when it
         cannot be kept; then nothing is sent. A broker that is away is no error: the scan is held and sent later.
         """
-        cleaned = clean(barcode, self.settings.scanner_prefix)
-        pattern = self.settings.patron_card_pattern
-        if pattern is not None and re.fullmatch(pattern, cleaned):
-            raise PatronCardError
+        cleaned = self._cleaned(barcode)
         return self._take(
             PROCESS_SCAN,
             cleaned,
@@ -157,20 +162,47 @@ class StationClient:
             ),
         )
 
-    def wait(self, event_id: UUID, seconds: float) -> ReturnReply | None:
+    def act(self, kind: type[CycleEvent], **fields: Any) -> UUID:
+        """Say an event of the cycle around the Return, such as `ItemLoaned`; give the event's id.
+
+        `fields` are the event's own. Errors are those of `scan` and `request_return`.
+        """
+        subject = str(fields.get("request") or fields.get("undoes") or fields.get("reprints"))
+        if "barcode" in fields:
+            fields["barcode"] = subject = self._cleaned(fields["barcode"])
+        return self._take(
+            TASKS[kind],
+            subject,
+            lambda event_id, sequence: kind(
+                **{"at": self._now(), **fields},
+                event_id=event_id,
+                station=self.settings.code,
+                sequence=sequence,
+                signature=_UNSIGNED,
+            ),
+        )
+
+    def _cleaned(self, barcode: str) -> str:
+        cleaned = clean(barcode, self.settings.scanner_prefix)
+        pattern = self.settings.patron_card_pattern
+        if pattern is not None and re.fullmatch(pattern, cleaned):
+            raise PatronCardError
+        return cleaned
+
+    def wait(self, event_id: UUID, seconds: float) -> Reply | None:
         """Wait for the answer to an event; `None` when none came within `seconds`. It may still come."""
         deadline = time.monotonic() + seconds
         with self._news:
             while True:
                 entry = self.journal.entry(str(event_id))
                 if entry is not None and entry.reply is not None:
-                    return ReturnReply.model_validate_json(entry.reply)
+                    return read_reply(entry.reply)
                 if (left := deadline - time.monotonic()) <= 0:
                     return None
                 # The news of another process of this station comes through the journal, which does not wake us.
                 self._news.wait(min(left, _LOOK_SECONDS))
 
-    def _take(self, task: str, subject: str, build: Callable[[UUID, int], Event]) -> UUID:
+    def _take(self, task: str, subject: str, build: Callable[[UUID, int], StationEvent]) -> UUID:
         event_id = self._new_id()
 
         def kept(sequence: int) -> tuple[str, str, str, str]:
@@ -197,7 +229,7 @@ class StationClient:
             self._wanted.clear()
             try:
                 self._say_all(self._fresh())
-                self._say_all(self.journal.due(self._now(), self._wait_after))
+                self._say_due()
                 self._following.look()
                 if time.monotonic() - pruned_at > 1:
                     pruned_at = time.monotonic()
@@ -208,6 +240,15 @@ class StationClient:
         if self._reached:  # what was taken in the last moment; otherwise the journal holds it for the next start
             with contextlib.suppress(JournalError):
                 self._say_all(self._fresh())
+
+    def _say_due(self) -> None:
+        """Say what is due. Of many held events the next ones go as answers come, not at the next look."""
+        due = self.journal.due(self._now(), self._wait_after, HELD_AT_ONCE)
+        self._say_all(due)
+        with self._news:
+            self._ahead = self._ahead + len(due) if len(due) == HELD_AT_ONCE and self._reached else 0
+            if 0 < self._ahead < AHEAD:
+                self._wanted.set()
 
     def _fresh(self) -> list[Entry]:
         return [self._to_say.popleft() for _ in range(len(self._to_say))]
@@ -240,8 +281,8 @@ class StationClient:
         try:
             message: Any = json.loads(body)
             kind = message.get("type") if isinstance(message, dict) else None
-            if kind == "bookdrop.return-reply.v1":
-                self._answered(ReturnReply.model_validate(message), body)
+            if kind in ANSWERS:
+                self._answered(read_reply(body), body)
             elif kind == "bookdrop.slip-notice.v1":
                 notice = SlipNotice.model_validate(message)
                 if self.journal.note_slip(str(notice.event_id), notice.state, notice.message):
@@ -249,9 +290,13 @@ class StationClient:
         except ValueError:
             return  # cannot be read; an event whose answer this was is asked again
 
-    def _answered(self, reply: ReturnReply, body: str) -> None:
+    def _answered(self, reply: Reply, body: str) -> None:
         is_news = self.journal.answer(str(reply.event_id), body, self._now())
         with self._news:
             self._news.notify_all()
+            if self._ahead:
+                self._ahead -= 1
+                if self._ahead == AHEAD - HELD_AT_ONCE:
+                    self._wanted.set()
         if is_news:
             self._following.reply(reply)

@@ -11,13 +11,16 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from schemas.barcodes import BarcodeRefusedError, clean
-from schemas.replies import ReturnReply
+from schemas.barcodes import BarcodeRefusedError, clean, slip_of
+from schemas.cycle import Reply, ReprintRequested, SlipSeen, UndoRequested
 from stations import words
 from stations.client import PatronCardError, StationClient
 from stations.journal import Entry, JournalError
+from stations.recent import last_returned
 from stations.terminal import Screen
 
+PACKING_SECONDS: Final = 60.0
+"""So long after a slip's code the next barcode is taken for the item that it lies in."""
 DOUBLE_TRIGGER: Final = 2.0
 """The same barcode again within so many seconds is one scan."""
 PENDING_AFTER: Final = 1.5
@@ -44,6 +47,8 @@ class Desk:
     """How many lines the journal could not keep."""
     _waiting: dict[UUID, _Waiting] = field(default_factory=dict)
     _last: tuple[str, float] = ("", 0.0)
+    _slip: tuple[UUID, float] | None = None
+    """A slip whose code was scanned, and when: its item comes next."""
     _heard_at: float = 0.0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -83,7 +88,7 @@ class Desk:
             self.screen.show(words.pending(subject, is_reached=client.is_reached))
         return left
 
-    def heard(self, entry: Entry, reply: ReturnReply) -> None:
+    def heard(self, entry: Entry, reply: Reply) -> None:
         """Show an answer to a scan of this desk, or of an earlier one; not those of a command beside it."""
         with self._lock:  # `_scan` holds it until the scan is noted
             is_ours = reply.event_id in self._waiting or entry.made_at < self._opened_at
@@ -105,14 +110,58 @@ class Desk:
             self.screen.show(shown)
             return
         began = time.monotonic()
+        if self._packs(client, barcode, began):
+            return
         if self._last[0] == barcode and began - self._last[1] < DOUBLE_TRIGGER:
             self.screen.show(words.swallowed(barcode))
             return
         if self._take(barcode, lambda: client.scan(line, returned_at=self.backdate)):
             self._last = (barcode, began)
 
+    def _packs(self, client: StationClient, barcode: str, now: float) -> bool:
+        """Packing: a slip's code and then its item's barcode are one event; tell whether this line was part of it."""
+        slip = slip_of(barcode)
+        if slip is not None:
+            self._slip = (slip, now)
+            self.screen.show(words.scan_its_item())
+            return True
+        if self._slip is None:
+            return False
+        (seen, since), self._slip = self._slip, None
+        if now - since > PACKING_SECONDS:
+            return False
+        self._take(barcode, lambda: client.act(SlipSeen, slip=seen, barcode=barcode))
+        return True
+
+    def _reprint(self, client: StationClient, reason: str) -> None:
+        """Another slip for the last Return of this desk."""
+        try:
+            event_id = last_returned(client.journal)
+        except JournalError as error:
+            self.screen.show(words.Shown((str(error),)))
+            return
+        if event_id is None:
+            self.screen.show(words.refused_here(":reprint", "Nothing was returned at this desk. Nothing was sent."))
+            return
+        self._take("reprint", lambda: client.act(ReprintRequested, reprints=event_id, reason=reason))
+
     def _return(self, client: StationClient, request: str) -> None:
         self._take(request, lambda: client.request_return(request, returned_at=self.backdate))
+
+    def _undo(self, client: StationClient, request: str | None, reason: str | None = None) -> None:
+        """Take back a request's Return; without one, the last scan that this desk returned."""
+        if request is not None:
+            self._take(request, lambda: client.act(UndoRequested, request=request, reason=reason))
+            return
+        try:
+            event_id = last_returned(client.journal)
+        except JournalError as error:
+            self.screen.show(words.Shown((str(error),)))
+            return
+        if event_id is None:
+            self.screen.show(words.refused_here(":undo", "Nothing was returned at this desk. Nothing was sent."))
+            return
+        self._take("undo", lambda: client.act(UndoRequested, undoes=event_id))
 
     def _take(self, subject: str, take: Callable[[], UUID]) -> bool:
         try:
@@ -152,19 +201,36 @@ class Desk:
                 self._list(client.journal.recent, "Nothing was scanned here yet.")
             case ["pending"]:
                 self._list(client.journal.unanswered, "Everything is answered.")
-            case ["return", request]:
-                self._return(client, request)
-            case ["backdate", "off"]:
-                self.backdate = None
-                self.screen.banner("")
-                self.screen.show(words.Shown(("Backdate off: items come back now.",)))
+            case ["cancel"]:
+                self._slip = None
+                self.screen.show(words.Shown(("The next barcode is a Return again.",)))
             case ["backdate", *when] if when:
                 self._set_backdate(" ".join(when))
-            case _:
+            case _ if not self._asks(client, parts):
                 self.screen.show(words.Shown(words.HELP))
         return False
 
+    def _asks(self, client: StationClient, parts: list[str]) -> bool:
+        """Say the event that was typed after a colon; tell whether it was one."""
+        match parts:
+            case ["return", request]:
+                self._return(client, request)
+            case ["undo"]:
+                self._undo(client, None)
+            case ["undo", request, *reason]:
+                self._undo(client, request, " ".join(reason) or None)
+            case ["reprint", *reason]:
+                self._reprint(client, " ".join(reason) or "asked for at the desk")
+            case _:
+                return False
+        return True
+
     def _set_backdate(self, when: str) -> None:
+        if when == "off":
+            self.backdate = None
+            self.screen.banner("")
+            self.screen.show(words.Shown(("Backdate off: items come back now.",)))
+            return
         try:
             moment = datetime.fromisoformat(when).astimezone()
         except (ValueError, OverflowError):

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from schemas.replies import ReturnReply, SlipNotice
+from schemas.cycle import Reply, read_reply
+from schemas.replies import SlipNotice
 from stations.journal import Entry, Journal
 
 FOLLOWED: Final = 500
@@ -18,7 +19,7 @@ class Following:
     def __init__(
         self,
         journal: Journal,
-        on_reply: Callable[[Entry, ReturnReply], None],
+        on_reply: Callable[[Entry, Reply], None],
         on_slip: Callable[[Entry], None],
     ) -> None:
         self._journal = journal
@@ -36,7 +37,7 @@ class Following:
             if len(self._told) % FOLLOWED == 0:  # now and then: a long pipe must not look at all of them each time
                 self._forget()
 
-    def reply(self, reply: ReturnReply) -> None:
+    def reply(self, reply: Reply) -> None:
         """Tell an answer that is news to the journal; not when it was told already."""
         event_id = str(reply.event_id)
         with self._lock:
@@ -64,7 +65,7 @@ class Following:
             entry = self._journal.entry(event_id)
             if entry is None or entry.reply is None:
                 continue
-            self.reply(ReturnReply.model_validate_json(entry.reply))
+            self.reply(read_reply(entry.reply))
             if entry.slip_words is not None:
                 self._tell_slip(entry)
 

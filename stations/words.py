@@ -7,6 +7,7 @@ Words come first; colour and tone only repeat what the words say.
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.cycle import ActionOutcome, ActionReply, Reply, read_reply
 from schemas.replies import Outcome, ReturnReply
 from stations.journal import Entry
 
@@ -28,13 +29,36 @@ _LARGE: Final = {
     Outcome.ALREADY_RETURNED: ("ALREADY RETURNED", "yellow", 2),
     Outcome.REFUSED: ("REFUSED", "red", 3),
 }
+_LARGE_OF_ACTION: Final = {
+    ActionOutcome.DONE: ("green", 1),
+    ActionOutcome.ALREADY_DONE: ("yellow", 2),
+    ActionOutcome.REFUSED: ("red", 3),
+}
 _PENDING_TONE: Final = 4
 _NOT_TAKEN_TONE: Final = 5
+_REPRINTABLE: Final = frozenset({"unknown", "expired"})
+"""Nothing comes by itself any more: staff are offered another one."""
 _TROUBLED_SLIPS: Final = frozenset({"held", "failed_safe", "unknown", "expired"})
 
 
-def of_reply(reply: ReturnReply, subject: str) -> Shown:
-    """The answer to a scan: the large word with what it is about, the message as it came, then what staff do."""
+def of_reply(reply: Reply, subject: str) -> Shown:
+    """The answer: the large word with what it is about, the message as it came, then what staff do."""
+    return _of_action(reply, subject) if isinstance(reply, ActionReply) else _of_return(reply, subject)
+
+
+def _of_action(reply: ActionReply, subject: str) -> Shown:
+    colour, tone = _LARGE_OF_ACTION[reply.outcome]
+    large = reply.outcome.value.replace("_", " ").upper()
+    lines = [f"{large}  {reply.barcode or reply.request or subject}", reply.message]
+    if reply.outcome is ActionOutcome.DONE and reply.status_after is not None:
+        lines.append(f"Status: {reply.status_after.label}")
+    lines += [f"Note: {warning}" for warning in reply.warnings]
+    if reply.next_step:
+        lines.append(f"-> {reply.next_step}")
+    return Shown(tuple(lines), colour, tone)
+
+
+def _of_return(reply: ReturnReply, subject: str) -> Shown:
     large, colour, tone = _LARGE[reply.outcome]
     if reply.urgent:
         large += "  URGENT"
@@ -59,7 +83,10 @@ def of_reply(reply: ReturnReply, subject: str) -> Shown:
 def of_slip(entry: Entry) -> Shown:
     """A word of a slip: loud only when staff must do something."""
     is_troubled = entry.slip_state in _TROUBLED_SLIPS
-    return Shown((f"{entry.slip_words}  ({entry.subject})",), "yellow" if is_troubled else "", int(is_troubled))
+    lines = [f"{entry.slip_words}  ({entry.subject})"]
+    if entry.slip_state in _REPRINTABLE:
+        lines.append(f"-> If there is none: bookdrop-station reprint {entry.event_id} --reason ...")
+    return Shown(tuple(lines), "yellow" if is_troubled else "", int(is_troubled))
 
 
 def pending(subject: str, *, is_reached: bool = True) -> Shown:
@@ -87,6 +114,16 @@ def swallowed(subject: str) -> Shown:
     return Shown((f"SAME SCAN  {subject}", "Scanned twice within two seconds: taken once."), "", 1)
 
 
+def scan_its_item() -> Shown:
+    """A slip's own code was scanned."""
+    return Shown(
+        (
+            "SLIP  Now scan the item that it lies in.",
+            "A barcode in the next minute is checked against the slip; :cancel ends that.",
+        )
+    )
+
+
 def not_taken(words: str) -> Shown:
     """The journal could not keep it."""
     return Shown(("NOT TAKEN", words), "red", _NOT_TAKEN_TONE)
@@ -96,7 +133,7 @@ def of_entry(entry: Entry) -> str:
     """A journal line for a list."""
     answer = "pending"
     if entry.reply is not None:
-        reply = ReturnReply.model_validate_json(entry.reply)
+        reply = read_reply(entry.reply)
         answer = f"{reply.outcome.value.replace('_', ' ')}: {reply.message}"
     slip = f"  [{entry.slip_words}]" if entry.slip_words else ""
     return f"{entry.made_at.astimezone():%m-%d %H:%M:%S}  {entry.subject}  {answer}{slip}"
@@ -112,6 +149,9 @@ def printable(line: str, longest: int = 64) -> str:
 HELP: Final = (
     "Scan or type a barcode, then Enter. The prompt is ready again at once; answers name their barcode.",
     ":return REQUEST               Return from the request",
+    ":undo                         take back the last Return of this desk;   :undo REQUEST [reason]",
+    "a slip's own code, then its item: packing; says whether they belong together",
+    ":reprint [reason]             another slip for the last Return of this desk; COPY 2 stands on it",
     ":recent                       the last scans",
     ":pending                      those without an answer",
     ":backdate 2026-11-22 18:00    drop-box mode: the items came back then;   :backdate off",

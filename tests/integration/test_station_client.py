@@ -251,6 +251,31 @@ def test_what_was_left_unanswered_is_asked_by_the_next(broker_url: str, settings
     assert told == ["A1"]
 
 
+def test_an_outages_backlog_goes_as_answers_come(
+    valkey_socket: Path, broker_url: str, settings: StationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many held scans the next ones are sent as answers come, not only now and then; each is told once."""
+    monkeypatch.setattr("stations.client._LOOK_SECONDS", 3.0)
+    socket = tmp_path / "away.sock"
+    away = settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{socket}")})
+    told: list[str] = []
+    barcodes = [f"A{n}" for n in range(320)]
+
+    with Worker(broker_url), StationClient(away, on_reply=lambda entry, _: told.append(entry.subject)) as client:
+        for barcode in barcodes:
+            client.scan(barcode)
+        until(lambda: not client.is_reached)
+        socket.symlink_to(valkey_socket)
+        until(lambda: told)
+        began = time.monotonic()
+        until(lambda: len(told) == len(barcodes))
+        seconds = time.monotonic() - began
+        client._wanted.set()  # it ends at once
+
+    assert sorted(told) == sorted(barcodes)
+    assert seconds < 3 * 3.0  # fifty at each look would take six more looks
+
+
 def test_noise_on_the_reply_queue(worker: Worker, settings: StationSettings) -> None:
     """What cannot be read on the reply queue is passed over; the answers behind it are heard."""
 
@@ -375,7 +400,6 @@ def station(settings: StationSettings, *arguments: str, stdin: str = "", **more:
     return subprocess.run(
         [sys.executable, "-m", "stations.cli", *arguments],
         input=stdin, env={**environment(settings), **more}, capture_output=True, text=True, timeout=60, check=False,
-        cwd=Path(__file__).parents[2],
     )  # fmt: skip
 
 
@@ -478,7 +502,6 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stations.cli", "desk"],
             stdin=self.slave, stdout=self.slave, stderr=self.slave, env={**environment(settings), **more},
-            cwd=Path(__file__).parents[2],
         )  # fmt: skip
         self.shown = ""
 

@@ -122,6 +122,14 @@ def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> N
     assert shown.tone == tone
 
 
+@pytest.mark.parametrize("state", ["unknown", "expired"])
+def test_where_nothing_comes_by_itself_another_slip_is_offered(state: str) -> None:
+    """The words name the command, with the event of the Return."""
+    shown = words.of_slip(entry(slip_state=state, slip_words="Look at the printer main-slips"))
+
+    assert shown.lines[1] == f"-> If there is none: bookdrop-station reprint {entry().event_id} --reason ..."
+
+
 def test_a_line_of_the_journal() -> None:
     """The list says what was answered and what became of the slip."""
     answered = entry(reply=reply().model_dump_json(), slip_words="Printed")

@@ -50,9 +50,7 @@ def test_what_is_taken_is_there_for_the_next_process(journal: Journal, path: Pat
         "j = Journal(Path(sys.argv[1]), 'main-desk-1'); now = datetime.now(UTC)\n"
         "print(j.take(lambda n: ('second', 't', 's', 'p'), now, now).sequence, j.unanswered()[0].payload)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", words, path], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
-    )
+    done = subprocess.run([sys.executable, "-c", words, path], capture_output=True, text=True, check=True)
 
     assert done.stdout == '2 {"n": 1}\n'
     assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pack` and `reprint`: what a desk says of slips."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from stations.commands.answers import WRONG_USE, ToldError, ask, json_option, wait_option
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from stations.client import StationClient
+
+
+@click.command("pack")
+@click.argument("slip")
+@click.argument("barcode")
+@wait_option
+@json_option
+@click.pass_obj
+def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, as_json: bool) -> None:
+    """Check that SLIP (its own code, as scanned) lies in the item that bears BARCODE.
+
+    When they belong together the slip is confirmed; a wrong slip in a book is refused, loudly. At a desk scan the
+    slip's code and then the item.
+
+    \b
+    bookdrop-station pack BD:01a20aee-905b-70e3-bbdd-6f98a0bee5d1 31000000170
+    """
+    from schemas.barcodes import SLIP_PREFIX, slip_of
+    from schemas.cycle import SlipSeen
+
+    wanted = slip_of(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
+    if wanted is None:
+        raise ToldError(f"{slip} is no slip's code. Nothing was sent.", WRONG_USE)
+    ask(code, lambda client: client.act(SlipSeen, slip=wanted, barcode=barcode), barcode, wait=wait, as_json=as_json)
+
+
+@click.command("reprint")
+@click.argument("event")
+@click.option("--reason", required=True, help="Why; stands in the history.")
+@wait_option
+@json_option
+@click.pass_obj
+def reprint_command(code: str | None, event: str, reason: str, wait: float | None, as_json: bool) -> None:
+    """Have the slip of a Return printed once more: that of EVENT, or "last" for this desk's last one.
+
+    COPY 2 (or 3 ...) stands on it, for the first one may still be in a book.
+
+    \b
+    bookdrop-station reprint last --reason "torn"
+    """
+    from schemas.cycle import ReprintRequested
+    from stations.recent import last_returned
+
+    def take(client: "StationClient") -> "UUID":
+        wanted = last_returned(client.journal) if event == "last" else event
+        if wanted is None:
+            raise ToldError("Nothing was returned at this desk. Nothing was sent.", WRONG_USE)
+        return client.act(ReprintRequested, reprints=wanted, reason=reason)
+
+    ask(code, take, event, wait=wait, as_json=as_json)
