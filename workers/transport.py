@@ -3,6 +3,8 @@
 
 from typing import Any
 
+from schemas.topology import DEAD_LETTER_QUEUE
+
 SECONDS_TO_ANSWER = 5
 SECONDS_TO_CONNECT = 3
 
@@ -27,8 +29,15 @@ def broker_options(url: str, visibility_seconds: int) -> dict[str, Any]:
         "visibility_timeout": visibility_seconds,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        "deadletter_queue": "dead-letter",
+        # A worker killed in a sweep keeps all others from sweeping for so long: five minutes, if it were not said.
+        "unacked_mutex_expire": 10,
+        "deadletter_queue": DEAD_LETTER_QUEUE,
     }
     if not url.startswith("redis+socket"):
         options["socket_keepalive"] = True
     return options
+
+
+def atomic_options(delivery_limit: int) -> dict[str, Any]:
+    """The `transport_options` that make `workers.redis_transport.Connection` receive atomically on Redis."""
+    return {"atomic_receive": True, "delivery_limit": delivery_limit}

@@ -176,6 +176,13 @@ class _Rows:
         )
 
 
+def is_empty(session: Session) -> bool:
+    """Tell whether nobody has put anything into this database yet."""
+    return all(
+        session.execute(select(model.id).limit(1)).first() is None for model in (Branch, Partner, Patron, Request)
+    )
+
+
 def load_demo(session: Session, *, seed: int, now: datetime, spool_dir: Path, station_keys: Mapping[str, str]) -> None:
     """Fill an empty database; the caller commits. The same `seed` and `now` give the same rows.
 

@@ -78,10 +78,11 @@ def read(path: Path, kind: str | None, mapping: ColumnMapping) -> Iterator[Good 
     chosen = kind or _guess(columns)
     if chosen is not None:
         _check_columns(path, chosen, columns)
-    return (_row(chosen, mapping, line, record) for line, record in records)
+    return (row_of(chosen, mapping, line, record) for line, record in records)
 
 
-def _row(kind: str | None, mapping: ColumnMapping, line: int, record: Any) -> Good | Bad:
+def row_of(kind: str | None, mapping: ColumnMapping, line: int, record: Any) -> Good | Bad:
+    """One record of `kind` (or of the kind it names itself), checked."""
     if not isinstance(record, dict):
         return Bad(line, str(record) if isinstance(record, str) else "is no JSON object")
     ours = mapping.ours(record)

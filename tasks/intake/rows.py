@@ -93,8 +93,9 @@ class PrinterRow(Row):
     code: Code
     branch: Code
     uri: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=500)]
-    """Such as `spool:///var/spool/bookdrop/main`."""
+    """Such as `spool:///var/spool/bookdrop/main` or `ipp://printer/ipp/print`."""
     media: Code = "label-4x6"
+    """Its paper: `label-4x6`, `a6`, `a4-corner` or `receipt-80`."""
     is_default: Flag = False
     """Whether it takes the branch's slips."""
 

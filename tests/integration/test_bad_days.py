@@ -14,6 +14,8 @@ from schemas.storage import open_engine
 from tests.library import KEY, LENDER, Library
 from tests.wire import Wire, worker
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def library(sqlite_url, tmp_path):

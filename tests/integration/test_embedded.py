@@ -11,10 +11,19 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+from schemas.storage import migrate, open_engine
+from tasks.intake.demo import load_demo
+from workers.embedded import STATIONS
+from workers.home import Home
+
+pytestmark = pytest.mark.long
 
 BOOKDROP = (sys.executable, "-m", "workers.cli")
 STATION = (sys.executable, "-m", "stations.cli")
@@ -67,12 +76,27 @@ def until(condition, patience=30.0):
     return found
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
+@pytest.fixture
+def home(tmp_path):
     """A home that is stopped at the end, whatever happens."""
-    path = tmp_path_factory.mktemp("up") / "home"
+    path = tmp_path / "home"
     yield path
-    bookdrop(path, "down")
+    if processes_of(path):
+        bookdrop(path, "down")
+
+
+def filled(home):
+    """The home with the demo's data in it, as a first start leaves it."""
+    place = Home(home)
+    place.prepare()
+    engine = open_engine(place.database_url)
+    migrate(engine)
+    with Session(engine) as session, session.begin():
+        load_demo(
+            session, seed=1, now=datetime.now(UTC), spool_dir=place.spool, station_keys=place.station_keys(STATIONS)
+        )
+    engine.dispose()
+    return home
 
 
 @pytest.fixture
@@ -84,8 +108,7 @@ def up(home):
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        until(lambda: bookdrop(home, "status").returncode == 0)
-        until(lambda: json.loads(bookdrop(home, "status", "--json").stdout)["flower"])
+        until(lambda: Home(home).remembered().flower)
         yield process
     finally:
         if process.poll() is None:
@@ -110,9 +133,9 @@ def test_one_command_shows_the_whole_way(home):
 
 
 def test_a_pipe_of_barcodes(home):
-    """Barcodes on standard input are scanned, one a line; a second run finds the same state."""
+    """Barcodes on standard input are scanned, one a line; data that is there already stays as it is."""
     [(barcode,)] = query(
-        home,
+        filled(home),
         "SELECT b.barcode FROM item_barcodes b JOIN items i ON i.id = b.item_id JOIN requests r ON r.id = i.request_id"
         " WHERE r.status = 'loaned' AND i.returned_at IS NULL"
         " AND (SELECT count(*) FROM items o WHERE o.request_id = r.id) = 1"
@@ -206,7 +229,7 @@ def test_down_stops_a_running_one(home, up):
 def test_a_terminal_gets_the_prompt(home):
     """On a terminal there is a desk: a scan is answered in words, Ctrl-D ends everything."""
     [(barcode,)] = query(
-        home,
+        filled(home),
         "SELECT b.barcode FROM item_barcodes b JOIN items i ON i.id = b.item_id WHERE i.request_id IS NULL LIMIT 1",
     )
     parent, child = pty.openpty()

@@ -17,6 +17,8 @@ from tests.library import LENDER
 from tests.wire import Wire, start_worker, stop, worker
 from workers.app import app
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def parts(broker_url, database_url, tmp_path):

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import func, select
 
 from schemas.models import InboxEntry, Loan, OutboxEntry, PrintJob, Request, RequestEvent
@@ -18,6 +19,9 @@ from tests.wire import worker
 
 STATIONS = tuple(f"main-desk-{n}" for n in range(1, 21))
 ITEMS, SCANS = 1200, 2000
+PATIENCE = 240
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * PATIENCE)]
 
 
 def test_every_scan_is_answered_and_every_item_goes_home_once(broker_url, sqlite_url, tmp_path):
@@ -37,7 +41,7 @@ def test_every_scan_is_answered_and_every_item_goes_home_once(broker_url, sqlite
         )
         with StationClient(settings) as client:
             events = [client.scan(barcode) for barcode in scans[number :: len(STATIONS)]]
-            return [client.wait(event, 120) for event in events]
+            return [client.wait(event, PATIENCE) for event in events]
 
     with worker("returns", **parts), worker("printing", "--branch", "main", **parts), worker("housekeeping", **parts):
         with ThreadPoolExecutor(len(STATIONS)) as desks:

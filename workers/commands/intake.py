@@ -115,6 +115,69 @@ def _tell(report: "Report", *, dry_run: bool, as_json: bool) -> None:
         click.echo(f"Nothing was kept, for --strict was asked: {words}. Correct the rows above and run it again.")
 
 
+@click.command("add")
+@click.argument("kind", type=click.Choice(KIND_NAMES))
+@click.argument("values", nargs=-1, required=True, metavar="COLUMN=VALUE...")
+@click.option("--json", "as_json", is_flag=True, help="Report for scripts.")
+def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
+    """Add or change one thing of KIND by hand. The columns are those of an import.
+
+    A station without a key gets a new one, which is shown once.
+
+    \b
+    bookdrop add branches code=main name='Main Library' library='Our Public Library' address='1 Home Street|Hometown'
+    bookdrop add printers code=main-slips branch=main uri=spool:///var/spool/bookdrop is_default=yes
+    bookdrop add stations code=main-desk-1 branch=main
+    bookdrop add partners code=XX-RUL name='Riverside University Library' delivery_code=RUL
+    bookdrop add patrons number=P000001 name='Test Reader'
+    bookdrop add requests external_id=BR-1 partner=XX-RUL branch=main status=request_sent title='A book' patron=P000001
+
+    Exit codes: 0 added, changed or there already; 1 refused; 2 wrong use.
+    """
+    import secrets
+    from datetime import UTC, datetime
+
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.orm import sessionmaker
+
+    from schemas.storage import open_engine
+    from tasks.intake.importer import import_rows
+    from tasks.intake.reading import ColumnMapping, row_of
+    from tasks.intake.rows import KINDS
+    from workers.settings import WorkerSettings
+
+    record: dict[str, str] = {}
+    for value in values:
+        column, equals, text = value.partition("=")
+        if not equals or column not in KINDS[kind].model_fields:
+            known = ", ".join(KINDS[kind].model_fields)
+            raise click.UsageError(f"{value!r} is no COLUMN=VALUE of {kind}. Columns: {known}. Nothing was changed.")
+        record[column] = text
+    key = secrets.token_hex(32) if kind == "stations" and "key" not in record else None
+    engine = open_engine(WorkerSettings.load().database_url)
+    try:
+        row = row_of(kind, ColumnMapping(), 1, record | ({"key": key} if key else {}))
+        report = import_rows([row], sessionmaker(engine), datetime.now(UTC))
+    except SQLAlchemyError as error:
+        words = str(getattr(error, "orig", None) or error).strip()
+        raise click.ClickException(
+            f"The database could not be written: {words}\nNothing was changed. 'bookdrop doctor' says more."
+        ) from None
+    finally:
+        engine.dispose()
+    if report.refused:
+        raise click.ClickException(f"{report.refused[0].reason}. Nothing was changed.")
+    words = "Added" if report.added else "Changed" if report.changed else "There already"
+    if as_json:
+        click.echo(
+            json.dumps({"outcome": words.lower().replace(" ", "_"), "kind": kind} | ({"key": key} if key else {}))
+        )
+        return
+    click.echo(f"{words}.")
+    if key:
+        click.echo(f"Its key, shown this once (BOOKDROP_STATION_KEY): {key}")
+
+
 @click.command("demo-data")
 @click.option("--spool", type=click.Path(file_okay=False, path_type=Path), default=Path("slips"), show_default=True,
               help="Folder in which the demo's printers leave their slips.")  # fmt: skip
@@ -132,7 +195,7 @@ def demo_data_command(spool: Path, seed: int) -> None:
 
     from schemas.models import Request
     from schemas.storage import migrate, open_engine
-    from tasks.intake.demo import load_demo
+    from tasks.intake.demo import is_empty, load_demo
     from workers.settings import WorkerSettings
 
     keys = {code: secrets.token_hex(32) for code in ("main-desk-1", "main-desk-2", "north-desk-1")}
@@ -140,8 +203,11 @@ def demo_data_command(spool: Path, seed: int) -> None:
     try:
         migrate(engine)
         with Session(engine) as session:
-            if session.execute(select(Request.id).limit(1)).first() is not None:
-                raise click.ClickException("There are requests in this database already. Nothing was changed.")
+            if not is_empty(session):
+                raise click.ClickException(
+                    "This database is not empty. Nothing was changed. Demo data goes into a database of its own:"
+                    " set BOOKDROP_DATABASE_URL."
+                )
             load_demo(session, seed=seed, now=datetime.now(UTC), spool_dir=spool.resolve(), station_keys=keys)
             session.commit()
             number = session.execute(select(func.count()).select_from(Request)).scalar_one()

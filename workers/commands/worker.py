@@ -51,7 +51,7 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
                 raise click.ClickException(
                     "There is no branch to print for. Import branches first, or name one with --branch CODE."
                 )
-            queues = [topology.printing_queue(branch) for branch in found]
+            queues = [*(topology.printing_queue(branch) for branch in found), topology.PRINT_ACTIONS_QUEUE]
             name = f"printing-{branches[0]}" if len(branches) == 1 else "printing"
             options += _few(concurrency)
         case _:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bookdrop demo-data`, on both databases: enough of everything to try it out, and nobody real among the readers."""
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import func, select
+
+from schemas.models import Branch, Item, Loan, Partner, Patron, Request
+from schemas.statuses import RequestStatus
+from schemas.storage import open_engine
+from workers.cli import main
+
+
+@pytest.fixture
+def run(database_url, monkeypatch, tmp_path):
+    """Run `bookdrop demo-data` on an empty database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOOKDROP_DATABASE_URL", database_url)
+    return lambda *arguments: CliRunner().invoke(main, ["demo-data", *arguments])
+
+
+@pytest.fixture
+def asked(run, database_url):
+    """Load the demo data; ask the database."""
+    done = run()
+    assert done.exit_code == 0, done.output
+    engine = open_engine(database_url)
+
+    def ask(question):
+        with engine.connect() as connection:
+            return connection.execute(question).all()
+
+    yield ask
+    engine.dispose()
+
+
+def test_every_status_and_several_branches_are_there(asked):
+    """Several hundred requests, at least one in each status, at several branches."""
+    statuses = dict(asked(select(Request.status, func.count()).group_by(Request.status)))
+
+    assert set(statuses) == set(RequestStatus)
+    assert sum(statuses.values()) >= 300
+    assert len(asked(select(Branch.id))) >= 3
+
+
+def test_partners_have_identifiers_and_titles_have_scripts(asked):
+    """The lenders bear ISILs; the titles are in Latin, Cyrillic and Greek letters, and in others."""
+    codes = [code for (code,) in asked(select(Partner.code))]
+    titles = "".join(title for (title,) in asked(select(Request.title)))
+
+    assert all("-" in code for code in codes)
+    assert len(set(codes)) == len(codes) >= 10
+    for first, last in (("a", "z"), ("а", "я"), ("α", "ω"), ("\u4e00", "\u9fff")):
+        assert any(first <= letter <= last for letter in titles), first
+
+
+def test_readers_are_plainly_invented(asked):
+    """No reader could be taken for a person."""
+    names = [name for (name,) in asked(select(Patron.name))]
+
+    assert names
+    assert all(name.startswith("Test Reader") for name in names)
+
+
+def test_what_is_loaned_has_a_loan(asked):
+    """Each request that reads "Loaned to patron" has an open loan; what went home has none."""
+
+    def with_open_loans(status):
+        return asked(
+            select(Request.id)
+            .where(Request.status == status)
+            .where(
+                select(Loan.id).join(Item).where(Item.request_id == Request.id, Loan.discharged_at.is_(None)).exists()
+            )
+        )
+
+    loaned = asked(select(Request.id).where(Request.status == RequestStatus.LOANED))
+
+    assert len(with_open_loans(RequestStatus.LOANED)) == len(loaned)
+    assert with_open_loans(RequestStatus.RETURNED_TO_PARTNER) == []
+
+
+def test_a_database_in_use_is_left_alone(run, library):
+    """Where there is something already, nothing is loaded, and the command says so with code 1."""
+    result = run()
+
+    assert result.exit_code == 1
+    assert "not empty" in result.output
