@@ -97,6 +97,14 @@ def test_recall_is_urgent_and_nothing_else_is():
     assert urgent == {RequestStatus.RECALLED}
 
 
+def test_the_table_says_nothing_without_effect():
+    """A row that never refuses has nothing to say of refusals, and one that only refuses is not urgent."""
+    for row in TABLE.values():
+        assert not row.urgent or row.action is Action.RETURN
+        if row.action in {Action.RETURN, Action.REPEAT}:
+            assert (row.in_hand, row.next_step) == (False, "")
+
+
 @pytest.mark.parametrize("status", [RequestStatus.LOST, RequestStatus.DECLARED_LOST])
 def test_lost_returns_with_a_supervisor(status):
     """A supervisor's override returns a lost item and flags its fee for review."""
