@@ -30,7 +30,7 @@ from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, reply_queue
 from stations.client import StationClient
 from stations.journal import Journal
 from stations.settings import StationSettings
-from stations.wire import Mouth, connect, declared
+from stations.wire import Mouth, Saying, connect, declared
 from tests.library import KEY
 
 STATION = "main-desk-1"
@@ -68,7 +68,7 @@ def say(here: Place, mouth: Mouth) -> float:
     """Publish as a station does."""
     event_id, payload = ready(here)
     body = json.dumps(payload)
-    return timed(lambda: mouth.say(event_id, PROCESS_SCAN, body))
+    return timed(lambda: mouth.say([Saying(event_id, PROCESS_SCAN, body)]))
 
 
 def send(here: Place, app: Celery) -> float:
@@ -122,7 +122,7 @@ def keeping(here: Place, folder: Path) -> Iterator[dict[str, Stroke]]:
 
     def answer() -> float:
         keep()
-        return timed(lambda: journal.answer(taken[-1], '{"message": "A reply."}', datetime.now(UTC)))
+        return timed(lambda: journal.answer({taken[-1]: '{"message": "A reply."}'}, datetime.now(UTC)))
 
     try:
         yield {"sign": sign, "keep": keep, "keep the answer": answer}

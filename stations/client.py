@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -27,7 +27,7 @@ from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
 from stations.following import Following
 from stations.journal import Entry, Journal, JournalError
 from stations.settings import StationSettings
-from stations.wire import Ear, Mouth
+from stations.wire import Ear, Mouth, Saying
 
 LONGEST_RESEND: Final = timedelta(seconds=30)
 """Longest wait between two sendings of one event."""
@@ -254,14 +254,14 @@ class StationClient:
         return [self._to_say.popleft() for _ in range(len(self._to_say))]
 
     def _say_all(self, entries: list[Entry]) -> None:
-        for number, entry in enumerate(entries):
-            try:
-                self._mouth.say(entry.event_id, entry.task, entry.payload)
-                self._reached = True
-            except Exception:  # noqa: BLE001 - whatever the transport raises: it is kept, and said again
-                self._reached = False
-                self.journal.hold((left.event_id for left in entries[number:]), self._now() + AFTER_AN_OUTAGE)
-                return
+        if not entries:
+            return
+        try:
+            self._mouth.say([Saying(entry.event_id, entry.task, entry.payload) for entry in entries])
+            self._reached = True
+        except Exception:  # noqa: BLE001 - whatever the transport raises: it is kept, and said again
+            self._reached = False
+            self.journal.hold((entry.event_id for entry in entries), self._now() + AFTER_AN_OUTAGE)
 
     def _listen(self) -> None:
         url, code = self.settings.broker_url.get_secret_value(), self.settings.code
@@ -270,33 +270,40 @@ class StationClient:
             try:
                 ear = Ear(url, code, self._heard)
                 while not self._closing.is_set():
-                    ear.listen(0.2)
+                    ear.listen(0.2, gather=self._ahead > 0)
             except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: anew, after a moment
                 self._closing.wait(0.5)
             finally:
                 if ear is not None:
                     ear.close()
 
-    def _heard(self, body: str) -> None:
-        try:
-            message: Any = json.loads(body)
-            kind = message.get("type") if isinstance(message, dict) else None
-            if kind in ANSWERS:
-                self._answered(read_reply(body), body)
-            elif kind == "bookdrop.slip-notice.v1":
-                notice = SlipNotice.model_validate(message)
-                if self.journal.note_slip(str(notice.event_id), notice.state, notice.message):
-                    self._following.slip(notice)
-        except ValueError:
-            return  # cannot be read; an event whose answer this was is asked again
+    def _heard(self, bodies: Sequence[str]) -> None:
+        """Keep answers in one write, then the words of slips; what cannot be read is asked again."""
+        replies: dict[str, tuple[Reply, str]] = {}
+        notices: list[SlipNotice] = []
+        for body in bodies:
+            with contextlib.suppress(ValueError):
+                message: Any = json.loads(body)
+                kind = message.get("type") if isinstance(message, dict) else None
+                if kind in ANSWERS:
+                    reply = read_reply(body)
+                    replies.setdefault(str(reply.event_id), (reply, body))
+                elif kind == "bookdrop.slip-notice.v1":
+                    notices.append(SlipNotice.model_validate(message))
+        if replies:
+            self._answered(replies)
+        for notice in notices:
+            if self.journal.note_slip(str(notice.event_id), notice.state, notice.message):
+                self._following.slip(notice)
 
-    def _answered(self, reply: Reply, body: str) -> None:
-        is_news = self.journal.answer(str(reply.event_id), body, self._now())
+    def _answered(self, replies: Mapping[str, tuple[Reply, str]]) -> None:
+        news = self.journal.answer({event_id: body for event_id, (_, body) in replies.items()}, self._now())
         with self._news:
             self._news.notify_all()
             if self._ahead:
-                self._ahead -= 1
-                if self._ahead == AHEAD - HELD_AT_ONCE:
+                was, self._ahead = self._ahead, max(self._ahead - len(replies), 0)
+                if was > AHEAD - HELD_AT_ONCE >= self._ahead:
                     self._wanted.set()
-        if is_news:
-            self._following.reply(reply)
+        for event_id, (reply, _) in replies.items():
+            if event_id in news:
+                self._following.reply(reply)

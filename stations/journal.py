@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -135,15 +135,19 @@ class Journal:
                 [(_text(until), event_id) for event_id in event_ids],
             )
 
-    def answer(self, event_id: str, reply: str, now: datetime) -> bool:
-        """Keep the answer to an event; tell whether it is news to an event of this desk."""
+    def answer(self, answers: Mapping[str, str], now: datetime) -> set[str]:
+        """Keep answers, event id to reply; give those that are news to an event of this desk. One write for all."""
+        news: set[str] = set()
         with self._write() as connection:
-            changed = connection.execute(
-                "UPDATE events SET reply = ?, answered_at = ?, next_resend_at = NULL"
-                " WHERE event_id = ? AND answered_at IS NULL",
-                (reply, _text(now), event_id),
-            ).rowcount
-        return changed == 1
+            for event_id, reply in answers.items():
+                changed = connection.execute(
+                    "UPDATE events SET reply = ?, answered_at = ?, next_resend_at = NULL"
+                    " WHERE event_id = ? AND answered_at IS NULL",
+                    (reply, _text(now), event_id),
+                ).rowcount
+                if changed == 1:
+                    news.add(event_id)
+        return news
 
     def note_slip(self, event_id: str, state: str, words: str) -> bool:
         """Keep what became of the event's slip; tell whether it is news to an event of this desk."""

@@ -2,8 +2,8 @@
 """A desk's two queues: what it says goes to `returns`, what it hears comes on its own reply queue."""
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 
@@ -12,6 +12,8 @@ from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue
 
 _HEARD_AT_ONCE = 50
 _SECONDS_TO_CONFIRM = 5
+_SECONDS_OF_SILENCE = 0.002
+"""When nothing more comes for so long, what was gathered is heard."""
 
 
 def connect(url: str, station: str) -> Connection:
@@ -20,7 +22,7 @@ def connect(url: str, station: str) -> Connection:
 
 
 def _options(url: str, station: str) -> dict[str, Any]:
-    if url.split(":", 1)[0] not in {"redis", "rediss", "redis+socket", "sentinel"}:
+    if not _is_redis(url):
         return {"confirm_publish": True, "max_retries": 0}
     # Own keys for what is not acknowledged yet: the shortest visibility timeout of all who share them would win.
     own = f"unacked.station.{station}"
@@ -39,9 +41,21 @@ def _options(url: str, station: str) -> dict[str, Any]:
     return options
 
 
+def _is_redis(url: str) -> bool:
+    return url.split(":", 1)[0] in {"redis", "rediss", "redis+socket", "sentinel"}
+
+
 def declared(name: str) -> Queue:
     """Queue `name` as everybody declares it."""
     return Queue(name, exchange="", routing_key=name, durable=True, queue_arguments=queue_arguments(name))
+
+
+class Saying(NamedTuple):
+    """An event to say: the task it asks for, and its JSON, signed."""
+
+    event_id: str
+    task: str
+    payload: str
 
 
 class Mouth:
@@ -53,21 +67,22 @@ class Mouth:
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
-    def say(self, event_id: str, task: str, payload: str) -> None:
-        """Publish an event, connecting first if need be.
+    def say(self, sayings: Sequence[Saying]) -> None:
+        """Publish events in order, connecting first if need be; on Redis all of them in one round trip.
 
-        Raises whatever the transport raises, when a fresh connection does not do either.
+        Raises whatever the transport raises, when a fresh connection does not do either; then any of them may have
+        been said.
         """
         is_kept = self._producer is not None
         try:
-            self._publish(event_id, task, payload)
+            self._publish_all(sayings)
         except Exception:
             self.close()
             if not is_kept:
                 raise
             # The kept connection may have died while nobody spoke; twice said is harmless, unsaid is not.
             try:
-                self._publish(event_id, task, payload)
+                self._publish_all(sayings)
             except Exception:
                 self.close()
                 raise
@@ -77,16 +92,25 @@ class Mouth:
         connection, self._connection, self._producer = self._connection, None, None
         _release(connection)
 
-    def _publish(self, event_id: str, task: str, payload: str) -> None:
-        self._ready().publish(
-            task_body(payload),
+    def _publish_all(self, sayings: Sequence[Saying]) -> None:
+        producer = self._ready()
+        if len(sayings) == 1:
+            self._publish(producer, sayings[0])
+            return
+        with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
+            for saying in sayings:
+                self._publish(producer, saying)
+
+    def _publish(self, producer: Producer, saying: Saying) -> None:
+        producer.publish(
+            task_body(saying.payload),
             exchange="",
             routing_key=RETURNS_QUEUE,
-            headers=task_headers(task, event_id, origin=self._station),
+            headers=task_headers(saying.task, saying.event_id, origin=self._station),
             content_type="application/json",
             content_encoding="utf-8",
             delivery_mode=2,
-            correlation_id=event_id,
+            correlation_id=saying.event_id,
             reply_to=reply_queue(self._station),
             retry=False,
             confirm_timeout=_SECONDS_TO_CONFIRM,
@@ -104,37 +128,50 @@ class Mouth:
 
 
 class Ear:
-    """Hears answers. Not for two threads at once."""
+    """Hears answers. Not for two threads at once. `hear` keeps what it is given before it returns."""
 
-    def __init__(self, url: str, station: str, hear: Callable[[str], None]) -> None:
+    def __init__(self, url: str, station: str, hear: Callable[[Sequence[str]], None]) -> None:
         self._connection = connect(url, station)
         self._hear = hear
+        self._gathered: list[Message] = []
         try:
             self._consumer = Consumer(
                 self._connection.default_channel,
                 [declared(reply_queue(station))],
-                on_message=self._take,
+                on_message=self._gathered.append,
                 prefetch_count=_HEARD_AT_ONCE,
+                # On Redis acknowledging takes longer than hearing, and keeps no promise: what a crash takes along is
+                # an answer that is asked for again, for it was not written down.
+                no_ack=_is_redis(url),
             )
             self._consumer.consume()
         except BaseException:
             self.close()
             raise
 
-    def listen(self, seconds: float) -> None:
-        """Hear what comes within `seconds`. Raises whatever the transport raises."""
+    def listen(self, seconds: float, *, gather: bool) -> None:
+        """Hear what comes within `seconds`. Raises whatever the transport raises.
+
+        `gather`: many are expected, so hear those together that come close behind each other.
+        """
         with contextlib.suppress(TimeoutError):
             self._connection.drain_events(timeout=seconds)
+            while gather and len(self._gathered) < _HEARD_AT_ONCE:
+                self._connection.drain_events(timeout=_SECONDS_OF_SILENCE)
+        if self._gathered:
+            self._hear([_text(message.body) for message in self._gathered])
+            # Acknowledged only after it was kept: what is heard and lost by a crash comes again.
+            for message in self._gathered:
+                message.ack()
+            self._gathered.clear()
 
     def close(self) -> None:
         """Let go of the connection; what is not acknowledged is heard again."""
         _release(self._connection)
 
-    def _take(self, message: Message) -> None:
-        body: Any = message.body
-        # Acknowledged only after it was kept: what is heard and lost by a crash comes again.
-        self._hear(body if isinstance(body, str) else bytes(body).decode("utf-8", errors="replace"))
-        message.ack()
+
+def _text(body: Any) -> str:
+    return body if isinstance(body, str) else bytes(body).decode("utf-8", errors="replace")
 
 
 def _release(connection: Connection | None) -> None:

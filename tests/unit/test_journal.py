@@ -92,9 +92,9 @@ def test_an_answer_is_news_once(journal: Journal) -> None:
     """The first answer closes the event; the same one again, or one to a stranger's event, is no news."""
     take(journal, "first")
 
-    news = [journal.answer(event_id, "{}", NOW) for event_id in ("first", "first", "a stranger's")]
+    news = [journal.answer({event_id: "{}"}, NOW) for event_id in ("first", "first", "a stranger's")]
 
-    assert news == [True, False, False]
+    assert news == [{"first"}, set(), set()]
     assert journal.unanswered() == journal.due(NOW + timedelta(days=1), a_minute) == []
     [entry] = journal.recent()
     assert (entry.reply, entry.answered_at) == ("{}", NOW)
@@ -115,8 +115,7 @@ def test_pruning_forgets_the_answered_only(journal: Journal) -> None:
     """The oldest answered events go; what is not answered stays, and numbers are not used again."""
     for name in ("pending", "old", "new"):
         take(journal, name)
-    for name in ("old", "new"):
-        journal.answer(name, "{}", NOW)
+    journal.answer({"old": "{}", "new": "{}"}, NOW)
 
     gone = journal.prune(keep=1)
 
