@@ -138,9 +138,21 @@ def _refuse_a_queue_in_use(rabbitmq: str) -> None:
     raise SystemExit(f"There is a queue {RETURNS_QUEUE} on this RabbitMQ. Name a virtual host that nobody uses.")
 
 
+_CELERY = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", "returns", "-l", "warning"]
+_COMMANDS = {
+    "solo": [[*_CELERY, "--without-gossip", "--without-mingle", "-P", "solo", "-n", f"solo-{n}@%h"] for n in (1, 2)],
+    "prefetch 4": [[*_CELERY, "--without-gossip", "--without-mingle", "-c", "2", "--prefetch-multiplier", "4"]],
+    "prefetch 128": [[*_CELERY, "--without-gossip", "--without-mingle", "-c", "2", "--prefetch-multiplier", "128"]],
+}
+"""Other ways to run a returns worker, to be compared with the way that was chosen."""
+
+
 @contextmanager
 def workers(place: Place, kind: str, broker: str) -> Iterator[list[int]]:
-    """Two processes of the floor, or a worker with two processes (`batch`, or `plain` Celery); gives their ids."""
+    """Two processes of the floor, or a worker with two processes; gives their ids.
+
+    `kind`: `floor`, `batch`, `plain` (Celery without batching), or one of the other choices.
+    """
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")},
         "BOOKDROP_BROKER_URL": broker,
@@ -149,11 +161,12 @@ def workers(place: Place, kind: str, broker: str) -> Iterator[list[int]]:
         "BOOKDROP_HEARTBEAT_FILE": str(place.folder / "heartbeat"),
         "PYTHONPATH": str(CODE),
         "BOOKDROP_BATCH": "false" if kind == "plain" else "true",
+        "BOOKDROP_ROLE": "returns",
     }
     if kind == "floor":
         commands = [[sys.executable, str(Path(__file__).with_name("floor.py")), str(place.valkey)]] * 2
     else:
-        commands = [[sys.executable, "-m", "workers.cli", "worker", "returns"]]
+        commands = _COMMANDS.get(kind, [[sys.executable, "-m", "workers.cli", "worker", "returns"]])
     with (place.folder / f"{kind}.log").open("ab") as log:
         running = [subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=CODE) for command in commands]
     try:

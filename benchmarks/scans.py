@@ -8,6 +8,7 @@ Rounds alternate between the candidates, so that what else the machine does hits
     python benchmarks/scans.py                              Valkey and SQLite
     python benchmarks/scans.py --database postgresql+psycopg:///postgres --rabbitmq amqp://guest:guest@127.0.0.1//bench
     python benchmarks/scans.py --stations 1,32 --rounds 5 --json today.json --compare before.json
+    python benchmarks/scans.py --choices                    and other pools and prefetch counts than the chosen ones
     python benchmarks/scans.py --against v1.0.0             that commit and this checkout, round by round in turns
 """
 
@@ -21,6 +22,8 @@ from place import Desk, Place, place, workers
 FEWEST_OF_ONE = 300
 """Scans of a single station in each round: fewer would say nothing of the slowest one in a hundred."""
 FLOOR = "floor"
+CHOICES = ("solo", "prefetch 4", "prefetch 128")
+"""What could have been chosen: two solo processes instead of a pool, and other prefetch counts a process than 32."""
 
 
 def latencies(here: Place, broker: str, stations: int, scans: int) -> list[float]:
@@ -82,13 +85,15 @@ def measure(chosen: argparse.Namespace) -> Figures:
     per_station = shifts(chosen.scans // 4, [1]) | shifts(chosen.scans, [n for n in chosen.stations if n > 1])
     kinds = {"plain Celery": "plain", "batching": "batch"}
     of_one = 20 + sum(number * each for number, each in per_station.items()) + chosen.scans
-    needed = (5 if chosen.rabbitmq else 3) * chosen.rounds * of_one
+    others = CHOICES if chosen.choices else ()
+    needed = (len(others) + (5 if chosen.rabbitmq else 3)) * chosen.rounds * of_one
     found: Figures = {}
     progress.print(f"loading {needed:,} requests")
     with place(chosen.database, chosen.rabbitmq, max(2, *per_station), needed) as here:
         on_valkey = f"redis+socket://{here.valkey}"
         candidates = {FLOOR: ("floor", on_valkey)}
         candidates |= {f"Valkey, {name}": (kind, on_valkey) for name, kind in kinds.items()}
+        candidates |= {f"Valkey, {name}": (name, on_valkey) for name in others}
         if chosen.rabbitmq:
             candidates |= {f"RabbitMQ, {name}": (kind, chosen.rabbitmq) for name, kind in kinds.items()}
         for number in range(chosen.rounds):
@@ -134,6 +139,7 @@ def main() -> None:
         help="how many stations at once, such as 1,32,128",
     )  # fmt: skip
     parser.add_argument("--scans", type=int, default=1000, help="in each backlog")
+    parser.add_argument("--choices", action="store_true", help="also measure what was not chosen: pool, prefetch")
     run(parser, measure, bounds)
 
 
