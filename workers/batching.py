@@ -221,7 +221,9 @@ def run_calls(task: str, calls: Sequence[Call]) -> tuple[list[str] | None, str, 
     """In a process of the pool: all events in one transaction. Gives outcomes, or the error's name; and seconds."""
     began = monotonic()
     try:
-        outcomes = process_many(task, [(task_id, Received(event, reply_to)) for task_id, event, reply_to in calls])
+        outcomes = process_many(
+            task, [(task_id, Received(event, reply_to, task)) for task_id, event, reply_to in calls]
+        )
     except Exception as error:  # noqa: BLE001 - whatever it is, each event is done again by itself, and told there
         return None, type(error).__name__, monotonic() - began
     return outcomes, "", monotonic() - began

@@ -4,7 +4,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import String, Text
+from sqlalchemy import String, Text, true
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid6 import uuid7
 
@@ -46,7 +46,7 @@ class OutboxEntry(Model):
 
 
 class QuarantinedMessage(Model):
-    """A message that could not be believed or read, kept with the reason."""
+    """A message that could not be believed or read, kept with the reason; and what was decided about it."""
 
     __tablename__ = "quarantine"
 
@@ -54,10 +54,32 @@ class QuarantinedMessage(Model):
     received_at: Mapped[datetime] = mapped_column(index=True)
     queue: Mapped[Short]
     reason: Mapped[Code]
-    """`bad_signature`, `unknown_station`, `unknown_version`, `bad_schema`, `other_payload`, ..."""
+    """`bad_signature`, `unknown_station`, `unknown_version`, `bad_schema`, `other_payload`, `malformed`, ..."""
     detail: Mapped[str] = mapped_column(Text, default="")
     station: Mapped[str | None] = mapped_column(String(100))
-    event_id: Mapped[str | None] = mapped_column(String(100))
+    event_id: Mapped[str | None] = mapped_column(String(100), index=True)
+    """The event's id; of a message that is no event, its task's."""
     reply_to: Mapped[str | None] = mapped_column(String(100))
     body: Mapped[str] = mapped_column(Text)
-    """The message as it came, at most 64 KiB."""
+    """The event's JSON, or a dead letter's body; at most 256 KiB. Empty once it was erased."""
+    state: Mapped[Code] = mapped_column(default="kept", server_default="kept")
+    """`kept`, `retried`, `settled`, `dropped` or `expired`."""
+    task: Mapped[Short | None]
+    """Name of the task that it was for."""
+    envelope: Mapped[str | None] = mapped_column(Text)
+    """JSON: headers and properties of a dead letter. `None` for an event, whose envelope is made anew."""
+    encoding: Mapped[Code] = mapped_column(default="text", server_default="text")
+    """`text`, or `base64` for a body that is no text."""
+    whole: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Whether `body` is all of it."""
+    letter: Mapped[str | None] = mapped_column(String(64), unique=True, index=True)
+    """Digest of a dead letter: it is taken from the broker once, however often that is tried."""
+    times: Mapped[int] = mapped_column(default=1, server_default="1")
+    """How often this very message came."""
+    last_at: Mapped[datetime | None]
+    """When it came again."""
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[Short | None]
+    decision_reason: Mapped[str | None] = mapped_column(Text)
+    erased_at: Mapped[datetime | None]
+    """When its body was let go of."""

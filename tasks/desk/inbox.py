@@ -115,8 +115,7 @@ def _answer_again(
         if fingerprint is None:
             fresh[event_id] = (each, desk)
         elif fingerprint != each.fingerprint:
-            received = Received(each.payload, each.reply_to)
-            batch.distrusted.append(Distrusted(received, "other_payload", "", event_id, each.event.station))
+            batch.distrusted.append(Distrusted(each.received, "other_payload", "", event_id, each.event.station))
         elif reply is not None:
             batch.answered.append(Answered(each, None))
             if each.reply_to is not None and is_reply_queue(each.reply_to):

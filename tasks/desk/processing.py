@@ -36,7 +36,7 @@ HANDLERS: Final[dict[str, Handler]] = {}
 
 def process(task: Any, payload: object, handler: Handler) -> str:
     """Do one event, as the Celery task `task`; give the outcome. Raises only Celery's own `Retry`."""
-    received = Received(payload, task.request.reply_to)
+    received = Received(payload, task.request.reply_to, task.name)
     try:
         batch, messages = run_again_on_conflict(lambda: perform([received], handler))
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:

@@ -3,13 +3,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from hashlib import sha256
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
 
 from schemas import signing
 from schemas.events import StationEvent
+
+LARGEST_EVENT: Final = 262_144
+"""Bytes of canonical JSON. A box of fifty items with all their barcodes and descriptions has a good half of it."""
 
 AnEvent = TypeVar("AnEvent", bound=StationEvent)
 
@@ -21,6 +25,8 @@ class Received:
     payload: object
     reply_to: str | None
     """Checked against the reply queues' pattern before anything is sent there."""
+    task: str | None = None
+    """Name of the task that it was sent to."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,12 @@ class Believed(Generic[AnEvent]):
     event: AnEvent
     payload: Mapping[str, Any]
     fingerprint: str
-    reply_to: str | None
+    received: Received
+
+    @property
+    def reply_to(self) -> str | None:
+        """Where it wants its answer."""
+        return self.received.reply_to
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Distrusted:
 
     received: Received
     reason: str
-    """`bad_schema`, `unknown_version`, `unknown_station`, `bad_signature`, `other_payload` or `failed`."""
+    """One of `REFUSALS`."""
     detail: str
     event_id: UUID | None = None
     """To answer to, where it has one."""
@@ -51,6 +62,7 @@ REFUSALS = {
     "unknown_version": "Not understood: this station speaks a version that the server does not know",
     "unknown_station": "Not accepted: this station is not known to the server",
     "bad_signature": "Not accepted: this station's signature is wrong",
+    "oversize": "Not accepted: this message is larger than any event can be",
     "failed": "Not processed: the server failed on this scan, and it is kept for review",
     "other_payload": "Not accepted: another scan was sent with the same event id",
 }
@@ -68,12 +80,17 @@ def read(received: Received, accepted: Mapping[str, type[AnEvent]]) -> Believed[
     if model is None:
         return Distrusted(received, "unknown_version", f"type {str(kind)[:100]!r}", event_id, station)
     try:
-        return Believed(model.model_validate(payload), payload, signing.fingerprint(payload), received.reply_to)
+        canonical = signing.canonical(payload)
+        if len(canonical) > LARGEST_EVENT:
+            return Distrusted(received, "oversize", f"{len(canonical)} bytes", event_id, station)
+        return Believed(model.model_validate(payload), payload, sha256(canonical).hexdigest(), received)
     except ValidationError as error:
         places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         return Distrusted(received, "bad_schema", places[:1000], event_id, station)
     except ValueError as error:  # canonical JSON cannot carry it
         return Distrusted(received, "bad_schema", str(error)[:1000], event_id, station)
+    except RecursionError:
+        return Distrusted(received, "bad_schema", "nested too deeply", event_id, station)
 
 
 def check_signature(believed: Believed[AnEvent], key: str | None) -> Distrusted | None:
@@ -82,7 +99,7 @@ def check_signature(believed: Believed[AnEvent], key: str | None) -> Distrusted 
         return None
     reason = "unknown_station" if key is None else "bad_signature"
     event = believed.event
-    return Distrusted(Received(believed.payload, believed.reply_to), reason, "", event.event_id, event.station)
+    return Distrusted(believed.received, reason, "", event.event_id, event.station)
 
 
 def event_id_of(payload: object) -> UUID | None:
