@@ -17,6 +17,7 @@ from schemas.storage import open_engine
 from tasks import context as task_context
 from tasks.desk.processing import HANDLERS
 from workers import context, logging
+from workers.consumer import DeadLetterQueue
 from workers.health import Heartbeat, heartbeat_file
 from workers.publisher import BrokerPublisher
 from workers.queues import declared
@@ -38,7 +39,7 @@ def celery_settings() -> dict[str, Any]:
     roles = list(TASK_MODULES) if settings.role == "all" else [settings.role]
     sweep = timedelta(seconds=settings.sweep_seconds)
     options = broker_options(url, settings.visibility_seconds)
-    if is_redis(url) and settings.role == "returns" and settings.redis_transport == "atomic":
+    if is_redis(url) and settings.redis_transport == "atomic":
         options |= atomic_options(settings.redis_delivery_limit)
     return {
         "broker_url": url,
@@ -73,6 +74,7 @@ def celery_settings() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_send_task_events": True,
+        "worker_consumer": "workers.consumer:Consumer",
         # What gathers while all processes are busy goes to the next free one as one job (workers/batching.py).
         "worker_prefetch_multiplier": 32 if settings.role == "returns" and settings.batch else 4,
         "worker_enable_remote_control": True,
@@ -101,6 +103,7 @@ def celery_settings() -> dict[str, Any]:
 app = Celery("bookdrop", amqp="workers.queues:DeclaredAMQP")
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
+app.steps["consumer"].add(DeadLetterQueue)
 
 _engines: list[Engine] = []
 

@@ -36,6 +36,25 @@ class MalformedEnvelopeError(Exception):
     """This is no message: it has not the parts that every message of kombu has."""
 
 
+def opened(message: Any) -> dict[str, Any]:
+    """`message` as it is. Raises `MalformedEnvelopeError` with what it has not: what `TAKE` looks at, for who does not."""
+    if not isinstance(message, dict):
+        raise MalformedEnvelopeError("not_an_envelope")
+    properties = message.get("properties")
+    if not isinstance(properties, dict):
+        raise MalformedEnvelopeError("no_properties")
+    if message.get("body") is None:
+        raise MalformedEnvelopeError("no_body")
+    if not (isinstance(properties.get("delivery_tag"), str) and properties["delivery_tag"]):
+        raise MalformedEnvelopeError("no_delivery_tag")
+    info = properties.get("delivery_info")
+    if not (
+        isinstance(info, dict) and isinstance(info.get("exchange"), str) and isinstance(info.get("routing_key"), str)
+    ):
+        raise MalformedEnvelopeError("no_delivery_info")
+    return message
+
+
 class AtomicMessage(virtual.Message):
     """A message whose envelope was looked at."""
 
@@ -87,11 +106,15 @@ class QoS(stock.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back at the end of its queue, or drop it."""
+        """Put a message back at the end of its queue; or, as RabbitMQ does, among the dead letters."""
         if requeue:
             super().reject(delivery_tag, requeue=True)
-        else:
-            self.ack(delivery_tag)
+            return
+        message = self._delivered.get(delivery_tag)
+        if message is not None:
+            queue = message.delivery_info["routing_key"]
+            self.bury(delivery_tag, self.channel.marked(message._raw, "rejected", queue), "rejected", state=queue)  # noqa: SLF001
+        self.ack(delivery_tag)
 
     def flush_acks(self) -> None:
         """Tell the server what is acknowledged, if it does not know."""

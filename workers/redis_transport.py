@@ -7,7 +7,7 @@ messages and their way back with stock workers. Why and how: docs/explanation/at
 Wait with a blocking peek, `BLMOVE q q RIGHT RIGHT`: it moves the oldest message to where it is. Then one script
 (`redis_scripts.TAKE`) acknowledges what is done, and takes as many messages as the prefetch count allows. All of it goes
 over the connection that kombu already polls. A channel that consumes several queues, or whose server knows no such
-command or allows it not, receives as kombu does.
+command or allows it not, receives as kombu does; only what is no message, or is rejected, is put aside there as well.
 """
 
 import enum
@@ -36,6 +36,7 @@ from workers.redis_acknowledgement import (
     MalformedEnvelopeError,
     QoS,
     is_no_master,
+    opened,
     stock,
 )
 
@@ -245,7 +246,7 @@ class AtomicReceive(_Mixin):
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._asked is Asked.POP:
-            return bool(super()._brpop_read(**options))
+            return self._popped(**options)
         try:
             reply = self._answer(**options)
         finally:
@@ -254,6 +255,29 @@ class AtomicReceive(_Mixin):
         if reply is None:
             raise Empty
         return self._hand_out(*reply)
+
+    def _popped(self, **options: Any) -> bool:
+        """Deliver what BRPOP took, as kombu does. What is no message left its list already, and is put aside."""
+        try:
+            popped = self._parse(Asked.POP, **options)
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not popped:
+            raise Empty
+        self._asked_for = queue = bytes_to_str(popped[0]).rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        try:
+            message = opened(loads(bytes_to_str(popped[1])))
+        except Exception as error:  # noqa: BLE001 - whatever reading it raises, it cannot be read
+            reason = str(error) if isinstance(error, MalformedEnvelopeError) else f"unreadable: {type(error).__name__}"
+            self._bury_malformed("", popped[1], reason, with_ack=False)
+            return True
+        try:
+            self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own channel does
+        except MalformedEnvelopeError as error:
+            self._bury_malformed("", popped[1], str(error), with_ack=False)
+        return True
 
     def _answer(self, **options: Any) -> Any:
         """What was taken, or None."""
@@ -351,23 +375,26 @@ class AtomicReceive(_Mixin):
         except MalformedEnvelopeError as error:
             self._bury_malformed(tag, raw, str(error), with_ack=with_ack)
 
-    def _bury_lost(self, queue: str, tag: str, losses: int, message: dict[str, Any]) -> None:
-        headers = message.get("headers") or {}
-        properties = message["properties"]
-        letter = {
+    def marked(self, message: dict[str, Any], reason: str, queue: str, **said: Any) -> dict[str, Any]:
+        """A dead letter of `message` as it is, with the reason in its headers."""
+        return {
             **message,
             "headers": {
-                **headers,
-                "x-quarantine-reason": "lost_too_often",
+                **(message.get("headers") or {}),
+                "x-quarantine-reason": reason,
                 "x-quarantine-queue": queue,
-                "x-quarantine-losses": losses,
+                **said,
             },
             "properties": {
-                **properties,
+                **message["properties"],
                 "delivery_info": {"exchange": "", "routing_key": self.dead_letters},
             },
         }
-        self.qos.bury(tag, letter, "lost_too_often", task_id=headers.get("id"), count=losses)
+
+    def _bury_lost(self, queue: str, tag: str, losses: int, message: dict[str, Any]) -> None:
+        letter = self.marked(message, "lost_too_often", queue, **{"x-quarantine-losses": losses})
+        task_id = (message.get("headers") or {}).get("id")
+        self.qos.bury(tag, letter, "lost_too_often", task_id=task_id, count=losses)
 
     def _bury_malformed(self, tag: str, raw: bytes, reason: str, *, with_ack: bool) -> None:
         letter = self.wrapped(raw, reason)

@@ -81,16 +81,17 @@ def read(received: Received, accepted: Mapping[str, type[AnEvent]]) -> Believed[
         return Distrusted(received, "unknown_version", f"type {str(kind)[:100]!r}", event_id, station)
     try:
         canonical = signing.canonical(payload)
-        if len(canonical) > LARGEST_EVENT:
-            return Distrusted(received, "oversize", f"{len(canonical)} bytes", event_id, station)
-        return Believed(model.model_validate(payload), payload, sha256(canonical).hexdigest(), received)
+        if len(canonical) <= LARGEST_EVENT:
+            return Believed(model.model_validate(payload), payload, sha256(canonical).hexdigest(), received)
+        reason, detail = "oversize", f"{len(canonical)} bytes"
     except ValidationError as error:
         places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        return Distrusted(received, "bad_schema", places[:1000], event_id, station)
+        reason, detail = "bad_schema", places
     except ValueError as error:  # canonical JSON cannot carry it
-        return Distrusted(received, "bad_schema", str(error)[:1000], event_id, station)
+        reason, detail = "bad_schema", str(error)
     except RecursionError:
-        return Distrusted(received, "bad_schema", "nested too deeply", event_id, station)
+        reason, detail = "bad_schema", "nested too deeply"
+    return Distrusted(received, reason, detail[:1000], event_id, station)
 
 
 def check_signature(believed: Believed[AnEvent], key: str | None) -> Distrusted | None:
