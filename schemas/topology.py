@@ -45,6 +45,11 @@ PRINT_ACTIONS: Final = (RETRY_SLIP, REPRINT_SLIP, SLIP_PRINTED, CANCEL_SLIP, MOV
 """What operations decide about a slip, on the queue `print-actions`."""
 SWEEP_PRINTS: Final = "printing.sweep"
 SWEEP_OUTBOX: Final = "outbox.sweep"
+SWEEP_QUARANTINE: Final = "quarantine.sweep"
+ALL_TASKS: Final = frozenset(
+    (*STATION_TASKS, *PRINT_ACTIONS, PURGE_LINKS, PRINT_SLIP, FOLLOW_SLIP, SWEEP_PRINTS, SWEEP_OUTBOX, SWEEP_QUARANTINE)
+)
+"""Every task that some worker does."""
 
 _LONGEST_REPLY_QUEUE = 80
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from tasks.quarantine.letters import OpenLetters
 from tasks.unit_of_work import PendingMessage, Settled, UnitOfWork
 
 
@@ -37,6 +38,10 @@ class Context:
     patron_card_pattern: str | None = None
     slip_life: timedelta = timedelta(hours=24)
     """How long a slip may wait for its printer before it is not sent any more."""
+    letters: OpenLetters | None = None
+    """The broker's dead letters; `None` where there is no broker."""
+    quarantine_kept: timedelta = timedelta(days=30)
+    """How long what a quarantined message says is kept while nobody decides about it."""
 
     def unit_of_work(self) -> UnitOfWork:
         """A new transaction, at this moment."""

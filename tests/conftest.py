@@ -36,6 +36,7 @@ from tasks.returns.handler import return_items
 from tasks.unit_of_work import PendingMessage, UnitOfWork, run_again_on_conflict
 from tests.clock import Clock
 from tests.library import Library
+from tests.rabbitmq import VirtualHost, virtual_host
 
 HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
 
@@ -112,6 +113,30 @@ def valkey(valkey_socket: Path) -> Iterator[redis.Redis]:
 def broker_url(valkey: redis.Redis, valkey_socket: Path) -> str:
     """URL of an empty broker."""
     return f"redis+socket://{valkey_socket}"
+
+
+@pytest.fixture(scope="session")
+def _rabbitmq_host() -> Iterator[VirtualHost | None]:
+    with virtual_host() as host:
+        yield host
+
+
+@pytest.fixture
+def rabbitmq(_rabbitmq_host: VirtualHost | None) -> Iterator[VirtualHost]:
+    """A virtual host of RabbitMQ, this test process's own, without queues."""
+    if _rabbitmq_host is None:
+        missing("a RabbitMQ server on 127.0.0.1:5672, and root, who may make virtual hosts")
+    assert _rabbitmq_host is not None
+    yield _rabbitmq_host
+    _rabbitmq_host.clear()
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def any_broker_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty broker: each test that asks for it runs on both kinds."""
+    if request.param == "redis":
+        return str(request.getfixturevalue("broker_url"))
+    return str(request.getfixturevalue("rabbitmq").url)
 
 
 @pytest.fixture(scope="session")

@@ -17,17 +17,16 @@ from schemas.storage import open_engine
 from tasks import context as task_context
 from tasks.desk.processing import HANDLERS
 from workers import context, logging
-from workers.consumer import DeadLetterQueue
 from workers.health import Heartbeat, heartbeat_file
 from workers.publisher import BrokerPublisher
-from workers.queues import declared
+from workers.queues import DeadLetters, declared
 from workers.settings import WorkerSettings
 from workers.transport import atomic_options, broker_options, is_redis
 
 TASK_MODULES = {
     "returns": ("tasks.returns.task", "tasks.cycle.task", "tasks.printing.desk_task"),
     "printing": ("tasks.printing.task",),
-    "housekeeping": ("tasks.outbox.task", "tasks.printing.task", "tasks.privacy.task"),
+    "housekeeping": ("tasks.outbox.task", "tasks.printing.task", "tasks.privacy.task", "tasks.quarantine.task"),
 }
 """What a worker of a role can do: it registers nothing else."""
 
@@ -91,6 +90,11 @@ def celery_settings() -> dict[str, Any]:
                 "schedule": sweep,
                 "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
             },
+            "sweep-quarantine": {
+                "task": topology.SWEEP_QUARANTINE,
+                "schedule": 3 * sweep,
+                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+            },
             "purge-links": {
                 "task": topology.PURGE_LINKS,
                 "schedule": timedelta(seconds=settings.purge_seconds),
@@ -103,7 +107,7 @@ def celery_settings() -> dict[str, Any]:
 app = Celery("bookdrop", amqp="workers.queues:DeclaredAMQP")
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
-app.steps["consumer"].add(DeadLetterQueue)
+app.steps["consumer"].add(DeadLetters)
 
 _engines: list[Engine] = []
 

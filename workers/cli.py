@@ -22,6 +22,7 @@ COMMANDS = {
     "add": ("workers.commands.intake", "add_command"),
     "demo-data": ("workers.commands.intake", "demo_data_command"),
     "privacy": ("workers.commands.privacy", "privacy_group"),
+    "quarantine": ("workers.commands.quarantine", "quarantine_group"),
     "requests": ("workers.commands.requests", "requests_group"),
     "prints": ("workers.commands.prints", "prints_group"),
     "printers": ("workers.commands.printers", "printers_group"),

@@ -6,17 +6,12 @@ the wrong types it does not expect: that ends the worker.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from logging import getLogger
 from typing import Any
 
 import structlog
-from celery import bootsteps
 from celery.worker.consumer import Consumer as CeleryConsumer
 from vine import promise as vine_promise
-
-from schemas.topology import DEAD_LETTER_QUEUE
-from workers.queues import declared
 
 log = structlog.get_logger()
 
@@ -84,14 +79,3 @@ class Consumer(CeleryConsumer):
         task_id = headers.get("id")
         log.error("message_rejected", reason=reason, queue=queue, task_id=task_id if isinstance(task_id, str) else None)
         message.reject_log_error(getLogger(__name__), self.connection_errors)
-
-
-class DeadLetterQueue(bootsteps.StartStopStep):
-    """Has the queue of the dead letters there before anything is rejected: what goes to no queue is lost on RabbitMQ."""
-
-    requires = ("celery.worker.consumer.connection:Connection",)
-
-    def start(self, parent: Any) -> None:
-        """Declare it."""
-        with suppress(*parent.connection.channel_errors):  # another bookdrop declared it otherwise: it is there
-            declared(DEAD_LETTER_QUEUE).bind(parent.connection.default_channel).queue_declare()

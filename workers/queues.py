@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every queue as the wire contract declares it, whether named in a setting or on a command line with `-Q`."""
 
+from typing import Any
+
+from celery import bootsteps
 from celery.app.amqp import AMQP, Queues
 from kombu import Exchange, Queue
 
-from schemas.topology import queue_arguments
+from schemas.topology import DEAD_LETTER_QUEUE, queue_arguments
 from workers.redis_transport import Connection
 
 
@@ -26,3 +29,16 @@ class DeclaredAMQP(AMQP):
 
     Connection = Connection
     queues_cls = DeclaredQueues
+
+
+class DeadLetters(bootsteps.StartStopStep):
+    """A step of the worker, at each new connection: the queue of dead letters is there before anything goes to it.
+
+    RabbitMQ drops a dead letter whose queue nobody has declared.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def start(self, parent: Any) -> None:
+        """Declare it."""
+        declared(DEAD_LETTER_QUEUE).bind(parent.connection.default_channel).queue_declare()

@@ -38,7 +38,7 @@ class WorkerSettings(SideSettings):
     visibility_seconds: int = Field(default=120, ge=30, le=3600)
     """Redis: after how long a message that a dead worker held is delivered again, in seconds."""
     redis_transport: Literal["atomic", "stock"] = "atomic"
-    """Redis: how a returns worker receives. `atomic`: nothing is lost if it dies meanwhile. `stock`: as Celery alone."""
+    """Redis: how a worker receives. `atomic`: nothing is lost if it dies meanwhile, and it lives with rubbish. `stock`: as Celery alone."""
     redis_delivery_limit: int = Field(default=5, ge=0, le=1000)
     """Redis, `atomic`: after how many workers that died with a message it goes to the queue `dead-letter`; 0: never."""
     undo_minutes: int = Field(default=10, ge=0, le=1440)
@@ -47,6 +47,8 @@ class WorkerSettings(SideSettings):
     """Regular expression of our patron cards' numbers; a scan that matches is refused and looked up nowhere."""
     slip_hours: float = Field(default=24.0, ge=0.1, le=720)
     """How long a slip may wait for its printer; after that it expires and must be reprinted, for its book may be gone."""
+    quarantine_days: int = Field(default=30, ge=1, le=365)
+    """How long what a quarantined message says is kept while nobody decides about it, in days; it may name a reader."""
     sweep_seconds: float = Field(default=5.0, ge=0.5, le=60)
     """How often housekeeping sweeps the outbox and the print jobs, in seconds."""
     purge_seconds: float = Field(default=60.0, ge=1, le=3600)

@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever lands in a queue is kept with its reason, the worker lives, and a person decides; on both brokers."""
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from kombu import Connection, Consumer, Producer
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import sessionmaker
+
+from schemas import signing
+from schemas.envelope import task_body, task_headers
+from schemas.models import Branch, QuarantinedMessage, RequestEvent, Station, table
+from schemas.storage import open_engine
+from schemas.topology import (
+    DEAD_LETTER_QUEUE,
+    PROCESS_SCAN,
+    RETURNS_QUEUE,
+    SWEEP_OUTBOX,
+)
+from tasks.context import Context
+from tasks.desk import reception
+from tasks.quarantine.decisions import By, RefusedDecisionError, drop, retry
+from tasks.quarantine.sweep import gather, sweep
+from tasks.returns.handler import return_items
+from tests.conftest import HOUSE, Kept
+from tests.library import KEY, Library
+from tests.wire import Wire, worker
+from workers.dead_letters import open_letters
+from workers.queues import declared
+
+ME = By("a test", "because")
+quarantine = table(QuarantinedMessage)
+
+
+@pytest.fixture
+def with_broker(here, any_broker_url):
+    """What a worker's tasks need, with a broker of either kind."""
+    return replace(here, letters=lambda: open_letters(lambda: Connection(any_broker_url)))
+
+
+@pytest.fixture
+def on_redis(here, broker_url):
+    """The same, on Redis."""
+    return replace(here, letters=lambda: open_letters(lambda: Connection(broker_url)))
+
+
+@pytest.fixture
+def sqlite_engine(sqlite_url):
+    """The engine of a database that real workers share."""
+    engine = open_engine(sqlite_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_library(sqlite_engine, tmp_path):
+    """A small library on SQLite."""
+    return Library(sqlite_engine, tmp_path / "spool").open()
+
+
+@pytest.fixture
+def with_any(sqlite_engine, clock, any_broker_url):
+    """What gathers dead letters from either broker, on SQLite."""
+    sessions = sessionmaker(sqlite_engine, expire_on_commit=False)
+    return Context(sessions, clock, Kept(), "a test", letters=lambda: open_letters(lambda: Connection(any_broker_url)))
+
+
+def rows(engine, *columns):
+    with engine.connect() as connection:
+        return connection.execute(select(*(columns or (quarantine,))).order_by(quarantine.c.id)).all()
+
+
+def reasons(engine):
+    return [row.reason for row in rows(engine)]
+
+
+def publish(url, queue, body, **properties):
+    with Connection(url) as connection:
+        channel = connection.channel()
+        declared(queue).bind(channel).queue_declare()
+        Producer(channel).publish(body, exchange="", routing_key=queue, **properties)
+
+
+@contextmanager
+def taken(url, queue):
+    """The messages that lie in a queue; they are acknowledged."""
+    found = []
+    with Connection(url) as connection:
+        consumer = Consumer(connection.channel(), [declared(queue)], on_message=found.append, prefetch_count=100)
+        with consumer:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                try:
+                    connection.drain_events(timeout=0.5)
+                except TimeoutError:
+                    break
+        yield found
+        for message in found:
+            message.ack()
+
+
+def until(condition, patience=40.0):
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+    return found
+
+
+def larger(payload):
+    """The same event with a field that nobody knows, which the signature covers."""
+    payload = payload | {"padding": "x" * reception.LARGEST_EVENT}
+    return payload | {"signature": signing.sign(payload, KEY.encode())}
+
+
+# What is not believed
+
+
+def test_a_message_larger_than_any_event(library, perform, engine):
+    """It is refused and kept with its reason, as much of it as is kept of anything, though its signature is right."""
+    _, [barcode] = library.request()
+
+    [reply] = perform(return_items, larger(library.scan(barcode)))
+
+    assert (reply.outcome, reply.reason) == ("refused", "oversize")
+    [row] = rows(engine)
+    assert (row.reason, row.whole) == ("oversize", False)
+
+
+def test_a_message_nested_without_end(library, perform, engine):
+    """What no JSON can be made of is kept with its reason, and harms nobody."""
+    _, [barcode] = library.request()
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    bad = library.scan(barcode) | {"padding": deep}
+
+    [reply] = perform(return_items, bad)
+
+    assert reply.reason == "bad_schema"
+    assert reasons(engine) == ["bad_schema"]
+
+
+def test_the_same_message_again_is_the_same_row(library, perform, engine):
+    """A station that asks again does not fill the list; another message of its is another row."""
+    _, [barcode] = library.request()
+    bad = library.scan(barcode, key="not-the-key")
+
+    for _ in range(3):
+        perform(return_items, bad)
+    perform(return_items, library.scan(barcode, key="not-the-key"))
+
+    assert [row.times for row in rows(engine)] == [3, 1]
+
+
+# Decisions
+
+
+def stranger(library, barcode):
+    return library.scan(barcode, station="west-desk-1")
+
+
+def let_in(engine):
+    with engine.begin() as connection:
+        branch = connection.execute(select(Branch.id).limit(1)).scalar_one()
+        connection.execute(insert(Station).values(code="west-desk-1", branch_id=branch, key=KEY, active=True))
+
+
+def distrusted(with_broker, payload):
+    with with_broker.unit_of_work() as uow:
+        return_items([reception.Received(payload, "reply.west-desk-1", PROCESS_SCAN)], uow, HOUSE)
+
+
+def test_a_retry_is_the_message_as_it_was(library, with_broker, any_broker_url, engine):
+    """What goes back on the queue has the event, the task, the id and the reply queue that came."""
+    payload = stranger(library, "31000000017")
+    distrusted(with_broker, payload)
+
+    retry(1, ME, with_broker)
+
+    with taken(any_broker_url, RETURNS_QUEUE) as [message]:
+        assert json.loads(message.body)[0] == [payload]
+        assert (message.headers["task"], message.headers["id"]) == (PROCESS_SCAN, payload["event_id"])
+        assert message.properties["reply_to"] == "reply.west-desk-1"
+    [row] = rows(engine)
+    assert (row.state, row.decided_by, row.decision_reason) == ("retried", "a test", "because")
+
+
+def test_a_retry_that_succeeds_is_settled(library, on_redis, engine):
+    """Once the station is known, the retried event is performed; its row is settled and its body is gone."""
+    _, [barcode] = library.request()
+    payload = stranger(library, barcode)
+    distrusted(on_redis, payload)
+    retry(1, ME, on_redis)
+    assert sweep(on_redis).settled == 0
+
+    let_in(engine)
+    distrusted(on_redis, payload)
+
+    assert sweep(on_redis).settled == 1
+    [row] = rows(engine)
+    assert (row.state, row.body, row.decided_by) == ("settled", "", "a test")
+    with engine.connect() as connection:
+        assert len(connection.execute(select(RequestEvent.id)).all()) == 1
+
+
+def test_a_retry_in_vain_waits_again(library, on_redis, engine):
+    """Retried before the cause is gone, the message is back in its row, and can be retried again."""
+    payload = stranger(library, "31000000017")
+    distrusted(on_redis, payload)
+    retry(1, ME, on_redis)
+
+    distrusted(on_redis, payload)
+
+    [row] = rows(engine)
+    assert (row.state, row.times) == ("kept", 2)
+    assert retry(1, ME, on_redis).startswith("Put back")
+
+
+def test_the_answer_to_another_payload_settles_nothing(library, on_redis, perform, engine):
+    """The event id was answered for another scan: what is in quarantine stays there."""
+    one, other = library.request()[1][0], library.request()[1][0]
+    payload = library.scan(one)
+    perform(return_items, payload)
+    perform(return_items, library.scan(other, event_id=payload["event_id"]))
+    with engine.begin() as connection:
+        connection.execute(update(quarantine).values(state="retried"))
+
+    assert sweep(on_redis).settled == 0
+
+
+def test_a_broker_that_is_away_changes_nothing(library, here, engine, tmp_path):
+    """A retry without a broker is refused in words, and the message is kept as it was."""
+    away = replace(here, letters=lambda: open_letters(lambda: Connection(f"redis+socket://{tmp_path}/none")))
+    distrusted(away, stranger(library, "31000000017"))
+
+    with pytest.raises(RefusedDecisionError, match="did not take it"):
+        retry(1, ME, away)
+
+    assert [row.state for row in rows(engine)] == ["kept"]
+
+
+def test_a_drop_needs_a_reason_and_leaves_a_record(library, here, engine):
+    """Dropped, the body is erased; who, when and why stays, and nothing more can be decided."""
+    distrusted(here, stranger(library, "31000000017"))
+
+    with pytest.raises(RefusedDecisionError, match="needs a reason"):
+        drop(1, By("a test", " "), here)
+    drop(1, ME, here)
+
+    [row] = rows(engine)
+    assert (row.state, row.body, row.reason, row.decision_reason) == ("dropped", "", "unknown_station", "because")
+    with pytest.raises(RefusedDecisionError, match="dropped already"):
+        drop(1, ME, here)
+
+
+def test_what_is_cut_cannot_be_put_back(library, on_redis, perform):
+    """A message of which not all is kept is not sent as if it were."""
+    perform(return_items, larger(library.scan("31000000017")))
+
+    with pytest.raises(RefusedDecisionError, match="larger than is kept"):
+        retry(1, ME, on_redis)
+
+
+def test_bodies_go_when_their_time_is_over(library, here, clock, engine):
+    """What nobody decided about is erased after its days; the record goes a year later."""
+    distrusted(here, stranger(library, "31000000017"))
+
+    clock.now += timedelta(days=29)
+    assert sweep(here).erased == 0
+    clock.now += timedelta(days=1, seconds=1)
+    assert sweep(here).erased == 1
+
+    [row] = rows(engine)
+    assert (row.state, row.body, row.reason) == ("expired", "", "unknown_station")
+    clock.now += timedelta(days=365)
+    sweep(here)
+    assert rows(engine) == []
+
+
+# Dead letters
+
+
+def test_dead_letters_are_gathered(with_broker, any_broker_url, library, engine):
+    """Each dead letter is a row with its reason, its queue and its body; the broker has none left."""
+    event = library.scan("31000000017")
+    headers = task_headers(PROCESS_SCAN, event["event_id"], origin="a test")
+    lost = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": RETURNS_QUEUE}
+    body = task_body(json.dumps(event))
+    json_text = {"content_type": "application/json", "content_encoding": "utf-8"}
+    publish(any_broker_url, DEAD_LETTER_QUEUE, body, headers=headers | lost, reply_to="reply.main-desk-1", **json_text)
+    publish(any_broker_url, DEAD_LETTER_QUEUE, b"\x80\x00no json", content_type="application/octet-stream")
+
+    assert gather(with_broker) == 2
+
+    event_row, garbage = rows(engine)
+    assert (event_row.reason, event_row.queue, event_row.task) == ("lost_too_often", RETURNS_QUEUE, PROCESS_SCAN)
+    assert (event_row.station, event_row.event_id) == ("main-desk-1", event["event_id"])
+    assert (garbage.reason, garbage.encoding) == ("malformed", "base64")
+    assert gather(with_broker) == 0
+
+
+def test_a_gathered_letter_goes_back_as_it_was(with_broker, any_broker_url, library, engine):
+    """A letter that is retried is on its queue with body, headers and reply queue, and without the marks of its death."""
+    event = library.scan("31000000017")
+    headers = task_headers(PROCESS_SCAN, event["event_id"], origin="a test")
+    lost = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": RETURNS_QUEUE}
+    body = task_body(json.dumps(event))
+    json_text = {"content_type": "application/json", "content_encoding": "utf-8"}
+    publish(any_broker_url, DEAD_LETTER_QUEUE, body, headers=headers | lost, reply_to="reply.main-desk-1", **json_text)
+    gather(with_broker)
+
+    retry(1, ME, with_broker)
+
+    with taken(any_broker_url, RETURNS_QUEUE) as [message]:
+        assert (message.body if isinstance(message.body, str) else message.body.decode()) == body
+        assert message.headers == headers
+        assert message.properties["reply_to"] == "reply.main-desk-1"
+        assert message.content_type == "application/json"
+
+
+def test_killed_between_row_and_broker_it_is_one_row(with_broker, any_broker_url, engine):
+    """A sweep that dies when the row is committed leaves the letter; the next one makes no second row of it."""
+    publish(any_broker_url, DEAD_LETTER_QUEUE, b"rubbish", content_type="application/octet-stream")
+    publish(any_broker_url, DEAD_LETTER_QUEUE, b"other rubbish", content_type="application/octet-stream")
+
+    class Killed(BaseException):
+        """As by a signal."""
+
+    class Dying:
+        """Letters whose reader dies before it lets go of them."""
+
+        def __init__(self, letters):
+            self.look = letters.look
+
+        def forget(self, letters):
+            raise Killed
+
+    @contextmanager
+    def dying():
+        with with_broker.letters() as letters:
+            yield Dying(letters)
+
+    with pytest.raises(Killed):
+        gather(replace(with_broker, letters=dying))
+    assert gather(with_broker) == 2
+
+    assert [row.body for row in rows(engine)] == ["rubbish", "other rubbish"]
+
+
+def test_what_no_worker_can_read_is_not_put_back(on_redis, broker_url):
+    """Rubbish would only come back: it can be dropped, and not retried."""
+    publish(broker_url, DEAD_LETTER_QUEUE, b"rubbish", content_type="application/octet-stream")
+    gather(on_redis)
+
+    with pytest.raises(RefusedDecisionError, match="come back"):
+        retry(1, ME, on_redis)
+
+
+def test_a_letter_that_names_another_queue_is_not_put_there(on_redis, broker_url):
+    """The queue's name came from outside: nothing is put on a station's queue."""
+    headers = task_headers(SWEEP_OUTBOX, "x", origin="a test")
+    marks = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": "reply.main-desk-1"}
+    publish(broker_url, DEAD_LETTER_QUEUE, "[[], {}, null]", headers=headers | marks, content_type="application/json")
+    gather(on_redis)
+
+    with pytest.raises(RefusedDecisionError, match="no queue of a worker"):
+        retry(1, ME, on_redis)
+
+
+# Workers
+
+
+RUBBISH = {
+    "no JSON": (b"\x80\x04 no json", {"content_type": "application/json", "content_encoding": "utf-8"}, "malformed"),
+    "bytes": (b"\x80\x04 no json", {"content_type": "application/octet-stream"}, "malformed"),
+    "no such encoding": (b"[]", {"content_type": "application/json", "content_encoding": "rot-13"}, "malformed"),
+    "no task": (b'{"barcode": "1"}', {"content_type": "application/json", "content_encoding": "utf-8"}, "malformed"),
+    "an unknown task": (
+        b"[[1], {}, null]",
+        {"content_type": "application/json", "content_encoding": "utf-8", "headers": {"task": "no.such", "id": "x"}},
+        "unknown_task",
+    ),
+    "a task that is a list": (
+        b"[[1], {}, null]",
+        {"content_type": "application/json", "content_encoding": "utf-8", "headers": {"task": ["x"], "id": "x"}},
+        "malformed",
+    ),
+    "other arguments": (
+        b"[[1, 2, 3], {}, null]",
+        {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "headers": task_headers(PROCESS_SCAN, "x", origin="a test"),
+        },
+        "rejected",
+    ),
+    "a limit that is none": (
+        b"[[1], {}, null]",
+        {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "headers": task_headers(PROCESS_SCAN, "x", origin="a test") | {"timelimit": 7},
+        },
+        "rejected",
+    ),
+}
+
+
+@pytest.mark.long
+def test_a_returns_worker_lives_with_anything(
+    any_broker_url, sqlite_url, sqlite_library, tmp_path, sqlite_engine, with_any
+):
+    """Rubbish of every kind is kept with its reason, and the same worker answers the scan behind it."""
+    wire = Wire(any_broker_url)
+    for body, properties, _ in RUBBISH.values():
+        publish(any_broker_url, RETURNS_QUEUE, body, **properties)
+    _, [barcode] = sqlite_library.request()
+    bad = [
+        sqlite_library.scan(barcode, key="not-the-key"),
+        sqlite_library.scan(barcode, station="nobody-desk-9"),
+        larger(sqlite_library.scan(barcode)),
+        {**sqlite_library.scan(barcode), "type": "bookdrop.barcode-scanned.v9"},
+    ]
+
+    with worker("returns", broker_url=any_broker_url, database_url=sqlite_url, folder=tmp_path) as process:
+        refused = wire.answers(*map(wire.send, bad))
+        [reply] = wire.answers(wire.send(sqlite_library.scan(barcode)))
+        wire.send({**sqlite_library.scan(barcode), "event_id": reply["event_id"]})
+        wire.wait(lambda: len(wire.replies()) == 6)
+        until(lambda: gather(with_any) + len(rows(sqlite_engine)) == len(RUBBISH) + 5)
+        assert process.poll() is None
+    wire.close()
+
+    assert reply["outcome"] == "returned"
+    assert [each["reason"] for each in refused] == ["bad_signature", "unknown_station", "oversize", "unknown_version"]
+    wanted = [reason for _, _, reason in RUBBISH.values()] + [each["reason"] for each in refused]
+    # A signature covers the event id: with another one's id it is wrong before it is another payload.
+    assert sorted(reasons(sqlite_engine)) == sorted([*wanted, "bad_signature"])
+    assert "no json" not in (tmp_path / "returns.log").read_text()
