@@ -22,10 +22,12 @@ from schemas import signing
 from schemas.barcodes import clean
 from schemas.cycle import ANSWERS, TASKS, CycleEvent, Reply, read_reply
 from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEvent
-from schemas.replies import SlipNotice
+from schemas.replies import SET_APART, SlipNotice
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
 from stations.following import Following
-from stations.journal import Entry, Journal, JournalError
+from stations.journal import HELD_AFTER, Entry, Journal
+from stations.journal_file import JournalError
+from stations.replaying import Progress, Replaying
 from stations.settings import StationSettings
 from stations.wire import Ear, Mouth, Saying
 
@@ -53,7 +55,8 @@ class PatronCardError(ValueError):
 class StationClient:
     """A station's side of the wire. Use as a context manager; it speaks and listens on threads of its own.
 
-    `on_reply` is called once for each answer, `on_slip` for each word of a slip, on a thread of the client's.
+    `on_reply` is called once for each answer, `on_slip` for each word of a slip, `on_progress` now and then while events
+    that were held go out, all on a thread of the client's.
     Raises `JournalError` when the journal cannot be used.
     """
 
@@ -63,11 +66,12 @@ class StationClient:
         *,
         on_reply: Callable[[Entry, Reply], None] | None = None,
         on_slip: Callable[[Entry], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], UUID] = uuid7,
     ) -> None:
         self.settings = settings
-        self.journal = Journal(settings.journal_file, settings.code)
+        self.journal = Journal(settings.journal_file, settings.code, settings.bounds)
         self._now = now
         self._new_id = new_id
         self._mouth = Mouth(settings.broker_url.get_secret_value(), settings.code)
@@ -76,11 +80,13 @@ class StationClient:
         self._wanted = threading.Event()
         self._closing = threading.Event()
         self._reached = True
+        self._try_again_at = 0.0
         self._ahead = 0
         """Held events that were said and not answered, about; while there may be more of them."""
         self._following = Following(
             self.journal, on_reply or (lambda _entry, _reply: None), on_slip or (lambda _entry: None)
         )
+        self._replaying = Replaying(self.journal, on_progress or (lambda _progress: None))
         self._threads = [
             threading.Thread(target=self._speak, name="bookdrop-mouth", daemon=True),
             threading.Thread(target=self._listen, name="bookdrop-ear", daemon=True),
@@ -222,14 +228,25 @@ class StationClient:
         seconds = self.settings.resend_seconds * 2 ** min(attempts - 1, 6)
         return min(timedelta(seconds=seconds), LONGEST_RESEND)
 
+    def replay(self) -> int:
+        """Have everything without an answer be asked again now, in the order in which it was taken; give how many."""
+        now = self._now()
+        count = self.journal.wake(now, now)
+        self._wanted.set()
+        return count
+
     def _speak(self) -> None:
         pruned_at = 0.0
+        with contextlib.suppress(JournalError):  # what was left by an outage goes in its order
+            self.journal.wake(self._now() - HELD_AFTER, self._now())
         while not self._closing.is_set():
             self._wanted.wait(_LOOK_SECONDS)
             self._wanted.clear()
             try:
-                self._say_all(self._fresh())
-                self._say_due()
+                if not self._comes_back():
+                    self._say_all(self._fresh())
+                    self._replaying.look()
+                    self._say_due()
                 self._following.look()
                 if time.monotonic() - pruned_at > 1:
                     pruned_at = time.monotonic()
@@ -240,6 +257,25 @@ class StationClient:
         if self._reached:  # what was taken in the last moment; otherwise the journal holds it for the next start
             with contextlib.suppress(JournalError):
                 self._say_all(self._fresh())
+
+    def _comes_back(self) -> bool:
+        """Whether the broker is away, or has just come back: then nothing is said before everything held is due."""
+        if self._reached:
+            return False
+        if time.monotonic() >= self._try_again_at:
+            try:
+                self._mouth.reach()
+            except Exception:  # noqa: BLE001 - whatever the transport raises: it is away still
+                self._try_again_at = time.monotonic() + AFTER_AN_OUTAGE.total_seconds()
+            else:
+                self._reached = True
+                self._wanted.set()
+        fresh, now = self._fresh(), self._now()
+        if self._reached:
+            self.journal.wake(now, now)
+        elif fresh:
+            self.journal.hold((entry.event_id for entry in fresh), now)
+        return True
 
     def _say_due(self) -> None:
         """Say what is due. Of many held events the next ones go as answers come, not at the next look."""
@@ -261,15 +297,19 @@ class StationClient:
             self._reached = True
         except Exception:  # noqa: BLE001 - whatever the transport raises: it is kept, and said again
             self._reached = False
-            self.journal.hold((entry.event_id for entry in entries), self._now() + AFTER_AN_OUTAGE)
+            self._try_again_at = time.monotonic() + AFTER_AN_OUTAGE.total_seconds()
+            self.journal.hold((entry.event_id for entry in entries), self._now())
 
     def _listen(self) -> None:
         url, code = self.settings.broker_url.get_secret_value(), self.settings.code
         while not self._closing.is_set():
             ear: Ear | None = None
             try:
+                if self.journal.moved_to() is not None:  # the answers are for where it is now
+                    self._closing.wait(1.0)
+                    continue
                 ear = Ear(url, code, self._heard)
-                while not self._closing.is_set():
+                while not self._closing.is_set() and self.journal.moved_to() is None:
                     ear.listen(0.2, gather=self._ahead > 0)
             except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: anew, after a moment
                 self._closing.wait(0.5)
@@ -287,7 +327,9 @@ class StationClient:
                 kind = message.get("type") if isinstance(message, dict) else None
                 if kind in ANSWERS:
                     reply = read_reply(body)
-                    replies.setdefault(str(reply.event_id), (reply, body))
+                    known = replies.get(str(reply.event_id))
+                    if known is None or _is_set_apart(known[0]):
+                        replies[str(reply.event_id)] = (reply, body)
                 elif kind == "bookdrop.slip-notice.v1":
                     notices.append(SlipNotice.model_validate(message))
         if replies:
@@ -297,7 +339,11 @@ class StationClient:
                 self._following.slip(notice)
 
     def _answered(self, replies: Mapping[str, tuple[Reply, str]]) -> None:
-        news = self.journal.answer({event_id: body for event_id, (_, body) in replies.items()}, self._now())
+        news = self.journal.answer(
+            {event_id: body for event_id, (_, body) in replies.items()},
+            self._now(),
+            provisional={event_id for event_id, (reply, _) in replies.items() if _is_set_apart(reply)},
+        )
         with self._news:
             self._news.notify_all()
             if self._ahead:
@@ -307,3 +353,8 @@ class StationClient:
         for event_id, (reply, _) in replies.items():
             if event_id in news:
                 self._following.reply(reply)
+
+
+def _is_set_apart(reply: Reply) -> bool:
+    """Whether the answer is not the last word: the message was kept, and may be answered after all."""
+    return reply.outcome == "refused" and reply.reason in SET_APART

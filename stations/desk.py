@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The desk: each line is a scan; the prompt is ready again at once, and answers come when they come."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,9 +16,12 @@ from schemas.barcodes import BarcodeRefusedError, clean, slip_of
 from schemas.cycle import Reply, ReprintRequested, SlipSeen, UndoRequested
 from stations import words
 from stations.client import PatronCardError, StationClient
-from stations.journal import Entry, JournalError
+from stations.journal import Entry
+from stations.journal_file import JournalError
 from stations.recent import last_returned
+from stations.replaying import Progress
 from stations.terminal import Screen
+from stations.watching import JournalWatch
 
 PACKING_SECONDS: Final = 60.0
 """So long after a slip's code the next barcode is taken for the item that it lies in."""
@@ -25,6 +29,10 @@ DOUBLE_TRIGGER: Final = 2.0
 """The same barcode again within so many seconds is one scan."""
 PENDING_AFTER: Final = 1.5
 """After so many seconds without an answer a desk at a terminal says that a scan is pending."""
+
+
+SHOWN_SINGLY: Final = 10
+"""From so many held scans on their answers are counted and not shown one by one; refusals are shown always."""
 
 
 @dataclass
@@ -36,7 +44,7 @@ class _Waiting:
 
 @dataclass
 class Desk:
-    """Lines in, words out. `heard` and `slipped` are the callbacks of the client that is given to `serve`."""
+    """Lines in, words out. `heard`, `slipped` and `replayed` are the callbacks of the client that is given to `serve`."""
 
     screen: Screen
     now: Callable[[], datetime]
@@ -50,6 +58,8 @@ class Desk:
     _slip: tuple[UUID, float] | None = None
     """A slip whose code was scanned, and when: its item comes next."""
     _heard_at: float = 0.0
+    _replaying: bool = False
+    """Whether so many held scans go out that their answers are not shown one by one."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
@@ -92,7 +102,8 @@ class Desk:
         """Show an answer to a scan of this desk, or of an earlier one; not those of a command beside it."""
         with self._lock:  # `_scan` holds it until the scan is noted
             is_ours = reply.event_id in self._waiting or entry.made_at < self._opened_at
-        if is_ours:
+            is_quiet = self._replaying and entry.held and reply.outcome != "refused"
+        if is_ours and not is_quiet:
             self.screen.show(words.of_reply(reply, entry.subject))
         with self._lock:
             self._waiting.pop(reply.event_id, None)
@@ -101,6 +112,14 @@ class Desk:
     def slipped(self, entry: Entry) -> None:
         """Show what became of a slip."""
         self.screen.show(words.of_slip(entry))
+
+    def replayed(self, progress: Progress) -> None:
+        """Show how far held scans are, at a terminal; at the end which were refused, everywhere."""
+        with self._lock:
+            self._replaying = self.tells_pending and not progress.is_over and progress.total >= SHOWN_SINGLY
+            self._heard_at = time.monotonic()
+        if progress.exceptions or (self.tells_pending and progress.total >= SHOWN_SINGLY):
+            self.screen.show(words.replaying(progress))
 
     def _scan(self, client: StationClient, line: str) -> None:
         try:
@@ -180,8 +199,12 @@ class Desk:
         return False
 
     def _watch(self, client: StationClient, ended: threading.Event) -> None:
-        """Say of each scan, once, that its answer is late."""
+        """Say of each scan, once, that its answer is late; and of the journal what whoever scans must know before."""
+        journal = JournalWatch(client.journal, client.settings.offline_after, self.now)
         while not ended.wait(0.1):
+            with contextlib.suppress(JournalError):  # it cannot even be read: whoever scans next is told
+                for shown in journal.look():
+                    self.screen.show(shown)
             with self._lock:
                 late = [
                     waiting
@@ -201,6 +224,10 @@ class Desk:
                 self._list(client.journal.recent, "Nothing was scanned here yet.")
             case ["pending"]:
                 self._list(client.journal.unanswered, "Everything is answered.")
+            case ["exceptions"]:
+                self._list(client.journal.exceptions, "No held scan was refused, or all of them were seen to.")
+            case ["exceptions", "done"]:
+                self._tick_all(client)
             case ["cancel"]:
                 self._slip = None
                 self.screen.show(words.Shown(("The next barcode is a Return again.",)))
@@ -242,6 +269,15 @@ class Desk:
         self.backdate = moment
         self.screen.banner(f"[BACKDATED {moment:%Y-%m-%d %H:%M}] ")
         self.screen.show(words.Shown((f"Backdate on: what is scanned now came back {moment:%Y-%m-%d %H:%M}.",)))
+
+    def _tick_all(self, client: StationClient) -> None:
+        try:
+            found = client.journal.exceptions()
+            count = client.journal.tick((entry.event_id for entry in found), self.now())
+        except JournalError as error:
+            self.screen.show(words.Shown((str(error),)))
+        else:
+            self.screen.show(words.Shown((f"Seen to: {count}. They stay in the journal.",)))
 
     def _list(self, look: Callable[[], list[Entry]], nothing: str) -> None:
         try:

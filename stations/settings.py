@@ -3,6 +3,7 @@
 
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from schemas.configuration import SideSettings
 from schemas.topology import CODE_PATTERN
+from stations.journal_file import Bounds
 
 
 class StationSettings(SideSettings):
@@ -27,6 +29,12 @@ class StationSettings(SideSettings):
     """The broker; without a setting of its own, BOOKDROP_BROKER_URL is taken."""
     journal: Path | None = None
     """File in which scans are kept until they are answered; by default one per station in the user's state folder."""
+    journal_limit: int = Field(default=20_000, ge=1, le=1_000_000)
+    """How many scans may wait here without an answer; a scan beyond that is refused before it is taken."""
+    journal_free_mb: int = Field(default=50, ge=0, le=1_000_000_000)
+    """How much of the journal's disk is left alone, in MB; with less a scan is refused before it is taken."""
+    offline_hours: float = Field(default=4.0, gt=0, le=720)
+    """After how many hours without an answer the desk warns."""
     scanner_prefix: str = ""
     """What the scanner puts before each barcode, if it does."""
     print_slip: bool = True
@@ -55,6 +63,16 @@ class StationSettings(SideSettings):
         if common and "broker_url" not in settings.model_fields_set:
             return settings.model_copy(update={"broker_url": SecretStr(common)})
         return settings
+
+    @property
+    def bounds(self) -> Bounds:
+        """How far the journal may grow."""
+        return Bounds(self.journal_limit, self.journal_free_mb * 1_000_000)
+
+    @property
+    def offline_after(self) -> timedelta:
+        """After how long without an answer the desk warns."""
+        return timedelta(hours=self.offline_hours)
 
     @property
     def journal_file(self) -> Path:

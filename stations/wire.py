@@ -87,6 +87,14 @@ class Mouth:
                 self.close()
                 raise
 
+    def reach(self) -> None:
+        """Connect, if need be. Raises whatever the transport raises."""
+        try:
+            self._ready()
+        except Exception:
+            self.close()
+            raise
+
     def close(self) -> None:
         """Let go of the connection; the next event makes a new one."""
         connection, self._connection, self._producer = self._connection, None, None

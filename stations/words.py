@@ -9,7 +9,8 @@ from typing import Final
 
 from schemas.cycle import ActionOutcome, ActionReply, Reply, read_reply
 from schemas.replies import Outcome, ReturnReply
-from stations.journal import Entry
+from stations.journal import Entry, Standing
+from stations.replaying import Progress
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ _LARGE_OF_ACTION: Final = {
     ActionOutcome.ALREADY_DONE: ("yellow", 2),
     ActionOutcome.REFUSED: ("red", 3),
 }
+_LISTED: Final = 10
+"""How many exceptions are shown at once."""
 _PENDING_TONE: Final = 4
 _NOT_TAKEN_TONE: Final = 5
 _REPRINTABLE: Final = frozenset({"unknown", "expired"})
@@ -129,6 +132,39 @@ def not_taken(words: str) -> Shown:
     return Shown(("NOT TAKEN", words), "red", _NOT_TAKEN_TONE)
 
 
+def obstacle(why: str) -> Shown:
+    """Nothing was scanned, and the next scan would not be taken."""
+    return Shown(("NOTHING CAN BE TAKEN", why), "red", _NOT_TAKEN_TONE)
+
+
+def offline(standing: Standing) -> Shown:
+    """Scans wait for longer than they should."""
+    since = f"{standing.oldest.astimezone():%Y-%m-%d %H:%M}" if standing.oldest else "-"
+    return Shown(
+        (
+            f"NO ANSWER SINCE {since}",
+            f"{standing.unanswered} scans wait at this desk. They are safe, and go out by themselves.",
+            "-> Tell the person who runs the stations. Do not wipe this machine; its journal can be moved.",
+        ),
+        "yellow",
+        _PENDING_TONE,
+    )
+
+
+def replaying(progress: Progress) -> Shown:
+    """How far held scans are; at the end, which of them were refused."""
+    if not progress.is_over:
+        return Shown((f"HELD SCANS  {progress.answered} of {progress.total} answered",))
+    lines = [f"HELD SCANS  all {progress.total} answered"]
+    if not progress.exceptions:
+        return Shown(tuple(lines), "green", 1)
+    lines += [f"Refused: {len(progress.exceptions)}", *(of_entry(entry) for entry in progress.exceptions[:_LISTED])]
+    if (more := len(progress.exceptions) - _LISTED) > 0:
+        lines.append(f"... and {more} more: :exceptions")
+    lines.append("-> Find these items and see to them, then type :exceptions done")
+    return Shown(tuple(lines), "red", _LARGE[Outcome.REFUSED][2])
+
+
 def of_entry(entry: Entry) -> str:
     """A journal line for a list."""
     answer = "pending"
@@ -154,6 +190,7 @@ HELP: Final = (
     ":reprint [reason]             another slip for the last Return of this desk; COPY 2 stands on it",
     ":recent                       the last scans",
     ":pending                      those without an answer",
+    ":exceptions                   held scans that were refused later;   :exceptions done   they were seen to",
     ":backdate 2026-11-22 18:00    drop-box mode: the items came back then;   :backdate off",
     ":help   this                  :quit   leave (Ctrl-D does too)",
 )

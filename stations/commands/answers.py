@@ -43,7 +43,7 @@ def settings_of(code: str | None) -> "StationSettings":
 @contextmanager
 def journal_told() -> Iterator[None]:
     """Tell in words when the journal cannot be used."""
-    from stations.journal import JournalError
+    from stations.journal_file import JournalError
 
     try:
         yield

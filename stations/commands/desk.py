@@ -34,11 +34,17 @@ def desk_command(code: str | None) -> None:
     interactive = sys.stdin.isatty()
     screen = Screen(sys.stdout, interactive=interactive, sounds=interactive)
     desk = Desk(screen, lambda: datetime.now(UTC), tells_pending=interactive)
-    with journal_told(), StationClient(settings, on_reply=desk.heard, on_slip=desk.slipped) as client:
+    with (
+        journal_told(),
+        StationClient(settings, on_reply=desk.heard, on_slip=desk.slipped, on_progress=desk.replayed) as client,
+    ):
         if interactive:
             click.echo(f"Station {settings.code}. Scan an item, or :help.")
-        if earlier := len(client.journal.unanswered()):
-            click.echo(f"Earlier scans without an answer: {earlier}. They are asked again.")
+        standing = client.journal.standing()
+        if standing.unanswered:
+            click.echo(f"Earlier scans without an answer: {standing.unanswered}. They are asked again.")
+        if standing.exceptions:
+            click.echo(f"Held scans that were refused later: {standing.exceptions}. Type :exceptions to see them.")
         try:
             desk.serve(client, typed_lines(sys.stdin, screen) if interactive else lines_of(sys.stdin))
             screen.leave()

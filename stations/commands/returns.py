@@ -54,7 +54,7 @@ def scan_command(
     """
     from schemas.barcodes import BarcodeRefusedError
     from stations.client import PatronCardError, StationClient
-    from stations.journal import JournalError
+    from stations.journal_file import JournalError
     from stations.words import printable, refused_here
 
     settings = settings_of(code)

@@ -42,7 +42,7 @@ def two(library, here):
     with here.unit_of_work() as uow:
         for payload, task in (
             (library.scan("31000000017", station="west-desk-1"), PROCESS_SCAN),
-            (library.ask_return("BR-00001", note="for Canary Reader", key="not-the-key"), PROCESS_RETURN),
+            (library.ask_return("BR-00001", note="for Canary Reader") | {"signature": "0" * 64}, PROCESS_RETURN),
         ):
             return_items([Received(payload, "reply.main-desk-1", task)], uow, HOUSE)
 

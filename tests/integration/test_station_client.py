@@ -29,7 +29,7 @@ from schemas.envelope import task_body
 from schemas.replies import Outcome
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE
 from stations.client import PatronCardError, StationClient
-from stations.journal import JournalError
+from stations.journal_file import JournalError
 from stations.settings import StationSettings
 from stations.wire import declared
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stations.journal import Entry, Journal, JournalError
+from stations.journal import Entry, Journal
+from stations.journal_file import JournalError
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"
