@@ -239,14 +239,16 @@ class StationClient:
         pruned_at = 0.0
         with contextlib.suppress(JournalError):  # what was left by an outage goes in its order
             self.journal.wake(self._now() - HELD_AFTER, self._now())
+            self._replaying.begin()
         while not self._closing.is_set():
             self._wanted.wait(_LOOK_SECONDS)
             self._wanted.clear()
             try:
                 if not self._comes_back():
                     self._say_all(self._fresh())
-                    self._replaying.look()
-                    self._say_due()
+                    if self._reached:
+                        self._replaying.look()
+                        self._say_due()
                 self._following.look()
                 if time.monotonic() - pruned_at > 1:
                     pruned_at = time.monotonic()
@@ -273,6 +275,7 @@ class StationClient:
         fresh, now = self._fresh(), self._now()
         if self._reached:
             self.journal.wake(now, now)
+            self._replaying.begin()
         elif fresh:
             self.journal.hold((entry.event_id for entry in fresh), now)
         return True

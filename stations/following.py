@@ -26,25 +26,26 @@ class Following:
         self._on_reply = on_reply
         self._on_slip = on_slip
         self._lock = threading.Lock()
-        self._told: dict[str, bool] = {}
+        self._told: dict[str, str | None] = {}
+        """The outcome and reason that were told last; a scan that was set apart may be answered after all."""
         self._slips: dict[str, str | None] = {}
         self._version = journal.changes_of_others()
 
     def add(self, event_id: str) -> None:
         """Follow an event that was just taken."""
         with self._lock:
-            self._told[event_id] = False
+            self._told[event_id] = None
             if len(self._told) % FOLLOWED == 0:  # now and then: a long pipe must not look at all of them each time
                 self._forget()
 
     def reply(self, reply: Reply) -> None:
         """Tell an answer that is news to the journal; not when it was told already."""
-        event_id = str(reply.event_id)
+        event_id, answer = str(reply.event_id), f"{reply.outcome} {reply.reason}"
         with self._lock:
-            if self._told.get(event_id):
+            if self._told.get(event_id) == answer:
                 return
             if event_id in self._told:
-                self._told[event_id] = True
+                self._told[event_id] = answer
         if (entry := self._journal.entry(event_id)) is not None:
             self._on_reply(entry, reply)
 

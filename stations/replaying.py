@@ -38,16 +38,17 @@ class Replaying:
         self._told = -1
         self._looked_at = float("-inf")
 
+    def begin(self) -> None:
+        """Count what is held: from now on it goes out."""
+        self._total, self._last = self._journal.held()
+        self._told = -1
+
     def look(self) -> None:
         """Tell what is new, at most once a second. Call it only while the broker is in reach."""
-        if time.monotonic() - self._looked_at < BETWEEN_LOOKS:
+        if not self._total or time.monotonic() - self._looked_at < BETWEEN_LOOKS:
             return
         self._looked_at = time.monotonic()
-        left, last = self._journal.held(self._last if self._total else None)
-        if not self._total:
-            if not left:
-                return
-            self._total, self._last, self._told = left, last, -1
+        left, _ = self._journal.held(self._last)
         answered = self._total - left
         if answered == self._told:
             return

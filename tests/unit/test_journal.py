@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from stations.journal import Entry, Journal
-from stations.journal_file import JournalError
+from stations.journal import Entry, Journal, Standing
+from stations.journal_file import Bounds, JournalError
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"
+REFUSAL = '{"outcome": "refused", "reason": "unknown_barcode"}'
 
 
 @pytest.fixture
@@ -199,3 +200,150 @@ def test_a_newer_journal(path: Path) -> None:
 
     with pytest.raises(JournalError, match="newer"):
         Journal(path, CODE)
+
+
+# Room, told before the scan is taken
+
+
+def test_a_limit_of_scans_without_an_answer(path: Path) -> None:
+    """Beyond the limit a scan is refused before it is taken; what waits stays, and an answer makes room."""
+    journal = Journal(path, CODE, Bounds(unanswered=2))
+    take(journal, "first")
+    take(journal, "second")
+
+    with pytest.raises(JournalError, match=r"Not taken; nothing was sent: 2 scans wait .*journal_limit"):
+        take(journal, "third")
+
+    assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]
+    journal.answer("first", "{}", NOW)
+    assert take(journal, "third").sequence == 3
+    journal.close()
+
+
+def test_a_disk_that_is_nearly_full(path: Path) -> None:
+    """With less free space than is left alone a scan is refused before it is taken, though the file could still grow."""
+    journal = Journal(path, CODE, Bounds(free_bytes=10**21))
+
+    with pytest.raises(JournalError, match=r"Not taken; nothing was sent: the disk .* must stay free"):
+        take(journal, "first")
+
+    assert journal.unanswered() == []
+    journal.close()
+
+
+def test_an_obstacle_is_known_before_anybody_scans(journal: Journal, path: Path) -> None:
+    """Whether the next scan would be taken is told without one: no room, or a file that cannot be written."""
+    full = Journal(path, CODE, Bounds(free_bytes=10**21))
+    held = sqlite3.connect(path, isolation_level=None)
+
+    assert journal.obstacle() is None
+    assert "must stay free" in (full.obstacle() or "")
+    journal._connection.execute("PRAGMA query_only = ON")
+    held.execute("DROP TABLE station")
+    assert "cannot be used" in (journal.obstacle() or "")
+    held.close()
+    full.close()
+
+
+# What was held
+
+
+def test_after_an_outage_all_go_in_their_order(journal: Journal) -> None:
+    """However they were tried before, all that has no answer is due at once, the oldest first."""
+    for name in ("first", "second", "third"):
+        take(journal, name)
+    journal.due(NOW + timedelta(seconds=3), a_minute, limit=1)
+    journal.hold(["third"], NOW)
+    journal.answer("second", "{}", NOW)
+
+    journal.wake(NOW, NOW)
+
+    assert [entry.event_id for entry in journal.due(NOW, a_minute)] == ["first", "third"]
+    assert [entry.held for entry in journal.recent()] == [True, False, True]
+
+
+def test_held_scans_that_are_refused_are_exceptions(journal: Journal) -> None:
+    """A refusal that came when nobody stood there is on the list until it is ticked off; one at once is not."""
+    for name in ("at once", "held", "late", "returned"):
+        take(journal, name)
+    journal.hold(["held", "returned"], NOW)
+    for name in ("at once", "held"):
+        journal.answer(name, REFUSAL, NOW)
+    journal.answer("late", REFUSAL, NOW + timedelta(minutes=2))
+    journal.answer("returned", '{"outcome": "returned"}', NOW + timedelta(minutes=2))
+
+    assert [entry.event_id for entry in journal.exceptions()] == ["held", "late"]
+    assert journal.tick(["held", "at once"], NOW) == 1
+    assert [entry.event_id for entry in journal.exceptions()] == ["late"]
+    assert journal.standing() == Standing(0, None, 1)
+
+
+def test_an_exception_is_not_pruned(journal: Journal) -> None:
+    """However many answers come after it, a refusal that nobody has seen to stays; seen to, it goes with the others."""
+    take(journal, "refused")
+    journal.hold(["refused"], NOW)
+    journal.answer("refused", REFUSAL, NOW)
+
+    journal.prune(keep=0)
+    assert [entry.event_id for entry in journal.exceptions()] == ["refused"]
+    journal.tick(["refused"], NOW)
+    journal.prune(keep=0)
+    assert journal.recent() == []
+
+
+def test_what_was_set_apart_may_be_answered_after_all(journal: Journal) -> None:
+    """A refusal that is not final gives way to another answer, and is no news twice; a final one stands."""
+    take(journal, "first")
+
+    news = [
+        journal.answer("first", REFUSAL, NOW, is_final=False),
+        journal.answer("first", REFUSAL, NOW, is_final=False),
+        journal.answer("first", '{"outcome": "returned"}', NOW),
+        journal.answer("first", REFUSAL, NOW),
+    ]
+
+    assert news == [True, False, True, False]
+    assert journal.recent()[0].reply == '{"outcome": "returned"}'
+
+
+def test_only_those_that_are_wanted(journal: Journal) -> None:
+    """The list can be of the unanswered, of the refused, or of both."""
+    for name in ("pending", "refused", "returned"):
+        take(journal, name)
+    journal.answer("refused", REFUSAL, NOW)
+    journal.answer("returned", '{"outcome": "returned"}', NOW)
+
+    def names(**kinds: bool) -> list[str]:
+        return [entry.event_id for entry in journal.recent(**kinds)]
+
+    assert names() == ["pending", "refused", "returned"]
+    assert names(unanswered=True) == ["pending"]
+    assert names(refused=True) == ["refused"]
+    assert names(unanswered=True, refused=True) == ["pending", "refused"]
+
+
+def test_a_journal_of_an_earlier_program(path: Path) -> None:
+    """A file without the newer columns is used as it is, and an earlier program could still use it."""
+    path.parent.mkdir(parents=True)
+    old = sqlite3.connect(path)
+    old.executescript(
+        "CREATE TABLE station (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), code TEXT NOT NULL);"
+        "CREATE TABLE events (sequence INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE,"
+        " task TEXT NOT NULL, subject TEXT NOT NULL, payload TEXT NOT NULL, made_at TEXT NOT NULL,"
+        " attempts INTEGER NOT NULL DEFAULT 1, next_resend_at TEXT, answered_at TEXT, reply TEXT, slip_state TEXT,"
+        " slip_words TEXT);"
+        f"INSERT INTO station VALUES (1, '{CODE}');"
+        "INSERT INTO events (event_id, task, subject, payload, made_at)"
+        " VALUES ('old', 't', 's', '{}', '2026-11-23T08:00:00.000000+00:00');"
+        "PRAGMA user_version = 1;"
+    )
+    old.commit()
+
+    journal = Journal(path, CODE)
+    assert (journal.unanswered()[0].event_id, journal.unanswered()[0].held) == ("old", False)
+    assert take(journal, "new").sequence == 2
+    journal.close()
+
+    assert old.execute("PRAGMA user_version").fetchone() == (1,)
+    old.execute("INSERT INTO events (event_id, task, subject, payload, made_at) VALUES ('x', 't', 's', '{}', 'now')")
+    old.close()

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A desk whose network was away: what it held goes out in order, what was refused is told, and a journal can be moved."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from schemas.cycle import read_reply
+from stations.client import StationClient
+from stations.journal import Journal
+from stations.journal_file import JournalError
+from stations.replaying import Progress
+from stations.settings import StationSettings
+from tests.integration.test_station_client import (
+    CODE,
+    KEY,
+    Terminal,
+    Worker,
+    asking_soon,
+    reply_to,
+    station,
+    until,
+)
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def worker(broker_url: str) -> Iterator[Worker]:
+    """A worker that returns every item, and refuses those whose barcode begins with an X."""
+    with Worker(broker_url) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(broker_url: str, tmp_path: Path) -> StationSettings:
+    """Settings of a desk whose broker is there."""
+    return StationSettings(
+        code=CODE,
+        key=SecretStr(KEY),
+        broker_url=SecretStr(broker_url),
+        journal=tmp_path / "desk.journal",
+        resend_seconds=10,
+    )
+
+
+@pytest.fixture
+def away(settings: StationSettings, tmp_path: Path) -> StationSettings:
+    """Settings of a desk whose broker is not there until `back` is called."""
+    return settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{tmp_path}/away.sock")})
+
+
+@pytest.fixture
+def back(valkey_socket: Path, tmp_path: Path) -> Callable[[], None]:
+    """Bring the broker back."""
+    return lambda: (tmp_path / "away.sock").symlink_to(valkey_socket)
+
+
+def held(settings: StationSettings, *barcodes: str, ago: timedelta = timedelta(0)) -> None:
+    """Scan while the broker is away, and close the desk."""
+    with StationClient(settings, now=lambda: datetime.now(UTC) - ago) as client:
+        for barcode in barcodes:
+            client.scan(barcode)
+
+
+@pytest.fixture
+def journal(away: StationSettings) -> Iterator[Journal]:
+    """The desk's journal, to look at."""
+    opened = Journal(away.journal_file, CODE)
+    yield opened
+    opened.close()
+
+
+def test_what_was_held_goes_in_order_with_its_own_time(
+    worker: Worker,
+    away: StationSettings,
+    back: Callable[[], None],
+    journal: Journal,
+) -> None:
+    """However often it was tried meanwhile, the backlog comes in the order of the scans, each with the time it was taken."""
+    barcodes = [f"A{number}" for number in range(230)]
+    with StationClient(away) as client:
+        for barcode in barcodes[:-1]:
+            client.scan(barcode)
+        until(lambda: not client.is_reached)
+        client.scan(barcodes[-1])
+        back()
+        until(lambda: not journal.unanswered())
+
+    first_seen = list(dict.fromkeys(event["barcode"] for event in worker.events))
+    assert first_seen == barcodes
+    times = {event["barcode"]: datetime.fromisoformat(event["scanned_at"]) for event in worker.events}
+    for entry in journal.recent(300):
+        assert abs(times[entry.subject] - entry.made_at) < timedelta(seconds=1)
+        assert entry.reply is not None
+        assert (read_reply(entry.reply).barcode, str(read_reply(entry.reply).event_id)) == (
+            entry.subject,
+            entry.event_id,
+        )
+
+
+def test_progress_is_told_and_ends_with_the_refusals(
+    worker: Worker,
+    away: StationSettings,
+    back: Callable[[], None],
+) -> None:
+    """While held scans go out their number is told; the last word names those that were refused."""
+    told: list[Progress] = []
+    with StationClient(away, on_progress=told.append) as client:
+        for barcode in ("A1", "X2", "A3"):
+            client.scan(barcode)
+        until(lambda: not client.is_reached)
+        assert told == []
+        back()
+        until(lambda: told and told[-1].is_over)
+
+    assert [entry.subject for entry in told[-1].exceptions] == ["X2"]
+    assert told[-1].total == 3
+
+
+def test_a_desk_tells_how_far_it_is(
+    worker: Worker,
+    away: StationSettings,
+    back: Callable[[], None],
+) -> None:
+    """Answers to many held scans are counted and not shown one by one; refusals are shown, and ticked off at the desk."""
+    terminal = Terminal(away)
+    terminal.see("> ")
+    for number in range(12):
+        terminal.type(f"A{number}\r")
+    terminal.type("X12\r")
+    terminal.see("PENDING  X12")
+    back()
+    terminal.see("HELD SCANS  all 13 answered")
+    terminal.see("Refused: 1")
+    terminal.type(":exceptions done\r")
+    terminal.see("Seen to: 1")
+    terminal.type(":exceptions\r")
+    terminal.see("No held scan was refused")
+    terminal.type("B1\r")
+    terminal.see("RETURNED  B1")
+    terminal.type("\x04")
+
+    assert terminal.end() == 0
+    assert "RETURNED  A5" not in terminal.shown
+    assert "REFUSED  X12" in terminal.shown
+    terminal.close()
+
+
+def test_nothing_can_be_taken_is_said_before_anybody_scans(settings: StationSettings) -> None:
+    """With too little room on the disk an open desk says so by itself; a scan is not taken, and the code is 4."""
+    terminal = Terminal(settings, BOOKDROP_STATION_JOURNAL_FREE_MB="1000000000")
+    terminal.see("NOTHING CAN BE TAKEN")
+    terminal.type("A1\r")
+    terminal.see("NOT TAKEN")
+    terminal.type("\x04")
+
+    assert terminal.end() == 4
+    terminal.close()
+
+
+def test_a_scan_beyond_the_limit(away: StationSettings) -> None:
+    """A command whose scan is one too many says why, keeps nothing of it, and ends with code 4."""
+    held(away, "A1")
+
+    done = station(away, "scan", "A2", BOOKDROP_STATION_JOURNAL_LIMIT="1")
+
+    assert done.returncode == 4
+    assert "journal_limit" in done.stderr
+    assert "A2" not in station(away, "journal", "list").stdout
+
+
+def test_waiting_past_the_limit_warns(away: StationSettings) -> None:
+    """A scan without an answer for more than four hours is warned of in the list and at the desk."""
+    held(away, "A1", ago=timedelta(hours=5))
+
+    listed = station(away, "journal", "list", "--json")
+    quiet = station(away, "journal", "list", BOOKDROP_STATION_OFFLINE_HOURS="6")
+    terminal = Terminal(away)
+    terminal.see("NO ANSWER SINCE")
+    terminal.type(":quit\r")
+    terminal.end()
+    terminal.close()
+
+    assert "NO ANSWER SINCE" in listed.stderr
+    assert json.loads(listed.stdout)["subject"] == "A1"
+    assert "NO ANSWER" not in quiet.stderr
+
+
+def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:
+    """A closed desk's scans are sent by a command, which counts, names what was refused, and has codes for each end."""
+    held(away, "A1", "X2", "A3")
+    without = station(away, "journal", "replay", "--wait", "0.5")
+    back()
+    done = station(away, "journal", "replay", "--json")
+    nothing = station(away, "journal", "replay")
+
+    assert without.returncode == 3, without.stderr
+    assert "pending: 3. The network is away" in without.stdout
+    told = json.loads(done.stdout)
+    assert done.returncode == 1, done.stderr
+    assert (told["held"], told["answered"], told["pending"]) == (3, 3, 0)
+    assert [entry["subject"] for entry in told["refused"]] == ["X2"]
+    assert nothing.returncode == 0
+    assert [event["barcode"] for event in worker.events] == ["A1", "X2", "A3"]
+
+
+def test_exceptions_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:
+    """Held scans that were refused stay on a list of their own, with code 1, until somebody has seen to them."""
+    held(away, "A1", "X2", "X3")
+    back()
+    station(away, "journal", "replay")
+
+    listed = station(away, "journal", "exceptions", "--json")
+    found = [json.loads(line) for line in listed.stdout.splitlines()]
+    one = station(away, "journal", "exceptions", "--done", found[0]["event_id"])
+    wrong = station(away, "journal", "exceptions", "--done", "nothing")
+    rest = station(away, "journal", "exceptions", "--all-done")
+
+    assert (listed.returncode, [entry["subject"] for entry in found]) == (1, ["X2", "X3"])
+    assert one.returncode == 1
+    assert "X3" in one.stdout
+    assert "X2" not in one.stdout
+    assert (wrong.returncode, rest.returncode) == (1, 0)
+    assert "Not on the list: 1" in wrong.stderr
+    assert "X2" in station(away, "journal", "list", "--refused").stdout
+
+
+def test_a_journal_goes_to_another_machine(
+    worker: Worker,
+    away: StationSettings,
+    settings: StationSettings,
+    tmp_path: Path,
+) -> None:
+    """Exported here and imported there, held scans are sent from there: the same ids, the same station, once; not from here."""
+    held(away, "A1", "A2")
+    there = settings.model_copy(update={"journal": tmp_path / "there.journal"})
+
+    went = station(away, "journal", "export", str(tmp_path / "stick"), "--json")
+    came = station(there, "journal", "import", str(tmp_path / "stick"), "--json")
+    sent = station(there, "journal", "replay")
+    left = station(settings, "journal", "replay")
+    scan = station(settings, "scan", "A3")
+    listed = station(settings, "journal", "list", "--json")
+
+    assert json.loads(went.stdout) == json.loads(came.stdout) == {"events": 2, "unanswered": 2}
+    assert (sent.returncode, left.returncode, scan.returncode) == (0, 4, 4)
+    assert "answered: 2" in sent.stdout
+    assert "was moved to" in scan.stderr
+    assert "was moved to" in listed.stderr
+    ids = [json.loads(line)["event_id"] for line in listed.stdout.splitlines()]
+    assert [event["event_id"] for event in worker.events] == ids
+    assert {event["station"] for event in worker.events} == {CODE}
+
+
+def test_a_desk_that_is_open_where_a_journal_left(
+    worker: Worker,
+    settings: StationSettings,
+    tmp_path: Path,
+) -> None:
+    """A client that is running takes nothing more, and leaves the answers to the machine that has the journal now."""
+    there = asking_soon(settings.model_copy(update={"journal": tmp_path / "there.journal"}))
+    with StationClient(settings) as here:
+        here.wait(here.scan("A1"), 10)
+        station(settings, "journal", "export", str(tmp_path / "stick"))
+        with pytest.raises(JournalError, match="was moved to"):
+            here.scan("A2")
+        station(there, "journal", "import", str(tmp_path / "stick"))
+        with StationClient(there) as client:
+            replies = [client.wait(client.scan(f"B{number}"), 20) for number in range(3)]
+
+    assert all(replies)
+
+
+def test_a_copy_that_was_left_behind_does_no_harm(
+    worker: Worker,
+    away: StationSettings,
+    settings: StationSettings,
+    tmp_path: Path,
+) -> None:
+    """Two machines with the same journal, copied by hand, both send it: the same ids and bytes, and both are answered."""
+    held(away, "A1", "A2", "A3")
+    shutil.copy(away.journal_file, tmp_path / "copy.journal")
+    here = asking_soon(settings)
+    there = here.model_copy(update={"journal": tmp_path / "copy.journal"})
+
+    with StationClient(here) as one, StationClient(there) as other:
+        until(lambda: not one.journal.unanswered() and not other.journal.unanswered())
+
+    bodies: dict[str, set[bytes]] = {}
+    for event, body in zip(worker.events, worker.bodies, strict=True):
+        bodies.setdefault(event["event_id"], set()).add(body)
+    assert len(bodies) == 3
+    assert all(len(same) == 1 for same in bodies.values())
+
+
+def test_a_scan_that_was_set_apart_is_answered_after_all(
+    worker: Worker,
+    settings: StationSettings,
+) -> None:
+    """Refused because the station was not known, then retried at the server: the second answer is told and kept."""
+
+    def twice(running: Worker, event: dict[str, Any]) -> None:
+        running.send(reply_to(event) | {"outcome": "refused", "reason": "unknown_station"})
+        running.send(reply_to(event))
+
+    worker.script = twice
+    told: list[str] = []
+    with StationClient(settings, on_reply=lambda _, reply: told.append(reply.outcome.value)) as client:
+        event_id = client.scan("A1")
+        until(lambda: len(told) == 2)
+        entry = client.journal.entry(str(event_id))
+
+    assert told == ["refused", "returned"]
+    assert entry is not None
+    assert read_reply(entry.reply or "").outcome == "returned"
