@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
-from vine import promise as vine_promise
 
 log = structlog.get_logger()
 
@@ -21,9 +20,9 @@ class Consumer(CeleryConsumer):
 
     connection_errors: tuple[type[Exception], ...]
 
-    def create_task_handler(self, promise: Any = vine_promise) -> Callable[[Any], Any]:
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """What is done with each message."""
-        handle = super().create_task_handler(promise)
+        handle = super().create_task_handler(*args, **options)
 
         def on_task_received(message: Any) -> Any:
             wrong = self._defect(message)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas import signing
 from schemas.envelope import task_body, task_headers
 from schemas.models import Branch, QuarantinedMessage, RequestEvent, Station, table
+from schemas.replies import SET_APART
 from schemas.storage import open_engine
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
@@ -443,3 +444,8 @@ def test_a_returns_worker_lives_with_anything(
     # A signature covers the event id: with another one's id it is wrong before it is another payload.
     assert sorted(reasons(sqlite_engine)) == sorted([*wanted, "bad_signature"])
     assert "no json" not in (tmp_path / "returns.log").read_text()
+
+
+def test_stations_know_which_refusals_are_not_the_last_word():
+    """What a worker sets apart is what a station expects another answer to."""
+    assert set(reception.REFUSALS) == SET_APART

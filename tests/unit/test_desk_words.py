@@ -10,7 +10,8 @@ import pytest
 from schemas.replies import Destination, ItemCount, Outcome, RequestChoice, ReturnReply
 from schemas.statuses import RequestStatus
 from stations import words
-from stations.journal import Entry
+from stations.journal import Entry, Standing
+from stations.replaying import Progress
 
 RIVERSIDE = Destination(name="Riverside University Library", code="XX-RUL", delivery_code="RUL")
 MESSAGE = "The item's destination is Riverside University Library"
@@ -142,3 +143,27 @@ def test_a_line_of_the_journal() -> None:
 def test_garbage_is_shown_harmlessly(line: str, shown: str) -> None:
     """Control characters never reach the screen, and what is long is cut."""
     assert words.printable(line) == shown
+
+
+def test_the_end_of_a_replay_names_what_was_refused() -> None:
+    """On the way a number; at the end, loudly, the refusals: ten of them, and how many more."""
+    refused = entry(reply=reply(Outcome.REFUSED, next_step="Look at it").model_dump_json())
+
+    on_the_way = words.replaying(Progress(120, 60))
+    end = words.replaying(Progress(120, 120, (refused,) * 12))
+
+    assert (on_the_way.lines, on_the_way.tone) == (("HELD SCANS  60 of 120 answered",), 0)
+    assert end.lines[:2] == ("HELD SCANS  all 120 answered", "Refused: 12")
+    assert len([line for line in end.lines if "31000000170" in line]) == 10
+    assert end.lines[-2] == "... and 2 more: :exceptions"
+    assert (end.colour, end.tone) == ("red", words.refused_here("", "").tone)
+    assert words.replaying(Progress(3, 3)).lines == ("HELD SCANS  all 3 answered",)
+
+
+def test_waiting_too_long_says_what_to_do() -> None:
+    """Since when, how many, that they are safe, and whom to tell."""
+    shown = words.offline(Standing(7, NOW, 0))
+
+    assert shown.lines[0] == f"NO ANSWER SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"
+    assert "7 scans wait" in shown.lines[1]
+    assert "Do not wipe this machine" in shown.lines[2]

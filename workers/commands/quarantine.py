@@ -34,7 +34,7 @@ def quarantine_group() -> None:
     """Look at messages that were not believed, not read or not done, and decide about them.
 
     \b
-    unknown_station   no such station: 'bookdrop add station', then 'retry'
+    unknown_station   no such station: 'bookdrop add stations', then 'retry'
     bad_signature     wrong key: correct it at the server or at the desk, then 'retry' or scan again
     unknown_version   the station is newer than this server: update, then 'retry'
     other_payload     one event id for two scans: a faulty station; scan the item again, then 'drop'
