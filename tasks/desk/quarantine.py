@@ -10,11 +10,8 @@ from sqlalchemy import insert, select, update
 from schemas.models import QuarantinedMessage, table
 from schemas.replies import Outcome, ReturnReply
 from schemas.topology import RETURNS_QUEUE, is_reply_queue
-from tasks.desk.reception import REFUSALS, Distrusted
+from tasks.desk.reception import LONGEST_KEPT, REFUSALS, Distrusted
 from tasks.unit_of_work import UnitOfWork
-
-LONGEST_KEPT: Final = 262_144
-"""How much of a message is kept, in characters."""
 
 OPEN: Final = ("kept", "retried")
 """States in which a message waits for somebody or something."""

@@ -15,6 +15,9 @@ from schemas.events import StationEvent
 LARGEST_EVENT: Final = 262_144
 """Bytes of canonical JSON. A box of fifty items with all their barcodes and descriptions has a good half of it."""
 
+LONGEST_KEPT: Final = 262_144
+"""How much of a message that is set apart is kept, in characters."""
+
 AnEvent = TypeVar("AnEvent", bound=StationEvent)
 
 

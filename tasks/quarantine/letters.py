@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 from schemas import topology
-from tasks.desk.quarantine import LONGEST_KEPT
-from tasks.desk.reception import event_id_of, station_of
+from tasks.desk.reception import LONGEST_KEPT, event_id_of, station_of
 
 REDELIVERIES: Final = ("x-delivery-count", "x-acquired-count")
 """Headers that RabbitMQ changes each time it delivers."""

@@ -207,7 +207,7 @@ def _chosen(
 
     with reading() as connection:
         found = messages(connection, Wanted(reason=why, station=station, queue=queue, limit=10_000))
-    return [each["id"] for each in found]
+    return [each["id"] for each in found if each["state"] == "kept"]  # what is on its way already is left alone
 
 
 def _decide(
