@@ -265,7 +265,7 @@ def test_a_desk_that_is_open_where_a_journal_left(
     tmp_path: Path,
 ) -> None:
     """A client that is running takes nothing more, and leaves the answers to the machine that has the journal now."""
-    there = asking_soon(settings.model_copy(update={"journal": tmp_path / "there.journal"}))
+    there = settings.model_copy(update={"journal": tmp_path / "there.journal", "resend_seconds": 30})
     with StationClient(settings) as here:
         here.wait(here.scan("A1"), 10)
         station(settings, "journal", "export", str(tmp_path / "stick"))
@@ -273,9 +273,11 @@ def test_a_desk_that_is_open_where_a_journal_left(
             here.scan("A2")
         station(there, "journal", "import", str(tmp_path / "stick"))
         with StationClient(there) as client:
-            replies = [client.wait(client.scan(f"B{number}"), 20) for number in range(3)]
+            for number in range(10):
+                client.scan(f"B{number}")
+            until(lambda: not client.journal.unanswered(), 60)
 
-    assert all(replies)
+    assert [event["barcode"] for event in worker.events] == ["A1", *(f"B{number}" for number in range(10))]
 
 
 def test_a_copy_that_was_left_behind_does_no_harm(
@@ -314,9 +316,9 @@ def test_a_scan_that_was_set_apart_is_answered_after_all(
     told: list[str] = []
     with StationClient(settings, on_reply=lambda _, reply: told.append(reply.outcome.value)) as client:
         event_id = client.scan("A1")
-        until(lambda: len(told) == 2)
+        until(lambda: "returned" in told)
         entry = client.journal.entry(str(event_id))
 
-    assert told == ["refused", "returned"]
+    assert told[-1] == "returned"
     assert entry is not None
     assert read_reply(entry.reply or "").outcome == "returned"

@@ -215,7 +215,7 @@ def test_a_limit_of_scans_without_an_answer(path: Path) -> None:
         take(journal, "third")
 
     assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]
-    journal.answer("first", "{}", NOW)
+    journal.answer({"first": "{}"}, NOW)
     assert take(journal, "third").sequence == 3
     journal.close()
 
@@ -254,7 +254,7 @@ def test_after_an_outage_all_go_in_their_order(journal: Journal) -> None:
         take(journal, name)
     journal.due(NOW + timedelta(seconds=3), a_minute, limit=1)
     journal.hold(["third"], NOW)
-    journal.answer("second", "{}", NOW)
+    journal.answer({"second": "{}"}, NOW)
 
     journal.wake(NOW, NOW)
 
@@ -268,9 +268,9 @@ def test_held_scans_that_are_refused_are_exceptions(journal: Journal) -> None:
         take(journal, name)
     journal.hold(["held", "returned"], NOW)
     for name in ("at once", "held"):
-        journal.answer(name, REFUSAL, NOW)
-    journal.answer("late", REFUSAL, NOW + timedelta(minutes=2))
-    journal.answer("returned", '{"outcome": "returned"}', NOW + timedelta(minutes=2))
+        journal.answer({name: REFUSAL}, NOW)
+    journal.answer({"late": REFUSAL}, NOW + timedelta(minutes=2))
+    journal.answer({"returned": '{"outcome": "returned"}'}, NOW + timedelta(minutes=2))
 
     assert [entry.event_id for entry in journal.exceptions()] == ["held", "late"]
     assert journal.tick(["held", "at once"], NOW) == 1
@@ -282,7 +282,7 @@ def test_an_exception_is_not_pruned(journal: Journal) -> None:
     """However many answers come after it, a refusal that nobody has seen to stays; seen to, it goes with the others."""
     take(journal, "refused")
     journal.hold(["refused"], NOW)
-    journal.answer("refused", REFUSAL, NOW)
+    journal.answer({"refused": REFUSAL}, NOW)
 
     journal.prune(keep=0)
     assert [entry.event_id for entry in journal.exceptions()] == ["refused"]
@@ -296,13 +296,13 @@ def test_what_was_set_apart_may_be_answered_after_all(journal: Journal) -> None:
     take(journal, "first")
 
     news = [
-        journal.answer("first", REFUSAL, NOW, is_final=False),
-        journal.answer("first", REFUSAL, NOW, is_final=False),
-        journal.answer("first", '{"outcome": "returned"}', NOW),
-        journal.answer("first", REFUSAL, NOW),
+        journal.answer({"first": REFUSAL}, NOW, provisional={"first"}),
+        journal.answer({"first": REFUSAL}, NOW, provisional={"first"}),
+        journal.answer({"first": '{"outcome": "returned"}'}, NOW),
+        journal.answer({"first": REFUSAL}, NOW),
     ]
 
-    assert news == [True, False, True, False]
+    assert [bool(each) for each in news] == [True, False, True, False]
     assert journal.recent()[0].reply == '{"outcome": "returned"}'
 
 
@@ -310,8 +310,8 @@ def test_only_those_that_are_wanted(journal: Journal) -> None:
     """The list can be of the unanswered, of the refused, or of both."""
     for name in ("pending", "refused", "returned"):
         take(journal, name)
-    journal.answer("refused", REFUSAL, NOW)
-    journal.answer("returned", '{"outcome": "returned"}', NOW)
+    journal.answer({"refused": REFUSAL}, NOW)
+    journal.answer({"returned": '{"outcome": "returned"}'}, NOW)
 
     def names(**kinds: bool) -> list[str]:
         return [entry.event_id for entry in journal.recent(**kinds)]

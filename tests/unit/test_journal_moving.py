@@ -23,7 +23,7 @@ def here(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(tmp_path / "here.journal", CODE)
     for name in ("pending", "answered"):
         take(journal, name)
-    journal.answer("answered", '{"outcome": "returned"}', NOW)
+    journal.answer({"answered": '{"outcome": "returned"}'}, NOW)
     yield journal
     journal.close()
 
