@@ -23,6 +23,7 @@ def main(ctx: click.Context, code: str | None) -> None:
     bookdrop-station reprint last --reason torn  another slip for it; COPY 2 stands on it
     bookdrop-station pack SLIP BARCODE           do slip and item belong together?
     bookdrop-station journal list                the last scans and their answers
+    bookdrop-station journal replay              after an outage: send what was held
     cat barcodes.txt | bookdrop-station          a pipe of barcodes
 
     Every scan is kept on this machine's disk until it is answered. With the network away go on scanning:

@@ -22,7 +22,6 @@ from tests.integration.test_station_client import (
     KEY,
     Terminal,
     Worker,
-    asking_soon,
     reply_to,
     station,
     until,
@@ -165,7 +164,7 @@ def test_nothing_can_be_taken_is_said_before_anybody_scans(settings: StationSett
     terminal.close()
 
 
-def test_a_scan_beyond_the_limit(away: StationSettings) -> None:
+def test_a_scan_beyond_the_limit(away: StationSettings, journal: Journal) -> None:
     """A command whose scan is one too many says why, keeps nothing of it, and ends with code 4."""
     held(away, "A1")
 
@@ -173,7 +172,7 @@ def test_a_scan_beyond_the_limit(away: StationSettings) -> None:
 
     assert done.returncode == 4
     assert "journal_limit" in done.stderr
-    assert "A2" not in station(away, "journal", "list").stdout
+    assert [entry.subject for entry in journal.recent()] == ["A1"]
 
 
 def test_waiting_past_the_limit_warns(away: StationSettings) -> None:
@@ -199,7 +198,6 @@ def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[]
     without = station(away, "journal", "replay", "--wait", "0.5")
     back()
     done = station(away, "journal", "replay", "--json")
-    nothing = station(away, "journal", "replay")
 
     assert without.returncode == 3, without.stderr
     assert "pending: 3. The network is away" in without.stdout
@@ -207,7 +205,6 @@ def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[]
     assert done.returncode == 1, done.stderr
     assert (told["held"], told["answered"], told["pending"]) == (3, 3, 0)
     assert [entry["subject"] for entry in told["refused"]] == ["X2"]
-    assert nothing.returncode == 0
     assert [event["barcode"] for event in worker.events] == ["A1", "X2", "A3"]
 
 
@@ -229,7 +226,6 @@ def test_exceptions_by_hand(worker: Worker, away: StationSettings, back: Callabl
     assert "X2" not in one.stdout
     assert (wrong.returncode, rest.returncode) == (1, 0)
     assert "Not on the list: 1" in wrong.stderr
-    assert "X2" in station(away, "journal", "list", "--refused").stdout
 
 
 def test_a_journal_goes_to_another_machine(
@@ -287,9 +283,9 @@ def test_a_copy_that_was_left_behind_does_no_harm(
     tmp_path: Path,
 ) -> None:
     """Two machines with the same journal, copied by hand, both send it: the same ids and bytes, and both are answered."""
-    held(away, "A1", "A2", "A3")
+    held(away, "A1")
     shutil.copy(away.journal_file, tmp_path / "copy.journal")
-    here = asking_soon(settings)
+    here = settings.model_copy(update={"resend_seconds": 0.1})
     there = here.model_copy(update={"journal": tmp_path / "copy.journal"})
 
     with StationClient(here) as one, StationClient(there) as other:
@@ -298,8 +294,7 @@ def test_a_copy_that_was_left_behind_does_no_harm(
     bodies: dict[str, set[bytes]] = {}
     for event, body in zip(worker.events, worker.bodies, strict=True):
         bodies.setdefault(event["event_id"], set()).add(body)
-    assert len(bodies) == 3
-    assert all(len(same) == 1 for same in bodies.values())
+    assert [len(same) for same in bodies.values()] == [1]
 
 
 def test_a_scan_that_was_set_apart_is_answered_after_all(

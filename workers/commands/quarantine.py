@@ -43,7 +43,8 @@ def quarantine_group() -> None:
     malformed         no message at all: 'drop'
     unknown_task      a task that no worker knew: update the workers, then 'retry'
     lost_too_often    every worker that took it died: see why, then 'retry'
-    rejected, unroutable   the broker gave up on it
+    rejected          its worker refused it: other arguments than its task has
+    unroutable        there was no queue for it
 
     Exit codes: 0 done, 1 something could not be done and is as it was, 2 wrong use or settings
     """  # fmt: skip
