@@ -168,6 +168,15 @@ class Journal:
         """All unanswered events, oldest first."""
         return self._entries("answered_at IS NULL ORDER BY sequence")
 
+    def held(self, now: datetime) -> tuple[int, datetime | None]:
+        """How many events could not be sent yet or are to be sent again now, and when the oldest of them was made."""
+        with self._read() as connection:
+            number, oldest = connection.execute(
+                "SELECT count(*), min(made_at) FROM events WHERE answered_at IS NULL AND next_resend_at <= ?",
+                (_text(now),),
+            ).fetchone()
+        return number, _maybe(oldest)
+
     def recent(self, limit: int = 10) -> list[Entry]:
         """The newest events, newest last."""
         return self._entries("1 ORDER BY sequence DESC LIMIT ?", limit)[::-1]

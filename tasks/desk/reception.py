@@ -21,6 +21,8 @@ class Received:
     payload: object
     reply_to: str | None
     """Checked against the reply queues' pattern before anything is sent there."""
+    desk: object = None
+    """What the desk said of itself beside the event (`schemas.desk_word`), as it came."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Believed(Generic[AnEvent]):
     payload: Mapping[str, Any]
     fingerprint: str
     reply_to: str | None
+    desk: object = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def read(received: Received, accepted: Mapping[str, type[AnEvent]]) -> Believed[
     if model is None:
         return Distrusted(received, "unknown_version", f"type {str(kind)[:100]!r}", event_id, station)
     try:
-        return Believed(model.model_validate(payload), payload, signing.fingerprint(payload), received.reply_to)
+        event = model.model_validate(payload)
+        return Believed(event, payload, signing.fingerprint(payload), received.reply_to, received.desk)
     except ValidationError as error:
         places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         return Distrusted(received, "bad_schema", places[:1000], event_id, station)
