@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who works: which workers answer over the broker, which queues nobody takes from, and who hangs on this machine."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from celery import Celery
 from kombu import Connection
@@ -17,8 +17,13 @@ PATIENCE = 2.0
 
 
 def workers(app: Celery, connection: Connection, branches: Collection[str]) -> Iterator[Finding]:
-    """A finding for each role, and for each queue that no worker takes from."""
+    """Ask the workers which queues they take from; a finding for each role, and for each queue that none takes."""
     answers = app.control.inspect(timeout=PATIENCE, connection=connection).active_queues() or {}
+    yield from told({name: [queue["name"] for queue in queues] for name, queues in answers.items()}, branches)
+
+
+def told(answers: Mapping[str, Collection[str]], branches: Collection[str]) -> Iterator[Finding]:
+    """The findings of `answers`: names of workers, each with the queues it takes from."""
     by_role: dict[str, list[str]] = {role: [] for role in ROLES}
     for name in sorted(answers):
         by_role.setdefault(role_of(name), []).append(name)
@@ -32,7 +37,7 @@ def workers(app: Celery, connection: Connection, branches: Collection[str]) -> I
             if names
             else f"Start one: 'bookdrop worker {role}'. If one runs, it hangs or sees another broker.",
         )
-    taken = {queue["name"] for queues in answers.values() for queue in queues}
+    taken = {queue for queues in answers.values() for queue in queues}
     wanted = [topology.printing_queue(branch) for branch in branches]
     if any(role_of(name) == "printing" for name in answers):
         wanted.append(topology.PRINT_ACTIONS_QUEUE)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the broker tells Prometheus: how much waits in each work queue."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,3 +40,17 @@ def lengths(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
     finally:
         channel.close()
     return found
+
+
+def unacknowledged(connection: Connection) -> tuple[int, float] | None:
+    """How many messages workers hold, and for how long the oldest, in seconds; `None` where the broker does not say.
+
+    On Redis and Valkey their times stand in a sorted set. What is done leaves it; what lies there long, a process has
+    that hangs, or a worker that died a moment ago.
+    """
+    channel: Any = connection.default_channel
+    if not hasattr(channel, "unacked_index_key"):
+        return None
+    number = channel.client.zcard(channel.unacked_index_key)
+    oldest = channel.client.zrange(channel.unacked_index_key, 0, 0, withscores=True)
+    return int(number), max(0.0, time.time() - oldest[0][1]) if oldest else 0.0

@@ -65,7 +65,14 @@ class BookdropCollector(Collector):
         with self._connect() as connection:
             connection.ensure_connection(max_retries=1, timeout=3)
             found = broker.lengths(connection, broker.work_queues(self._branches))
-        return [Sample("bookdrop_queue_messages", number, (queue,)) for queue, number in found.items()]
+            held = broker.unacknowledged(connection)
+        samples: list[Sample | Buckets] = [
+            Sample("bookdrop_queue_messages", number, (queue,)) for queue, number in found.items()
+        ]
+        if held is not None:
+            samples.append(Sample("bookdrop_unacknowledged_messages", held[0]))
+            samples.append(Sample("bookdrop_unacknowledged_oldest_seconds", held[1]))
+        return samples
 
     def _workers(self) -> list[Sample | Buckets]:
         if self._listener is None or not self._listener.is_connected:

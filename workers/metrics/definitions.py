@@ -57,6 +57,8 @@ FROM_DATABASE: Final = (
 )  # fmt: skip
 FROM_BROKER: Final = (
     _gauge("broker", "queue_messages", "Messages that wait in a work queue, or in `dead-letter`.", "queue"),
+    _gauge("broker", "unacknowledged_messages", "Redis and Valkey: messages that workers hold and have not done yet."),
+    _gauge("broker", "unacknowledged_oldest_seconds", "Redis and Valkey: for how long the oldest of them is held."),
 )
 FROM_WORKERS: Final = (
     _gauge("workers", "workers", "Workers that were heard of in the last 30 seconds.", "role"),
