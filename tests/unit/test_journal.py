@@ -211,7 +211,7 @@ def test_what_is_held_is_what_is_due_and_was_not_claimed(journal: Journal) -> No
     held = journal.held(later)
     claimed = journal.due(later, a_minute, 1)
     after = journal.held(later)
-    journal.answer("second", "{}", later)
+    journal.answer({"second": "{}"}, later)
 
     assert held == (2, NOW - timedelta(minutes=9))
     assert [entry.event_id for entry in claimed] == ["first"]
