@@ -5,8 +5,11 @@ import shutil
 import subprocess
 import time
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
+from kombu import Connection, Exchange, Queue
+from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
@@ -20,9 +23,12 @@ from tests.scrape import exporter
 from tests.wire import Wire, worker
 from workers.context import utc_now
 from workers.metrics import database
+from workers.metrics.broker import lengths
 from workers.metrics.database import Buckets
 
 pytestmark = pytest.mark.long
+
+RABBITMQ = "amqp://guest:guest@127.0.0.1//"
 
 
 @pytest.fixture
@@ -150,3 +156,22 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
     assert seen == [("main-desk-1", 0, None)]
     assert sum(told["bookdrop_scan_to_answer_seconds", "again"].numbers) == 120
     assert sum(told["bookdrop_scan_to_answer_seconds", "once"].numbers) == 0
+
+
+def test_lengths_are_told_of_both_brokers(broker_url):
+    """On Redis and on RabbitMQ: what waits is counted, a queue that nobody declared has none, and the next is asked."""
+    name = f"bookdrop-test-{uuid4()}"
+    for url in (broker_url, RABBITMQ):
+        with Connection(url, connect_timeout=3, transport_options={"confirm_publish": True}) as connection:
+            try:
+                connection.ensure_connection(max_retries=1)
+            except OperationalError:
+                missing("RabbitMQ on port 5672")
+            channel = connection.channel()
+            queue = Queue(name, Exchange(""), routing_key=name, exclusive=True, durable=False)(channel)
+            queue.declare()
+            for _ in range(2):
+                connection.Producer(channel).publish("x", exchange="", routing_key=name)
+            told = lengths(connection, [f"{name}-not-there", name])
+
+        assert told == {f"{name}-not-there": 0, name: 2}

@@ -30,7 +30,8 @@ def health_group() -> None:
 def live_command(role: str, within: float, as_json: bool) -> None:
     """Tell whether the main loop of the worker of ROLE on this machine turns. Asks neither broker nor database.
 
-    Looks at its heartbeat file (setting heartbeat_file), so run it with the worker's own settings.
+    Looks at its heartbeat file (setting heartbeat_file), so run it with the worker's own settings. Two workers of one
+    role on a machine need a file each.
     Exit codes: 0 it is alive; 1 it hangs, or there is none.
     """
     from workers.health import age, heartbeat_file

@@ -98,6 +98,10 @@ Counters and histograms are added up in the database by the workers, every 5 sec
 last seconds with it, and nothing is counted twice. Times of a desk are by the desk's clock, so give it NTP. "Sent again"
 is a scan that its desk held while it could not send, or asked for again.
 
+[deploy/prometheus/](../../deploy/prometheus/prometheus.yaml) has an example of a scrape and
+[alerts](../../deploy/prometheus/alerts.yaml), each with its entry in the [runbook](../how-to/runbook.md);
+[deploy/grafana/](../../deploy/grafana/bookdrop.json) has a dashboard to import.
+
 | metric | kind | labels | comes from | what it is |
 | --- | --- | --- | --- | --- |
 """
