@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
-from schemas import topology
+from schemas import desk_word, topology
 from schemas.cycle import (
     TASKS,
     ActionReply,
@@ -310,9 +310,15 @@ def headers_schema(task: str, *, from_station: bool) -> dict[str, Any]:
         "kwargsrepr": {"const": "{}"},
         "ignore_result": {"const": True},
     }
+    optional: dict[str, Any] = {"origin": {"type": "string", "description": "Who sent it, for people."}}
+    if from_station:
+        optional[desk_word.HEADER] = {
+            **desk_word.DeskWord.model_json_schema(schema_generator=_Plain),
+            "description": "For monitoring alone, and not signed: how this sending came about, and what the desk still has.",
+        }
     return {
         "type": "object",
-        "properties": {**required, "origin": {"type": "string", "description": "Who sent it, for people."}},
+        "properties": {**required, **optional},
         "required": list(required),
     }
 

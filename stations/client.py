@@ -18,7 +18,7 @@ from uuid import UUID
 
 from uuid6 import uuid7
 
-from schemas import signing
+from schemas import desk_word, signing
 from schemas.barcodes import clean
 from schemas.cycle import ANSWERS, TASKS, CycleEvent, Reply, read_reply
 from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEvent
@@ -283,7 +283,7 @@ class StationClient:
     def _say_due(self) -> None:
         """Say what is due. Of many held events the next ones go as answers come, not at the next look."""
         due = self.journal.due(self._now(), self._wait_after, HELD_AT_ONCE)
-        self._say_all(due)
+        self._say_all(due, again=1)
         with self._news:
             self._ahead = self._ahead + len(due) if len(due) == HELD_AT_ONCE and self._reached else 0
             if 0 < self._ahead < AHEAD:
@@ -292,11 +292,19 @@ class StationClient:
     def _fresh(self) -> list[Entry]:
         return [self._to_say.popleft() for _ in range(len(self._to_say))]
 
-    def _say_all(self, entries: list[Entry]) -> None:
+    def _say_all(self, entries: list[Entry], again: int = 0) -> None:
+        """Say `entries`; `again` is 1 when they are due although they were said, or tried to be, before."""
         if not entries:
             return
+        now = self._now()
+        held = self.journal.waiting(now)
         try:
-            self._mouth.say([Saying(entry.event_id, entry.task, entry.payload) for entry in entries])
+            self._mouth.say(
+                [
+                    Saying(each.event_id, each.task, each.payload, desk_word.written(now, each.attempts + again, *held))
+                    for each in entries
+                ]
+            )
             self._reached = True
         except Exception:  # noqa: BLE001 - whatever the transport raises: it is kept, and said again
             self._reached = False

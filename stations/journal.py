@@ -161,6 +161,15 @@ class Journal(JournalFile):
         """All unanswered events, oldest first."""
         return self._entries("answered_at IS NULL ORDER BY sequence")
 
+    def waiting(self, now: datetime) -> tuple[int, datetime | None]:
+        """How many events could not be sent yet or are to be sent again now, and when the oldest of them was made."""
+        with self.reading() as connection:
+            number, oldest = connection.execute(
+                "SELECT count(*), min(made_at) FROM events WHERE answered_at IS NULL AND next_resend_at <= ?",
+                (as_text(now),),
+            ).fetchone()
+        return number, _maybe(oldest)
+
     def recent(self, limit: int = 10, *, unanswered: bool = False, refused: bool = False) -> list[Entry]:
         """The newest events, newest last; of all, or only those without an answer or with a refusal."""
         kinds = [where for where, wanted in (("answered_at IS NULL", unanswered), (REFUSED, refused)) if wanted]

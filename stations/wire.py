@@ -2,11 +2,12 @@
 """A desk's two queues: what it says goes to `returns`, what it hears comes on its own reply queue."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 
+from schemas.desk_word import HEADER
 from schemas.envelope import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue
 
@@ -56,6 +57,8 @@ class Saying(NamedTuple):
     event_id: str
     task: str
     payload: str
+    desk: Mapping[str, Any] | None = None
+    """What goes beside it for monitoring (`schemas.desk_word`)."""
 
 
 class Mouth:
@@ -114,7 +117,8 @@ class Mouth:
             task_body(saying.payload),
             exchange="",
             routing_key=RETURNS_QUEUE,
-            headers=task_headers(saying.task, saying.event_id, origin=self._station),
+            headers=task_headers(saying.task, saying.event_id, origin=self._station)
+            | ({HEADER: saying.desk} if saying.desk else {}),
             content_type="application/json",
             content_encoding="utf-8",
             delivery_mode=2,

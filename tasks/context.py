@@ -9,6 +9,7 @@ from typing import Protocol
 from sqlalchemy.orm import Session, sessionmaker
 
 from tasks.quarantine.letters import OpenLetters
+from tasks.tally import Tally
 from tasks.unit_of_work import PendingMessage, Settled, UnitOfWork
 
 
@@ -34,6 +35,8 @@ class Context:
     """Name of the worker process, for leases and logs."""
     settled: Settled = field(default_factory=Settled)
     """Published rows of the outbox, which go with the next transaction."""
+    tally: Tally = field(default_factory=Tally)
+    """What this process counts and times, for monitoring."""
     undo_window: timedelta = timedelta(minutes=10)
     patron_card_pattern: str | None = None
     slip_life: timedelta = timedelta(hours=24)

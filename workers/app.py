@@ -16,7 +16,7 @@ from schemas import topology
 from schemas.storage import open_engine
 from tasks import context as task_context
 from tasks.desk.processing import HANDLERS
-from workers import context, logging
+from workers import bookkeeper, context, logging
 from workers.health import Heartbeat, heartbeat_file
 from workers.publisher import BrokerPublisher
 from workers.queues import DeadLetters, declared
@@ -151,13 +151,14 @@ def _use_own_context() -> None:
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def _close(**_: Any) -> None:
-    """Let the outbox rows go that the broker has; what is left the sweep publishes once more."""
+    """Write the last notes; let the outbox rows go that the broker has (the sweep publishes once more what is left)."""
     try:
-        publisher = task_context.current().publish
+        here = task_context.current()
     except LookupError:
         return
-    if isinstance(publisher, BrokerPublisher):
-        publisher.close()
+    bookkeeper.write(here.sessions, here.tally)
+    if isinstance(here.publish, BrokerPublisher):
+        here.publish.close()
 
 
 @signals.task_prerun.connect

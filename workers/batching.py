@@ -25,6 +25,7 @@ from celery.worker import state, strategy
 from celery.worker.request import create_request_cls  # type: ignore[attr-defined]  # missing in its stubs
 from kombu.utils.imports import symbol_by_name
 
+from schemas.desk_word import HEADER
 from tasks.desk.processing import process_many
 from tasks.desk.reception import Received
 
@@ -35,8 +36,8 @@ LARGEST: Final = 50
 EVENTS_AT_ONCE: Final = 200
 """How many monitoring events go to the broker in one message at most; each turn of the loop sends what there is."""
 
-Call = tuple[str, object, str | None]
-"""What a process needs of an event: its task's id, the event, and where to answer."""
+Call = tuple[str, object, str | None, object]
+"""What a process needs of an event: its task's id, the event, where to answer, and what its desk says beside it."""
 
 
 def gather(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]:
@@ -143,7 +144,10 @@ class Gathering:
         if len(group) == 1:
             self._controller._process_task(group[0])  # noqa: SLF001
             return
-        calls: list[Call] = [(each.id, each.args[0] if each.args else None, each.reply_to) for each in group]
+        calls: list[Call] = [
+            (each.id, each.args[0] if each.args else None, each.reply_to, each.request_dict.get(HEADER))
+            for each in group
+        ]
         job = Job(group, self._again)
         self._controller.pool.apply_async(
             run_calls,
@@ -222,7 +226,7 @@ def run_calls(task: str, calls: Sequence[Call]) -> tuple[list[str] | None, str, 
     began = monotonic()
     try:
         outcomes = process_many(
-            task, [(task_id, Received(event, reply_to, task)) for task_id, event, reply_to in calls]
+            task, [(task_id, Received(event, reply_to, task, desk)) for task_id, event, reply_to, desk in calls]
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, each event is done again by itself, and told there
         return None, type(error).__name__, monotonic() - began

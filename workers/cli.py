@@ -16,6 +16,8 @@ COMMANDS = {
     "down": ("workers.commands.service", "down_command"),
     "status": ("workers.commands.service", "status_command"),
     "doctor": ("workers.commands.doctor", "doctor_command"),
+    "health": ("workers.commands.health", "health_group"),
+    "metrics": ("workers.commands.metrics", "metrics_command"),
     "worker": ("workers.commands.worker", "worker_command"),
     "migrate": ("workers.commands.database", "migrate_command"),
     "import": ("workers.commands.intake", "import_command"),

@@ -12,6 +12,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas.storage import open_engine
 from tasks import context
 from tasks.unit_of_work import Settled
+from workers.bookkeeper import Bookkeeper
 from workers.dead_letters import open_letters
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
@@ -35,12 +36,14 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
     sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)
     settled = Settled()
     worker = f"{socket.gethostname()}:{os.getpid()}"
+    bookkeeper = Bookkeeper(sessions)
     return context.Context(
         sessions=sessions,
         now=utc_now,
         publish=BrokerPublisher(lambda: connect(settings), sessions, settled, worker),
         settled=settled,
         worker=worker,
+        tally=bookkeeper.tally,
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,
         slip_life=timedelta(hours=settings.slip_hours),

@@ -56,7 +56,7 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # Celery says at "info" what our own lines say better, one line per event.
-    for chatty in ("celery.app.trace", "celery.worker.strategy", "kombu.pidbox", "amqp"):
+    for chatty in ("celery.app.trace", "celery.worker.strategy", "kombu.pidbox", "kombu.mixins", "amqp"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     # Our queues are bound to the anonymous exchange and no task of ours has an ETA: its warning is not about us.
     logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)

@@ -4,6 +4,7 @@
 from schemas.models.catalog import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, SetAsideLink
 from schemas.models.columns import Model, table
 from schemas.models.messaging import InboxEntry, OutboxEntry, QuarantinedMessage
+from schemas.models.monitoring import Sighting, TallyRow
 from schemas.models.places import Branch, Printer, Station
 from schemas.models.printing import PrintAttempt, PrintJob
 
@@ -24,6 +25,8 @@ __all__ = [
     "Request",
     "RequestEvent",
     "SetAsideLink",
+    "Sighting",
     "Station",
+    "TallyRow",
     "table",
 ]

@@ -11,10 +11,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from uuid6 import uuid7
 
+from schemas import desk_word
 from schemas.cycle import ActionReply
 from tasks import context
 from tasks.desk.house import House
 from tasks.desk.inbox import Answered, Batch
+from tasks.desk.measuring import measure
 from tasks.desk.quarantine import keep
 from tasks.desk.reception import Distrusted, Received, event_id_of, station_of
 from tasks.unit_of_work import PendingMessage, StaleStateError, UnitOfWork, run_again_on_conflict
@@ -36,7 +38,8 @@ HANDLERS: Final[dict[str, Handler]] = {}
 
 def process(task: Any, payload: object, handler: Handler) -> str:
     """Do one event, as the Celery task `task`; give the outcome. Raises only Celery's own `Retry`."""
-    received = Received(payload, task.request.reply_to, task.name)
+    received = Received(payload, task.request.reply_to, task.name, task.request.get(desk_word.HEADER))
+    began = context.current().now()
     try:
         batch, messages = run_again_on_conflict(lambda: perform([received], handler))
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
@@ -52,6 +55,7 @@ def process(task: Any, payload: object, handler: Handler) -> str:
         reason = type(error).__name__
         batch, messages = run_again_on_conflict(lambda: _set_apart(received, reason))
     context.current().publish.publish_outbox(messages)
+    measure(batch, context.current(), began)
     tell(batch)
     return _outcome(batch)
 
@@ -61,8 +65,10 @@ def process_many(task: str, received: Sequence[tuple[str, Received]]) -> list[st
 
     `received`: task ids and messages. Raises whatever goes wrong; then nothing was kept, and each is done by itself.
     """
+    began = context.current().now()
     batch, messages = run_again_on_conflict(lambda: perform([each for _, each in received], HANDLERS[task]))
     context.current().publish.publish_outbox(messages)
+    measure(batch, context.current(), began)
     outcomes = {str(each.event.event.event_id): _outcome_of(each) for each in batch.answered}
     ids = {str(event_id): task_id for task_id, each in received if (event_id := event_id_of(each.payload))}
     tell(batch, lambda event_id: {"task": task, "task_id": ids.get(event_id)})

@@ -30,6 +30,8 @@ class Received:
     """Checked against the reply queues' pattern before anything is sent there."""
     task: str | None = None
     """Name of the task that it was sent to."""
+    desk: object = None
+    """What the desk said of itself beside the event (`schemas.desk_word`), as it came."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class Claimed:
     attempt_id: int
     before: State
     """State it was in."""
+    created_at: datetime
+    """When the slip was wanted."""
 
     @property
     def job_name(self) -> str:
@@ -184,6 +186,7 @@ def _claimed(job: PrintJob, printer: Printer, worker: str, uow: UnitOfWork) -> C
         attempts=job.attempts,
         attempt_id=attempt.id,
         before=before,
+        created_at=job.created_at,
     )
 
 

@@ -15,6 +15,7 @@ from schemas.print_jobs import PrintSlip, SlipContent
 from schemas.print_jobs import PrintState as State
 from schemas.storage import READ_ONLY
 from schemas.topology import PRINT_SLIP, printing_queue
+from tasks import measures
 from tasks.context import Context
 from tasks.printing import job as rules
 from tasks.printing.claim import Claim, Claimed, claim, claim_next
@@ -31,6 +32,9 @@ log = structlog.get_logger()
 
 LONGEST_SHIFT: Final = timedelta(seconds=20)
 """After so long at one printer the rest of its line is ordered anew: a task has its time limit."""
+
+
+_TAKEN: Final = frozenset({State.ACCEPTED, State.DONE})
 
 
 class LeaseLostError(Exception):
@@ -225,6 +229,9 @@ def _finish(
         return uow
 
     here.publish.publish_outbox(run_again_on_conflict(record).promised)
+    here.tally.count(measures.SLIP_TRIES, state.value)
+    if state in _TAKEN:
+        here.tally.observe(measures.SLIP_SENT, (here.now() - claimed.created_at).total_seconds())
     log.info("slip_moved", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
     return state
 

@@ -133,6 +133,7 @@ def printers(connection: Connection, now: datetime) -> list[dict[str, Any]]:
             "default": row.is_default,
             "fallback": row.fallback,
             "on_hold": row.on_hold,
+            "failures": row.failures,
             "away": rules.is_away(row.failures, row.retry_at, now) or row.failures > 0,
             "trouble": row.trouble,
             "waiting": row.waiting,

@@ -11,10 +11,12 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pypdfium2
 import pytest
+from kombu import Connection
+from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import inspect, select, text, update
 from sqlalchemy.orm import Session
 
@@ -29,6 +31,7 @@ from stations.settings import StationSettings
 from tasks.privacy.purge import purge
 from tests.library import KEY, Library
 from tests.wire import Wire, start_worker, worker
+from workers.metrics.collector import BookdropCollector
 
 NAME, NUMBER = "Zyphora Unmistakable-Canaria", "CANARY4711007"
 TELLTALES = (NAME, "Zyphora", "Canaria", NUMBER)
@@ -175,6 +178,7 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
             until(lambda: slips_are_out(library))
             pages += [dump(valkey), tasks_of(flower), *flower_pages(flower)]
     wire.close()
+    pages.append(metrics_of(library.engine, broker_url))
 
     outcomes = {reply.outcome.value for reply in replies}
     assert outcomes == {"returned", "refused", "done"}
@@ -265,6 +269,15 @@ def flower_pages(flower):
     for task in [each for each in tasks if each["name"] not in {"outbox.sweep", "printing.sweep"}][:40]:
         yield fetch(f"{flower}/task/{task['uuid']}")
         yield fetch(f"{flower}/api/task/info/{task['uuid']}")
+
+
+def metrics_of(engine, broker_url):
+    """What Prometheus is told."""
+    registry = CollectorRegistry()
+    registry.register(BookdropCollector(engine, lambda: Connection(broker_url), None, lambda: datetime.now(UTC)))
+    told = generate_latest(registry).decode()
+    assert 'bookdrop_answers_total{outcome="returned"}' in told
+    return told
 
 
 def words_of(slip):

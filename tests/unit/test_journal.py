@@ -347,3 +347,22 @@ def test_a_journal_of_an_earlier_program(path: Path) -> None:
     assert old.execute("PRAGMA user_version").fetchone() == (1,)
     old.execute("INSERT INTO events (event_id, task, subject, payload, made_at) VALUES ('x', 't', 's', '{}', 'now')")
     old.close()
+
+
+def test_what_is_held_is_what_is_due_and_was_not_claimed(journal: Journal) -> None:
+    """An event on its way is not held; one that could not be sent is, with its age, until it is claimed or answered."""
+    take(journal, "first", NOW - timedelta(minutes=9))
+    take(journal, "second")
+    take(journal, "on its way")
+    later = NOW + timedelta(seconds=2)
+
+    journal.hold(["first", "second"], NOW)
+    held = journal.waiting(later)
+    claimed = journal.due(later, a_minute, 1)
+    after = journal.waiting(later)
+    journal.answer({"second": "{}"}, later)
+
+    assert held == (2, NOW - timedelta(minutes=9))
+    assert [entry.event_id for entry in claimed] == ["first"]
+    assert after == (1, NOW)
+    assert journal.waiting(later) == (0, None)

@@ -9,8 +9,9 @@ import click
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def doctor_command(as_json: bool) -> None:
-    """Check settings, database, migrations, broker, printers and clock. Changes nothing.
+    """Check settings, database, printers, broker, workers, clocks, disks, and what waits. Changes nothing.
 
+    A "note" is worth a look, and nothing stands still for it.
     Exit code 0 when a scan would be answered and its slip printed, else 1.
     """
     from workers.diagnosis import diagnose
@@ -20,8 +21,10 @@ def doctor_command(as_json: bool) -> None:
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
         for finding in findings:
-            mark = click.style("ok  ", fg="green") if finding.good else click.style("BAD ", fg="red")
-            click.echo(f"{mark}{finding.part:<12}{finding.words}")
+            word, colour = (
+                ("BAD", "red") if not finding.good else ("note", "yellow") if finding.advice else ("ok", "green")
+            )
+            click.echo(f"{click.style(f'{word:<5}', fg=colour)}{finding.part:<12}{finding.words}")
             if finding.advice:
-                click.echo(f"                -> {finding.advice}")
+                click.echo(f"                 -> {finding.advice}")
     raise SystemExit(0 if all(finding.good for finding in findings) else 1)

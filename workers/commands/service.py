@@ -101,8 +101,11 @@ def down_command(home: Path | None) -> None:
 @home_option
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def status_command(home: Path | None, as_json: bool) -> None:
-    """Show what runs in this folder, and how many events and slips wait. Exit code 1 when it does not run."""
-    from workers.health import age
+    """Show what runs in this folder, and how many events and slips wait.
+
+    A worker "hangs" when its last heartbeat is over 30 seconds old. Exit code 1 when nothing runs here.
+    """
+    from workers.health import STALE_SECONDS, age
     from workers.home import Home
     from workers.processes import started_at
 
@@ -113,7 +116,8 @@ def status_command(home: Path | None, as_json: bool) -> None:
         name: {
             "pid": pid,
             "alive": started_at(pid) == since,
-            "heartbeat_age_seconds": age(place.path / f"{name}.heartbeat"),
+            "heartbeat_age_seconds": (beat := age(place.path / f"{name}.heartbeat")),
+            "hangs": beat is not None and beat > STALE_SECONDS,
         }
         for name, (pid, since) in state.children.items()
     }
@@ -131,7 +135,7 @@ def status_command(home: Path | None, as_json: bool) -> None:
         if is_up:
             for name, child in children.items():
                 beat = child["heartbeat_age_seconds"]
-                words = "alive" if child["alive"] else "gone"
+                words = "gone" if not child["alive"] else "hangs" if child["hangs"] else "alive"
                 click.echo(
                     f"  {name:<14}{words:<7}process {child['pid']}"
                     + (f", heartbeat {beat:.0f} s ago" if beat is not None else "")

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Prometheus is told, compared with what really happened: real workers, a real exporter."""
+
+import shutil
+import subprocess
+import time
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from kombu import Connection, Exchange, Queue
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+from sqlalchemy import select, update
+
+from schemas import desk_word
+from schemas.models import Printer, Sighting
+from stations.client import StationClient
+from stations.settings import StationSettings
+from tests.conftest import missing
+from tests.library import KEY
+from tests.scrape import exporter
+from tests.wire import Wire, worker
+from workers.context import utc_now
+from workers.metrics import database
+from workers.metrics.broker import lengths
+from workers.metrics.database import Buckets
+
+pytestmark = pytest.mark.long
+
+RABBITMQ = "amqp://guest:guest@127.0.0.1//"
+
+
+@pytest.fixture
+def database_url(postgres_url):
+    """PostgreSQL alone: what is asked of the database is tried on both elsewhere."""
+    return postgres_url
+
+
+@pytest.fixture
+def parts(broker_url, database_url, tmp_path):
+    """What a worker is started with."""
+    return {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
+
+
+@pytest.fixture
+def wire(broker_url):
+    wire = Wire(broker_url)
+    yield wire
+    wire.close()
+
+
+def test_metrics_tell_what_happened(parts, wire, library, engine):
+    """Returns, a repeat, a duplicate, a refusal, a forged scan and slips of a printer on hold: each is told, and no more."""
+    barcodes = [library.request()[1][0] for _ in range(3)]
+    with engine.begin() as connection:
+        connection.execute(update(Printer).where(Printer.code == "north-slips").values(on_hold=True))
+    began = time.time()
+    with exporter(parts["broker_url"], parts["database_url"]) as prometheus:
+        before = prometheus.scrape()
+        with worker("returns", **parts):
+            first, *_ = sent = [wire.send(library.scan(barcode)) for barcode in barcodes]
+            wire.answers(*sent)
+            wire.answers(wire.send(library.scan(barcodes[0])), wire.send(library.scan("NO-SUCH-BARCODE")))
+            wire.answers(wire.send(library.scan(barcodes[0], key="not-the-key")))
+            wire.send(wire.sent[first])
+            wire.wait(lambda: len(wire.raw) == 7)
+            alive = prometheus.until(lambda told: told.value("bookdrop_workers", role="returns") == 1)
+        took = time.time() - began
+        waiting = prometheus.scrape()  # the worker wrote its last notes when it ended
+        with worker("printing", **parts):
+            wire.wait(lambda: len(wire.notices()) == 3)
+            prometheus.until(lambda told: told.value("bookdrop_queue_messages", queue="printing.main") == 0)
+        after = prometheus.scrape()
+
+    assert before.value("bookdrop_answers_total", outcome="returned") == 0
+    assert alive.value("bookdrop_workers", role="printing") == 0
+    told = {
+        outcome: waiting.value("bookdrop_answers_total", outcome=outcome)
+        for outcome in ("returned", "already_returned", "refused")
+    }
+    assert told == {"returned": 3, "already_returned": 1, "refused": 1}
+    assert waiting.value("bookdrop_duplicates_total") == 1
+    assert waiting.value("bookdrop_quarantined_total", reason="bad_signature") == 1
+    assert waiting.value("bookdrop_quarantine_messages", reason="bad_signature") == 1
+    assert waiting.value("bookdrop_scan_to_answer_seconds_count", sent="once") == 5
+    assert waiting.value("bookdrop_scan_to_answer_seconds_bucket", sent="once", le="+Inf") == 5
+    assert 0 < waiting.value("bookdrop_scan_to_answer_seconds_sum", sent="once") < 5 * took
+    assert waiting.value("bookdrop_queue_wait_seconds_count") == 6
+    assert waiting.value("bookdrop_queue_messages", queue="printing.main") == 3
+    assert waiting.value("bookdrop_slips", state="requested") == 3
+    assert waiting.value("bookdrop_printer_waiting_slips", printer="main-slips") == 3
+    assert waiting.value("bookdrop_printer_on_hold", printer="north-slips") == 1
+    assert waiting.value("bookdrop_outbox_messages") == 0
+    assert waiting.value("bookdrop_stations_seen", branch="main") == 1
+    assert waiting.value("bookdrop_stations", branch="main") == 2
+    assert after.value("bookdrop_queue_messages", queue="printing.main") == 0
+    assert after.value("bookdrop_slips", state="done") == 3
+    assert after.value("bookdrop_slip_tries_total", state="done") == 3
+    assert after.value("bookdrop_return_to_slip_seconds_count") == 3
+    assert after.value("bookdrop_slip_unconfirmed_oldest_seconds") > 0
+    lint(after.text)
+
+
+def lint(text):
+    """Prometheus' own tool finds nothing to say about names, units and words."""
+    if shutil.which("promtool") is None:
+        missing("promtool (Debian package prometheus)")
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_a_source_that_is_away_is_told_as_away(sqlite_url):
+    """Without a broker the exporter tells of the database all the same, and that the broker is away."""
+    with exporter("redis://127.0.0.1:1/0", sqlite_url) as prometheus:
+        told = prometheus.scrape()
+
+    assert told.value("bookdrop_source_up", source="database") == 1
+    assert told.value("bookdrop_source_up", source="broker") == 0
+    assert told.value("bookdrop_source_up", source="workers") == 0
+    assert told.value("bookdrop_outbox_messages") == 0
+    assert told.value("bookdrop_queue_messages", queue="returns") is None
+
+
+def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, tmp_path, monkeypatch):
+    """Scans held through an outage: while they come the desk says how many are left; at the end it holds none."""
+    words = []
+
+    def desk(url, later=timedelta(0)):
+        return StationClient(
+            StationSettings(
+                code="main-desk-1", key=SecretStr(KEY), broker_url=SecretStr(url), journal=tmp_path / "desk.journal"
+            ),
+            now=lambda: utc_now() + later,
+        )
+
+    written = desk_word.written
+    monkeypatch.setattr(desk_word, "written", lambda *word: words.append(word[2]) or written(*word))
+    with desk("redis://127.0.0.1:1/0") as away:
+        for number in range(120):
+            away.scan(f"NO-SUCH-{number}")
+    words.clear()
+    with worker("returns", **parts), desk(parts["broker_url"], timedelta(minutes=1)) as back:
+        deadline = time.monotonic() + 60
+        while back.journal.unanswered():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    told = {
+        (each.metric.name, each.label): each for each in database.read(engine, utc_now()) if isinstance(each, Buckets)
+    }
+    with engine.connect() as connection:
+        seen = connection.execute(select(Sighting.station, Sighting.held, Sighting.held_since)).all()
+    assert words[0] == 70
+    assert seen == [("main-desk-1", 0, None)]
+    assert sum(told["bookdrop_scan_to_answer_seconds", "again"].numbers) == 120
+    assert sum(told["bookdrop_scan_to_answer_seconds", "once"].numbers) == 0
+
+
+def test_lengths_are_told_of_both_brokers(broker_url):
+    """On Redis and on RabbitMQ: what waits is counted, a queue that nobody declared has none, and the next is asked."""
+    name = f"bookdrop-test-{uuid4()}"
+    for url in (broker_url, RABBITMQ):
+        with Connection(url, connect_timeout=3, transport_options={"confirm_publish": True}) as connection:
+            try:
+                connection.ensure_connection(max_retries=1)
+            except OperationalError:
+                missing("RabbitMQ on port 5672")
+            channel = connection.channel()
+            queue = Queue(name, Exchange(""), routing_key=name, exclusive=True, durable=False)(channel)
+            queue.declare()
+            for _ in range(2):
+                connection.Producer(channel).publish("x", exchange="", routing_key=name)
+            told = lengths(connection, [f"{name}-not-there", name])
+
+        assert told == {f"{name}-not-there": 0, name: 2}

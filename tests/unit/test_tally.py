@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workers count: noted in memory, added up in the database, read again for Prometheus."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select, update
+from sqlalchemy.orm import sessionmaker
+from uuid6 import uuid7
+
+from schemas import desk_word
+from schemas.models import PrintJob, Sighting
+from schemas.print_jobs import PrintState
+from tasks.desk.measuring import made
+from tasks.measures import ANSWERS, DUPLICATES, SCAN_TO_ANSWER, TALLIED
+from tasks.tally import Seen, Tally, add
+from workers.bookkeeper import write
+from workers.metrics import database
+from workers.metrics.database import Buckets, Sample
+from workers.metrics.definitions import METRICS
+
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+def told(engine, name, *labels, now=NOW):
+    """What the exporter would tell."""
+    found = [
+        each for each in database.read(engine, now)
+        if (isinstance(each, Sample) and (each.name, each.labels) == (name, labels))
+        or (isinstance(each, Buckets) and (each.metric.name, each.label) == (name, *labels))
+    ]  # fmt: skip
+    assert len(found) == 1
+    return found[0].value if isinstance(found[0], Sample) else found[0]
+
+
+def test_notes_of_two_processes_are_added_up(engine):
+    """Counts and durations of several processes, written one after the other, are their sum, in the right buckets."""
+    for seconds in (0.04, 0.3):
+        tally = Tally()
+        tally.count(ANSWERS, "returned")
+        tally.observe(SCAN_TO_ANSWER, seconds, "once")
+        with engine.begin() as connection:
+            add(connection, tally.take())
+
+    histogram = told(engine, "bookdrop_scan_to_answer_seconds", "once")
+    assert told(engine, "bookdrop_answers_total", "returned") == 2
+    assert histogram.numbers == (1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert histogram.seconds == pytest.approx(0.34)
+
+
+@given(st.floats(-1e6, 1e6), st.sampled_from([each for each in TALLIED if each.bounds]))
+def test_a_duration_is_in_the_first_bucket_that_holds_it(seconds, metric):
+    """Prometheus' rule: a bucket holds what is at most its bound. A clock that is ahead makes no negative duration."""
+    tally = Tally()
+
+    tally.observe(metric, seconds)
+
+    [(_, _, bucket)], [(number, total)] = zip(*tally.take().cells.items(), strict=True)
+    kept = max(seconds, 0.0)
+    assert (number, total) == (1, kept)
+    assert all(bound < kept for bound in metric.bounds[:bucket])
+    assert bucket == len(metric.bounds) or kept <= metric.bounds[bucket]
+
+
+def test_labels_are_bounded():
+    """A label's value that is not foreseen is counted as `other`: what comes from outside makes no new series."""
+    tally = Tally()
+
+    tally.count(ANSWERS, "made-up-by-somebody")
+
+    assert [label for _, label, _ in tally.take().cells] == ["other"]
+
+
+def test_what_cannot_be_written_is_kept(engine, library):
+    """With the tables out of reach the notes wait, and are written with the next ones, once."""
+    tally, sessions = Tally(), sessionmaker(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE tallies RENAME TO gone")
+    tally.count(DUPLICATES)
+    tally.saw("main-desk-1", Seen(NOW, 3, None))
+    write(sessions, tally)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO tallies")
+    tally.count(DUPLICATES)
+
+    write(sessions, tally)
+    write(sessions, tally)
+
+    assert told(engine, "bookdrop_duplicates_total") == 2
+    assert told(engine, "bookdrop_journal_held_events", "main") == 3
+
+
+def test_the_last_word_of_a_desk_counts(engine, library):
+    """Of what two workers heard of a desk the later one stands, whichever is written first."""
+    for minute, held in ((5, 7), (3, 40)):
+        tally = Tally()
+        tally.saw("main-desk-1", Seen(NOW + timedelta(minutes=minute), held, NOW - timedelta(hours=1)))
+        with engine.begin() as connection:
+            add(connection, tally.take())
+
+    with engine.connect() as connection:
+        assert connection.execute(select(Sighting.held)).scalars().all() == [7]
+    assert told(engine, "bookdrop_journal_held_events", "main") == 7
+    assert told(engine, "bookdrop_journal_oldest_held_seconds", "main") == 3600
+
+
+def test_slips_are_told_by_state_and_age(engine, wanted, here):
+    """Open slips count however old they are; those that were sent and not seen at packing for 30 days."""
+    for state in (PrintState.UNKNOWN, PrintState.DONE, PrintState.DONE):
+        job_id = wanted()
+        with engine.begin() as connection:
+            since = here.now() - timedelta(minutes=10)
+            connection.execute(update(PrintJob).where(PrintJob.id == job_id).values(state=state, state_since=since))
+    now = here.now()
+
+    assert told(engine, "bookdrop_slips", "unknown", now=now) == 1
+    assert told(engine, "bookdrop_slips", "done", now=now) == 2
+    assert told(engine, "bookdrop_slips", "held", now=now) == 0
+    assert told(engine, "bookdrop_slips_oldest_seconds", "unknown", now=now) == pytest.approx(600, abs=1)
+    assert told(engine, "bookdrop_slip_unconfirmed_oldest_seconds", now=now) == pytest.approx(600, abs=1)
+    later = now + timedelta(days=31)
+    assert told(engine, "bookdrop_slips", "unknown", now=later) == 1
+    assert told(engine, "bookdrop_slips", "done", now=later) == 0
+
+
+def test_every_metric_of_the_database_is_told_and_no_other(engine, library):
+    """The list of metrics and what is read for them are the same, labels included."""
+    labels = {each.name: len(each.labels) for each in METRICS if each.source == "database"}
+
+    seen = {}
+    for each in database.read(engine, NOW):
+        if isinstance(each, Buckets):
+            seen[each.metric.name] = int(each.metric.label is not None)
+        else:
+            seen[each.name] = len(each.labels)
+
+    assert seen == labels
+
+
+def test_the_time_of_an_event_is_in_its_id():
+    """A UUIDv7 says when it was made; another UUID says nothing, and a made-up one from the far future does no harm."""
+    assert made(uuid7()) == pytest.approx(datetime.now(UTC).timestamp(), abs=5)
+    assert made(UUID("6f1f6c1e-8a55-4b5f-9a0e-3a2a6a1f5a10")) is None
+    assert made(UUID("ffffffff-ffff-7fff-bfff-ffffffffffff")) > 2e11
+
+
+def test_a_desks_word_is_read_as_it_was_written():
+    """What a desk says beside an event comes through; nonsense is no word, and no error."""
+    word = desk_word.read(desk_word.written(NOW, 2, 5, NOW - timedelta(hours=1)))
+
+    assert (word.sent_at, word.attempt, word.held, word.held_since) == (NOW, 2, 5, NOW - timedelta(hours=1))
+    for nonsense in (None, "x", 7, [], {}, {"sent_at": "noon"}, {"sent_at": NOW.isoformat(), "held": -1}):
+        assert desk_word.read(nonsense) is None

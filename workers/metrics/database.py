@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the database tells Prometheus. Each question is answered from an index, or from a table that stays small."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, func, select
+
+from schemas.models import (
+    Branch,
+    OutboxEntry,
+    PrintJob,
+    QuarantinedMessage,
+    SetAsideLink,
+    Sighting,
+    Station,
+    TallyRow,
+)
+from schemas.print_jobs import PrintState
+from schemas.storage import READ_ONLY
+from tasks.measures import QUARANTINED, TALLIED, Tallied
+from tasks.printing.job import IN_HAND, WAITING
+from tasks.printing.listing import printers
+
+OPEN: Final = (*sorted(WAITING | IN_HAND), PrintState.ACCEPTED, PrintState.UNKNOWN)
+"""States whose slips are few, however many slips there ever were."""
+LOOK_BACK: Final = timedelta(days=30)
+"""How far back slips are counted that were sent and not seen at packing: a library may never scan there."""
+SEEN_WITHIN: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value under a metric's name."""
+
+    name: str
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """One histogram: how many in each bucket, in the order of the bounds and then above all of them."""
+
+    metric: Tallied
+    label: str
+    numbers: tuple[int, ...]
+    seconds: float
+
+
+def read(engine: Engine, now: datetime) -> list[Sample | Buckets]:
+    """Ask everything, in one transaction that writes nothing."""
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        return [
+            *_tallies(connection),
+            *_outbox(connection, now),
+            *_slips(connection, now),
+            *_printers(connection, now),
+            *_quarantine(connection),
+            *_links(connection, now),
+            *_stations(connection, now),
+        ]
+
+
+def _tallies(connection: Connection) -> Iterator[Sample | Buckets]:
+    rows = connection.execute(
+        select(TallyRow.metric, TallyRow.label, TallyRow.bucket, TallyRow.number, TallyRow.microseconds)
+    )
+    found = {(row.metric, row.label, row.bucket): (row.number, row.microseconds / 1e6) for row in rows}
+    for metric in TALLIED:
+        for label in metric.values:
+            cells = [found.get((metric.name, label, bucket), (0, 0.0)) for bucket in range(len(metric.bounds) + 1)]
+            if metric.bounds:
+                yield Buckets(metric, label, tuple(number for number, _ in cells), sum(seconds for _, seconds in cells))
+            else:
+                yield Sample(metric.name, cells[0][0], (label,) if metric.label else ())
+
+
+def _outbox(connection: Connection, now: datetime) -> Iterator[Sample]:
+    number, oldest = connection.execute(select(func.count(), func.min(OutboxEntry.created_at))).one()
+    yield Sample("bookdrop_outbox_messages", number)
+    yield Sample("bookdrop_outbox_oldest_seconds", _age(oldest, now))
+
+
+def _slips(connection: Connection, now: datetime) -> Iterator[Sample]:
+    counted = select(PrintJob.state, func.count().label("number"), func.min(PrintJob.state_since).label("since"))
+    recent = PrintJob.id >= _first_id(now - LOOK_BACK)
+    found: dict[PrintState, Any] = {}
+    for query in (
+        counted.where(PrintJob.state.in_(OPEN), PrintJob.voided_at.is_(None)),
+        counted.where(PrintJob.state == PrintState.DONE, PrintJob.voided_at.is_(None), recent),
+    ):
+        found.update({row.state: row for row in connection.execute(query.group_by(PrintJob.state))})
+    for state in (*OPEN, PrintState.DONE):
+        row = found.get(state)
+        yield Sample("bookdrop_slips", row.number if row else 0, (state.value,))
+        yield Sample("bookdrop_slips_oldest_seconds", _age(row.since if row else None, now), (state.value,))
+    unseen = connection.execute(
+        select(func.min(PrintJob.state_since)).where(
+            PrintJob.state.in_((PrintState.ACCEPTED, PrintState.DONE)), PrintJob.voided_at.is_(None), recent
+        )
+    ).scalar_one()
+    yield Sample("bookdrop_slip_unconfirmed_oldest_seconds", _age(unseen, now))
+
+
+def _printers(connection: Connection, now: datetime) -> Iterator[Sample]:
+    for each in printers(connection, now):
+        labels = (each["branch"], each["printer"])
+        oldest = each["oldest_waits_since"]
+        yield Sample("bookdrop_printer_on_hold", int(each["on_hold"]), labels)
+        yield Sample("bookdrop_printer_failures", each["failures"], labels)
+        yield Sample("bookdrop_printer_waiting_slips", each["waiting"], labels)
+        yield Sample(
+            "bookdrop_printer_oldest_wait_seconds",
+            _age(datetime.fromisoformat(oldest) if oldest else None, now),
+            labels,
+        )
+
+
+def _quarantine(connection: Connection) -> Iterator[Sample]:
+    rows = connection.execute(select(QuarantinedMessage.reason, func.count()).group_by(QuarantinedMessage.reason))
+    numbers = dict.fromkeys(QUARANTINED.values, 0)
+    for reason, number in rows:
+        numbers[reason if reason in numbers else "other"] += number
+    for reason, number in numbers.items():
+        yield Sample("bookdrop_quarantine_messages", number, (reason,))
+
+
+def _links(connection: Connection, now: datetime) -> Iterator[Sample]:
+    oldest = connection.execute(select(func.min(SetAsideLink.purge_after))).scalar_one()
+    yield Sample("bookdrop_links_overdue_seconds", _age(oldest, now))
+
+
+def _stations(connection: Connection, now: datetime) -> Iterator[Sample]:
+    rows = connection.execute(
+        select(Branch.code, Station.code.label("station"), Sighting.at, Sighting.held, Sighting.held_since)
+        .join(Branch, Branch.id == Station.branch_id)
+        .outerjoin(Sighting, Sighting.station == Station.code)
+        .where(Station.active)
+    ).all()
+    for branch in sorted({row.code for row in rows}):
+        here = [row for row in rows if row.code == branch]
+        holding = [row.held_since for row in here if row.held and row.held_since]
+        seen = sum(1 for row in here if row.at and row.at > now - SEEN_WITHIN)
+        yield Sample("bookdrop_stations", len(here), (branch,))
+        yield Sample("bookdrop_stations_seen", seen, (branch,))
+        yield Sample("bookdrop_journal_held_events", sum(row.held or 0 for row in here), (branch,))
+        yield Sample("bookdrop_journal_oldest_held_seconds", _age(min(holding, default=None), now), (branch,))
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
+
+
+def _first_id(moment: datetime) -> UUID:
+    """The smallest UUIDv7 of a moment: ids of slips are in the order of time, so the primary key is an index of it."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
