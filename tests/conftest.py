@@ -19,6 +19,7 @@ from uuid import UUID
 
 import pytest
 import redis
+from hypothesis import settings
 from sqlalchemy import Engine, create_engine, make_url, select, text
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
@@ -39,6 +40,10 @@ from tests.library import Library
 from tests.rabbitmq import VirtualHost, virtual_host
 
 HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
+
+# How long an example takes says how busy the machine is, and nothing of the program.
+settings.register_profile("bookdrop", deadline=None)
+settings.load_profile("bookdrop")
 
 POSTGRES_URLS = (
     "postgresql+psycopg:///postgres",

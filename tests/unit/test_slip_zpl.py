@@ -80,7 +80,7 @@ def test_same_slip_same_bytes():
     assert render_zpl(content()) == render_zpl(content())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(contents, st.sampled_from(LABELS))
 @example(FULL, "receipt-80")
 def test_every_label_can_be_read_back(slip, media):
