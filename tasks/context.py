@@ -21,6 +21,17 @@ class Publisher(Protocol):
         """
 
 
+class Announcer(Protocol):
+    """Tells whoever watches, such as Flower, what goes on at this moment. Nothing depends on its being heard."""
+
+    def __call__(self, what: str, **about: str) -> None:
+        """Say `what` (such as `slip-sending`), and which one: ids and codes, nothing else. Never raises."""
+
+
+def to_nobody(what: str, **about: str) -> None:
+    """An `Announcer` where nobody watches."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One worker process's connections and rules."""
@@ -37,6 +48,7 @@ class Context:
     patron_card_pattern: str | None = None
     slip_life: timedelta = timedelta(hours=24)
     """How long a slip may wait for its printer before it is not sent any more."""
+    announce: Announcer = to_nobody
 
     def unit_of_work(self) -> UnitOfWork:
         """A new transaction, at this moment."""

@@ -17,6 +17,7 @@ COMMANDS = {
     "status": ("workers.commands.service", "status_command"),
     "doctor": ("workers.commands.doctor", "doctor_command"),
     "worker": ("workers.commands.worker", "worker_command"),
+    "flower": ("workers.commands.flower", "flower_command"),
     "migrate": ("workers.commands.database", "migrate_command"),
     "import": ("workers.commands.intake", "import_command"),
     "add": ("workers.commands.intake", "add_command"),

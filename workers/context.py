@@ -12,6 +12,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas.storage import open_engine
 from tasks import context
 from tasks.unit_of_work import Settled
+from workers.announcing import TaskAnnouncer
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
 from workers.transport import broker_options
@@ -43,4 +44,5 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,
         slip_life=timedelta(hours=settings.slip_hours),
+        announce=TaskAnnouncer(lambda: connect(settings)),
     )
