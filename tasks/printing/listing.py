@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 from sqlalchemy.orm import aliased
 
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Request, RequestEvent
@@ -46,7 +46,7 @@ def slips(connection: Connection, wanted: Wanted) -> list[dict[str, Any]]:
 def count(connection: Connection, wanted: Wanted) -> int:
     """How many slips there are of the wanted, whatever the limit."""
     query = _fitting(select(func.count(PrintJob.id)).outerjoin(Printer, Printer.id == PrintJob.printer_id), wanted)
-    return connection.execute(query).scalar_one()
+    return int(connection.execute(query).scalar_one())
 
 
 def slip(connection: Connection, slip_id: UUID) -> dict[str, Any] | None:
@@ -149,7 +149,7 @@ def printers(connection: Connection, now: datetime) -> list[dict[str, Any]]:
 
 def _fitting(query: Select[*tuple[Any, ...]], wanted: Wanted) -> Select[*tuple[Any, ...]]:
     if wanted.states:
-        fits = PrintJob.state.in_(wanted.states)
+        fits: ColumnElement[bool] = PrintJob.state.in_(wanted.states)
         if wanted.blocked:
             fits |= (PrintJob.state == State.REQUESTED) & (Printer.on_hold | (Printer.failures > 0))
         query = query.where(fits, PrintJob.voided_at.is_(None))
