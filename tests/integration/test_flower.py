@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flower with our pages, as plain HTTP: what each page shows, what each decision does, and who may decide nothing."""
 
+import re
 import shutil
 from contextlib import closing
 from datetime import UTC, datetime
@@ -122,6 +123,9 @@ def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, here):
     assert (f"slip-{north}" in held, f"slip-{by_state[State.HELD]}" in held) == (True, True)
     assert f"slip-{by_state[State.UNKNOWN]}" not in held
     assert f"slip-{by_state[State.UNKNOWN]}" in done
+    assert done.count('<tr id="slip-') == int(
+        re.search(r'id="show-unconfirmed"[^>]*>Unconfirmed (\d+)<', everything)[1]
+    )
     assert ann.get("/prints", show="nonsense")[0] == 404
     assert "Test Reader" not in everything
 

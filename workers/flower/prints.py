@@ -69,20 +69,19 @@ class PrintsPage(Page):
             printer=self.get_query_argument("printer", "") or None,
             limit=AT_MOST,
         )
+        live = list(self.application.events.slips)[:LIVE_SHOWN]  # before the rest: what it tells of is there by then
         lines, counts, printers = await self.ask(lambda connection: self._look(connection, wanted))
         self.show(
             "prints.html",
             kind=kind,
-            kinds={
-                name: (words, sum(counts.get(state, 0) for state in states)) for name, (words, states) in KINDS.items()
-            },
+            kinds={name: (words, counts[name]) for name, (words, _) in KINDS.items()},
             wanted=wanted,
             lines=lines,
             shown=sum(len(line.slips) for line in lines),
             branches=sorted({each["branch"] for each in printers}),
             printers=printers,
             open_to=_open_to,
-            live=list(self.application.events.slips)[:LIVE_SHOWN],
+            live=live,
         )
 
     def _look(self, connection: Connection, wanted: Wanted) -> tuple[list[Line], dict[str, int], list[dict[str, Any]]]:

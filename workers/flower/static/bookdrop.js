@@ -24,7 +24,7 @@
     }
   }
 
-  window.setInterval(refresh, 4000);
+  window.setInterval(refresh, 3000);
   document.querySelectorAll("select[data-submits]").forEach(function (each) {
     each.addEventListener("change", function () { each.form.submit(); });
   });
