@@ -47,5 +47,6 @@ def take_picture(page: Page, name: str) -> None:
         return
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(500)  # colours change gradually
         page.screenshot(path=Path(PICTURES) / f"{name}-{scheme}.png")
     page.emulate_media(color_scheme="light")

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flower as a person sees it: a real browser, a real print worker, a printer that is stopped and comes back."""
 
+import re
 import shutil
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -15,8 +18,8 @@ from schemas.storage import open_engine
 from tests.browser import chromium, take_picture
 from tests.flowers import FlowerProcess, decisions_about, flowers, set_slip, state_of, wanted_slip
 from tests.library import Library
-from tests.printers import BadLine, wait_until
-from tests.wire import worker
+from tests.printers import BadLine, LabelPrinter, free_port, wait_until
+from tests.wire import Wire, worker
 from workers import context
 from workers.settings import WorkerSettings
 
@@ -56,11 +59,22 @@ def here(place, library):
 
 @pytest.fixture(scope="module")
 def running(place, library):
-    """Two of them, one read-only, where people sign in; and a print worker."""
+    """Two of them, one read-only, where people sign in; and workers."""
     people = {"BOOKDROP_FLOWER_PEOPLE": f"{NAME}:{PASSWORD}"}
     usual, read_only = FlowerProcess(**place, **people), FlowerProcess(**place, options=("--read_only",), **people)
-    with flowers(usual, read_only), worker("printing", "--branch", "main", **place):
+    with (
+        worker("returns", "--concurrency", "1", **place),
+        worker("printing", "--branch", "main", **place),
+        flowers(usual, read_only),
+    ):
         yield usual, read_only
+
+
+@pytest.fixture
+def wire(place):
+    """The station main-desk-1."""
+    with closing(Wire(place["broker_url"])) as wire:
+        yield wire
 
 
 @pytest.fixture(scope="module")
@@ -96,62 +110,74 @@ def sign_in(page, password=PASSWORD):
     page.get_by_role("button", name="Sign in").click()
 
 
-def stop_printer(library):
-    """In the place of its folder lies a file."""
-    shutil.rmtree(library.spool / "main", ignore_errors=True)
-    (library.spool / "main").write_text("in the way")
-
-
-def start_printer(library):
-    (library.spool / "main").unlink()
+def point_main_printer(library, **columns):
+    with library.engine.begin() as connection:
+        connection.execute(update(Printer).values(**columns).where(Printer.code == "main-slips"))
 
 
 def has_been_away(library):
     """The printer has refused so often that it is left alone for minutes."""
-    with library.engine.begin() as connection:
-        connection.execute(
-            update(Printer).values(failures=7, retry_at=datetime.now(UTC) + timedelta(minutes=5)).where(
-                Printer.code == "main-slips"
-            )
-        )  # fmt: skip
+    point_main_printer(library, failures=7, retry_at=datetime.now(UTC) + timedelta(minutes=5))
 
 
-def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, library, here, open_page):
+def slip_in(reply):
+    return UUID(reply["slip"])
+
+
+def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, library, wire, open_page):
     """Its slips show with why; Retry with a reason brings each out once; the page says so, and the history who did it."""
     flower, _ = running
-    stop_printer(library)
-    first, *others = [wanted_slip(library, here, title=book) for book in BOOKS]
-    wait_until(lambda: state_of(library, first) == "failed_safe", "the first slip failed")
+    port = free_port()
+    point_main_printer(library, uri=f"socket://127.0.0.1:{port}")
+    books = [library.request(title=book)[1][0] for book in BOOKS]
+    scans = [wire.send(library.scan(barcode)) for barcode in (*books, books[0], "31999999999")]
+    slips = [slip_in(reply) for reply in wire.answers(*scans)[:3]]
+    wait_until(lambda: "failed_safe" in map(partial(state_of, library), slips), "a slip failed")
+    first = next(slip for slip in slips if state_of(library, slip) == "failed_safe")
     has_been_away(library)
 
     page = open_page(f"{flower.url}/prints")
     sign_in(page)
-    for slip in (first, *others):
+    for slip in slips:
         expect(page.locator(f"#slip-{slip}")).to_be_visible()
-    expect(page.locator(f"#slip-{first}")).to_contain_text("the spool folder is no folder")
+    expect(page.locator(f"#slip-{first}")).to_contain_text("Slip will be tried again, the Return stands")
     expect(page.locator("#live")).to_contain_text("away")
     take_picture(page, "flower-prints")
-    start_printer(library)
-    page.locator(f"#retry-{first}").click()
-    page.get_by_label("Why").fill("The folder is back")
-    take_picture(page, "flower-retry")
-    page.get_by_role("button", name="Retry").click()
+    with closing(LabelPrinter(port=port)) as printer:
+        page.locator(f"#retry-{first}").click()
+        page.get_by_label("Why").fill("Paper was out, it is in again")
+        take_picture(page, "flower-retry")
+        page.get_by_role("button", name="Retry").click()
 
-    expect(page.locator("#said")).to_contain_text("Ordered again")
-    expect(page.locator("#none")).to_contain_text("No slip is in trouble")  # by itself: the page is live
-    expect(page.locator("#now")).to_contain_text("slip-done")
-    expect(page.locator("#show-unconfirmed")).to_contain_text("3")
-    assert sorted(path.stem for path in library.spool.rglob("*.pdf")) == sorted(map(str, (first, *others)))
-    assert [state_of(library, slip) for slip in (first, *others)] == ["done"] * 3
+        expect(page.locator("#said")).to_contain_text("Ordered again")
+        expect(page.locator("#none")).to_contain_text("No slip is in trouble")  # by itself: the page is live
+        expect(page.locator("#now")).to_contain_text("slip-done")
+        expect(page.locator("#show-unconfirmed")).to_contain_text("3")
+        assert len(printer.documents()) == 3
+    assert [state_of(library, slip) for slip in slips] == ["done"] * 3
     page.goto(f"{flower.url}/prints/{first}")
     expect(page.locator("#words")).to_contain_text("Slip sent to the printer main-slips")
     expect(page.locator("#decisions")).to_contain_text(NAME)
-    expect(page.locator("#decisions")).to_contain_text("The folder is back")
-    assert decisions_about(library, first) == [("slip_retried", NAME, "The folder is back")]
-    page.goto(f"{flower.url}/returns")
-    expect(page.locator("#answers")).to_contain_text(BOOKS[1])
-    expect(page.locator("#answers")).to_contain_text(" ms")
+    expect(page.locator("#decisions")).to_contain_text("Paper was out")
+    assert decisions_about(library, first) == [("slip_retried", NAME, "Paper was out, it is in again")]
+
+
+def test_the_last_returns_stand_on_a_page(running, library, wire, open_page):
+    """A return, its repetition and a refusal by a real worker: each with its time, the task's link, and no reader."""
+    flower, _ = running
+    _, [barcode] = library.request(title="The Origin of Species")
+    scans = [wire.send(library.scan(each)) for each in (barcode, barcode, "31888888888")]
+    wire.answers(*scans)
+
+    page = open_page(f"{flower.url}/returns")
+
+    for scan, answer in zip(scans, ("returned", "already returned", "refused"), strict=True):
+        row = page.locator(f"#event-{scan}")
+        expect(row).to_contain_text(answer)
+        expect(row.get_by_role("link", name="task")).to_be_visible()
+        expect(row).to_contain_text(re.compile(r"\d (ms|s)"))
     take_picture(page, "flower-returns")
+    assert "31888888888" not in page.content()
     assert "Test Reader" not in page.content()
 
 
@@ -219,12 +245,7 @@ def test_a_slip_that_hangs_shows_as_being_sent(running, library, here, open_page
     """While a printer takes its time, Flower's own page of tasks shows the task as SLIP-SENDING, and which slip it is."""
     flower, _ = running
     with closing(BadLine("hangs", 0)) as line:
-        with library.engine.begin() as connection:
-            connection.execute(
-                update(Printer)
-                .values(uri=f"socket://127.0.0.1:{line.port}", failures=0, retry_at=None)
-                .where(Printer.code == "main-slips")
-            )
+        point_main_printer(library, uri=f"socket://127.0.0.1:{line.port}", failures=0, retry_at=None)
         slip = wanted_slip(library, here)
 
         page = open_page(f"{flower.url}/prints?show=waiting")
