@@ -53,8 +53,7 @@ class WorkerSettings(SideSettings):
     """How often housekeeping deletes links to readers that nothing needs any more, in seconds."""
 
     flower_people: SecretStr | None = None
-    """Who may sign in at `bookdrop flower` where neither Flower's own login nor a proxy says who is there: one
-    `name:password` a line. Pages can be read without; to act one signs in."""
+    """Who may sign in at `bookdrop flower` where neither Flower nor a proxy has a login: `name:password`, one a line."""
     flower_user_header: str | None = None
     """Header in which a proxy that does the login names the person, such as `X-Forwarded-User`; needs the next one."""
     flower_proxy_secret: SecretStr | None = None
