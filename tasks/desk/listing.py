@@ -23,6 +23,9 @@ LOOKED_BACK: Final = timedelta(hours=24)
 
 _UUID_7: Final = 7
 
+_AHEAD: Final = 1.0
+"""Ids that are made within one millisecond run ahead of the clock; beyond so many seconds the station's clock is wrong."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -118,7 +121,7 @@ def _answer(row: Any) -> dict[str, Any]:
         "station": row.station,
         "scanned_at": None if made is None else made.isoformat(),
         "answered_at": row.answered_at.isoformat(),
-        "took_seconds": took if took is not None and took >= 0 else None,
+        "took_seconds": None if took is None or took < -_AHEAD else max(took, 0.0),
         "outcome": reply.outcome.value,
         "reason": reply.reason,
         "message": reply.message if is_known else None,
