@@ -34,6 +34,8 @@ class Asked:
     outcomes: Collection[Outcome] = ()
     """Empty: all."""
     station: str | None = None
+    since: datetime | None = None
+    """`None`: as far back as there are any, which can take its time where hardly one fits."""
     limit: int = 50
 
 
@@ -47,6 +49,8 @@ def answers(connection: Connection, asked: Asked) -> list[dict[str, Any]]:
     )
     if asked.outcomes:
         query = query.where(InboxEntry.outcome.in_([outcome.value for outcome in asked.outcomes]))
+    if asked.since is not None:
+        query = query.where(InboxEntry.answered_at > asked.since)
     if asked.station is not None:
         query = query.where(InboxEntry.station == asked.station)
     return [_answer(row) for row in connection.execute(query)]

@@ -44,9 +44,9 @@ def slips(connection: Connection, wanted: Wanted) -> list[dict[str, Any]]:
 
 
 def count(connection: Connection, wanted: Wanted) -> int:
-    """How many slips there are of the wanted, whatever the limit."""
-    query = _fitting(select(func.count(PrintJob.id)).outerjoin(Printer, Printer.id == PrintJob.printer_id), wanted)
-    return int(connection.execute(query).scalar_one())
+    """How many slips there are of the wanted, up to its limit: a library that never packs has a great many unconfirmed."""
+    found = _fitting(select(PrintJob.id).outerjoin(Printer, Printer.id == PrintJob.printer_id), wanted)
+    return int(connection.execute(select(func.count()).select_from(found.limit(wanted.limit).subquery())).scalar_one())
 
 
 def slip(connection: Connection, slip_id: UUID) -> dict[str, Any] | None:

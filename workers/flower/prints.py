@@ -24,6 +24,8 @@ from workers.flower.page import Page
 log = structlog.get_logger()
 
 AT_MOST: Final = 200
+COUNTED: Final = 1000
+"""Up to here slips are counted; beyond it is said that there are more."""
 LIVE_SHOWN: Final = 5
 
 KINDS: Final[Mapping[str, tuple[str, tuple[State, ...]]]] = {
@@ -80,6 +82,7 @@ class PrintsPage(Page):
             shown=sum(len(line.slips) for line in lines),
             branches=sorted({each["branch"] for each in printers}),
             printers=printers,
+            counted=lambda number: f"{COUNTED:,}+" if number > COUNTED else f"{number:,}",
             open_to=_open_to,
             live=live,
         )
@@ -97,7 +100,7 @@ class PrintsPage(Page):
             for (branch, printer), slips in groupby(found, key=place)
         ]
         counts = {
-            name: listing.count(connection, replace(wanted, states=states, blocked=name in BLOCKED))
+            name: listing.count(connection, replace(wanted, states=states, blocked=name in BLOCKED, limit=COUNTED + 1))
             for name, (_, states) in KINDS.items()
         }
         return lines, counts, printers

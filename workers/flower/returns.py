@@ -2,6 +2,7 @@
 """The page Returns: the last answers with their times, what is in quarantine, and how the stations do."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
@@ -27,6 +28,10 @@ KINDS: Final[Mapping[str, tuple[str, tuple[Outcome, ...]]]] = {
 }
 
 
+LOOKED_BACK: Final = timedelta(days=7)
+"""How old an answer may be that is shown."""
+
+
 class ReturnsPage(Page):
     """What the desks were told."""
 
@@ -37,8 +42,8 @@ class ReturnsPage(Page):
         if kind not in KINDS:
             raise tornado.web.HTTPError(404, "There is no such list of Returns.")
         station = self.get_query_argument("station", "") or None
-        asked = Asked(outcomes=KINDS[kind][1], station=station)
         now = self.parts.here.now()
+        asked = Asked(outcomes=KINDS[kind][1], station=station, since=now - LOOKED_BACK)
 
         def look(connection: Connection) -> tuple[Any, Any, Any]:
             return (

@@ -8,7 +8,6 @@
   if (!live) return;
 
   async function refresh() {
-    if (document.hidden) return;
     try {
       const answer = await fetch(window.location.href, { cache: "no-store" });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -24,7 +23,13 @@
     }
   }
 
-  window.setInterval(refresh, 3000);
+  // The next one 3 s after the last one has come: a busy server is not asked the more for it.
+  async function keepFresh() {
+    if (!document.hidden) await refresh();
+    window.setTimeout(keepFresh, 3000);
+  }
+
+  window.setTimeout(keepFresh, 3000);
   document.querySelectorAll("select[data-submits]").forEach(function (each) {
     each.addEventListener("change", function () { each.form.submit(); });
   });
