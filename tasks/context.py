@@ -23,6 +23,17 @@ class Publisher(Protocol):
         """
 
 
+class Announcer(Protocol):
+    """Tells whoever watches, such as Flower, what goes on at this moment. Nothing depends on its being heard."""
+
+    def __call__(self, what: str, **about: str) -> None:
+        """Say `what` (such as `slip-sending`), and which one: ids and codes, nothing else. Never raises."""
+
+
+def to_nobody(what: str, **about: str) -> None:
+    """An `Announcer` where nobody watches."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One worker process's connections and rules."""
@@ -45,6 +56,7 @@ class Context:
     """The broker's dead letters; `None` where there is no broker."""
     quarantine_kept: timedelta = timedelta(days=30)
     """How long what a quarantined message says is kept while nobody decides about it."""
+    announce: Announcer = to_nobody
 
     def unit_of_work(self) -> UnitOfWork:
         """A new transaction, at this moment."""

@@ -113,11 +113,11 @@ def ipp_printer(folder: Path, **options: str) -> Iterator[IppPrinterProcess]:
 class Listener:
     """A port with a thread for each connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind(("127.0.0.1", port))
         self._listener.listen()
         self.port = self._listener.getsockname()[1]
         self._ended = threading.Event()
@@ -158,10 +158,10 @@ class Listener:
 class LabelPrinter(Listener):
     """A label printer on a port: keeps what it is sent; answers `~HS` with `reply`, if it has one."""
 
-    def __init__(self, reply: bytes = b"") -> None:
+    def __init__(self, reply: bytes = b"", port: int = 0) -> None:
         self.reply = reply
         self._taken: list[bytes] = []
-        super().__init__()
+        super().__init__(port)
 
     @property
     def uri(self) -> str:

@@ -19,6 +19,7 @@ COMMANDS = {
     "health": ("workers.commands.health", "health_group"),
     "metrics": ("workers.commands.metrics", "metrics_command"),
     "worker": ("workers.commands.worker", "worker_command"),
+    "flower": ("workers.commands.flower", "flower_command"),
     "migrate": ("workers.commands.database", "migrate_command"),
     "import": ("workers.commands.intake", "import_command"),
     "add": ("workers.commands.intake", "add_command"),

@@ -12,6 +12,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas.storage import open_engine
 from tasks import context
 from tasks.unit_of_work import Settled
+from workers.announcing import TaskAnnouncer
 from workers.bookkeeper import Bookkeeper
 from workers.dead_letters import open_letters
 from workers.publisher import BrokerPublisher
@@ -49,4 +50,5 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         slip_life=timedelta(hours=settings.slip_hours),
         letters=lambda: open_letters(lambda: connect(settings)),
         quarantine_kept=timedelta(days=settings.quarantine_days),
+        announce=TaskAnnouncer(lambda: connect(settings)),
     )

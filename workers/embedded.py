@@ -37,6 +37,8 @@ class Running:
     home: Home
     engine: Engine
     flower: str | None
+    login: tuple[str, str] | None = None
+    """Name and password with which one may act in Flower."""
 
 
 @contextmanager
@@ -61,12 +63,13 @@ def running(home: Home, *, flower: bool, demo: bool) -> Iterator[Running]:
             engine = _database(home, demo=demo)
             _wait_for_valkey(home)
             programs = _workers(home, engine)
+            login = home.flower_login() if flower else None
             if flower:
                 port = _free_port(FLOWER_PORT)
                 state.flower = f"http://127.0.0.1:{port}"
                 programs.append(_flower(home, port))
             crew.start(programs)
-            yield Running(home, engine, state.flower)
+            yield Running(home, engine, state.flower, login)
         finally:
             crew.stop()
             _remove_socket(home)
@@ -167,12 +170,16 @@ def _flower(home: Home, port: int) -> Program:
     return Program(
         "flower",
         (
-            *(sys.executable, "-m", "celery", "-A", "workers.app", "flower"),
+            *(sys.executable, "-m", "workers.cli", "flower"),
             "--address=127.0.0.1",
             f"--port={port}",
             "--max_tasks=5000",
         ),
-        {"BOOKDROP_CONFIG": str(home.config)},
+        {
+            "BOOKDROP_CONFIG": str(home.config),
+            "BOOKDROP_FLOWER_PEOPLE_FILE": str(home.flower_people),
+            "BOOKDROP_LOG_FORMAT": "json",
+        },
         patience=5,
     )
 

@@ -2,6 +2,7 @@
 """The folder of the embedded default: its configuration, its lock, and what it remembers of its processes."""
 
 import fcntl
+import getpass
 import hashlib
 import json
 import os
@@ -103,6 +104,23 @@ class Home:
             keys.setdefault(code, secrets.token_hex(32))
         _write_private(path, json.dumps(keys, indent=1))
         return {code: keys[code] for code in codes}
+
+    def flower_login(self) -> tuple[str, str]:
+        """Name and password with which its owner may act in Flower: the user's own name, and a password that is kept."""
+        path = self.flower_people
+        try:
+            name = getpass.getuser()
+        except (KeyError, OSError):  # nobody has given this user a name
+            name = "operator"
+        kept = path.read_text(encoding="utf-8").strip().partition(":")[2] if path.exists() else ""
+        password = kept or secrets.token_urlsafe(12)
+        _write_private(path, f"{name}:{password}\n")
+        return name, password
+
+    @property
+    def flower_people(self) -> Path:
+        """Who may sign in at Flower."""
+        return self.path / "flower-people"
 
     def write_config(self, keys: Mapping[str, str]) -> None:
         """Write the settings of the workers and of each station in `keys`; the first one is the default station."""

@@ -54,6 +54,15 @@ class WorkerSettings(SideSettings):
     purge_seconds: float = Field(default=60.0, ge=1, le=3600)
     """How often housekeeping deletes links to readers that nothing needs any more, in seconds."""
 
+    flower_people: SecretStr | None = None
+    """Who may sign in at `bookdrop flower` where neither Flower nor a proxy has a login: `name:password`, one a line."""
+    flower_user_header: str | None = None
+    """Header in which a proxy that does the login names the person, such as `X-Forwarded-User`; needs the next one."""
+    flower_proxy_secret: SecretStr | None = None
+    """What that proxy sends in the header `X-Bookdrop-Proxy`, so that nobody else can name a person."""
+    flower_actors: str = ""
+    """Names of those who may act in `bookdrop flower`, with commas between them; empty: everybody who is signed in."""
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:

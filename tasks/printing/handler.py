@@ -56,6 +56,7 @@ def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State
     asked: State | None = None
     claimed = _promised(partial(claim, job_id, here), here)
     if isinstance(claimed, State):
+        here.announce(_announced(claimed), slip=str(job_id))
         return claimed
     while claimed is not None:
         if isinstance(claimed, Claimed):
@@ -78,10 +79,17 @@ def _promised(take: Callable[[], Claim], here: Context) -> Claimed | State | Non
 
 def _try(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State | None:
     try:
-        return _print(claimed, here, jitter)
+        state = _print(claimed, here, jitter)
     except LeaseLostError:
         log.warning("slip_left_to_another", job_id=str(claimed.job_id), printer=claimed.printer)
         return None
+    here.announce(_announced(state), slip=str(claimed.job_id), printer=claimed.printer)
+    return state
+
+
+def _announced(state: State) -> str:
+    """What is said of a slip that has come to `state`, such as `slip-held`."""
+    return f"slip-{state.value.replace('_', '-')}"
 
 
 def _order_rest(printer_id: int, here: Context) -> None:
@@ -115,6 +123,7 @@ def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> Stat
         driver = open_printer(claimed.uri)
         can_repeat = driver.can_repeat
         document, lacking = _draw(claimed, driver.language)
+        here.announce(_announced(State.SENDING), slip=str(claimed.job_id), printer=claimed.printer)
         spool_id = driver.send(document, job_name=claimed.job_name, on_first_byte=before_first_byte)
     except PrinterError as error:
         is_its_fault = not isinstance(error, SlipNotDrawnError)

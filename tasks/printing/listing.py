@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 from sqlalchemy.orm import aliased
 
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Request, RequestEvent
@@ -25,6 +25,8 @@ class Wanted:
 
     states: Collection[State] = ()
     """Empty: all."""
+    blocked: bool = False
+    """Beside them those that were not tried yet because their printer is on hold or away."""
     branch: str | None = None
     printer: str | None = None
     limit: int = 50
@@ -32,16 +34,19 @@ class Wanted:
 
 def slips(connection: Connection, wanted: Wanted) -> list[dict[str, Any]]:
     """The slips, the oldest first; of all of them the newest, when no states are given."""
-    query = _slips()
+    query = _fitting(_slips(), wanted)
     if wanted.states:
-        query = query.where(PrintJob.state.in_(wanted.states), PrintJob.voided_at.is_(None))
-    if wanted.branch is not None:
-        query = query.where(PrintJob.branch == wanted.branch)
-    if wanted.printer is not None:
-        query = query.where(Printer.code == wanted.printer)
-    newest = connection.execute(query.order_by(PrintJob.created_at.desc(), PrintJob.id.desc()).limit(wanted.limit))
-    oldest = connection.execute(query.order_by(PrintJob.created_at, PrintJob.id).limit(wanted.limit))
-    return [_summary(row) for row in (oldest if wanted.states else reversed(newest.all()))]
+        rows = connection.execute(query.order_by(PrintJob.created_at, PrintJob.id).limit(wanted.limit)).all()
+    else:
+        last = query.order_by(PrintJob.created_at.desc(), PrintJob.id.desc()).limit(wanted.limit)
+        rows = connection.execute(last).all()[::-1]
+    return [_summary(row) for row in rows]
+
+
+def count(connection: Connection, wanted: Wanted) -> int:
+    """How many slips there are of the wanted, up to its limit: a library that never packs has a great many unconfirmed."""
+    found = _fitting(select(PrintJob.id).outerjoin(Printer, Printer.id == PrintJob.printer_id), wanted)
+    return int(connection.execute(select(func.count()).select_from(found.limit(wanted.limit).subquery())).scalar_one())
 
 
 def slip(connection: Connection, slip_id: UUID) -> dict[str, Any] | None:
@@ -141,6 +146,19 @@ def printers(connection: Connection, now: datetime) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _fitting(query: Select[*tuple[Any, ...]], wanted: Wanted) -> Select[*tuple[Any, ...]]:
+    if wanted.states:
+        fits: ColumnElement[bool] = PrintJob.state.in_(wanted.states)
+        if wanted.blocked:
+            fits |= (PrintJob.state == State.REQUESTED) & (Printer.on_hold | (Printer.failures > 0))
+        query = query.where(fits, PrintJob.voided_at.is_(None))
+    if wanted.branch is not None:
+        query = query.where(PrintJob.branch == wanted.branch)
+    if wanted.printer is not None:
+        query = query.where(Printer.code == wanted.printer)
+    return query
 
 
 def _slips() -> Select[*tuple[Any, ...]]:

@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from stations.settings import StationSettings
 from tasks.privacy.purge import purge
 from tests.library import KEY, Library
 from tests.wire import Wire, start_worker, worker
+from workers.flower.prints import KINDS
 from workers.metrics.collector import BookdropCollector
 
 NAME, NUMBER = "Zyphora Unmistakable-Canaria", "CANARY4711007"
@@ -56,7 +58,7 @@ def flower(broker_url, sqlite_url, tmp_path):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
     with (tmp_path / "flower.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "workers.app", "flower", "--address=127.0.0.1", f"--port={port}"],
+            [sys.executable, "-m", "workers.cli", "flower", f"--port={port}"],
             env={
                 **clean,
                 "BOOKDROP_BROKER_URL": broker_url,
@@ -184,6 +186,7 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
     assert outcomes == {"returned", "refused", "done"}
     assert "returns.process_scan" in pages[1]
     assert "SUCCESS" in pages[3]
+    assert "The book number" in "".join(pages[4:])
     slips = list(library.spool.rglob("*.pdf"))
     assert len(slips) >= 5
     assert "The book number" in words_of(slips[0])  # the search can find what is there
@@ -259,6 +262,12 @@ def decoded(held):
 def flower_pages(flower):
     tasks = json.loads(tasks_of(flower))["data"]
     workers = json.loads(fetch(f"{flower}/workers?json=1"))["data"]
+    for kind in KINDS:
+        slips = fetch(f"{flower}/prints?show={kind}")
+        yield slips
+        for slip in set(re.findall(r'href="(/prints/[0-9a-f-]{36})', slips)):
+            yield fetch(flower + slip)
+    yield fetch(f"{flower}/returns")
     yield fetch(f"{flower}/workers")
     yield fetch(f"{flower}/broker")
     yield fetch(f"{flower}/metrics")

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from schemas.storage import migrate, open_engine
 from tasks.intake.demo import load_demo
+from tests.flowers import Visitor
 from workers.embedded import STATIONS
 from workers.home import Home
 
@@ -151,7 +153,10 @@ def test_a_pipe_of_barcodes(home):
 
 
 def test_a_desk_beside_it(home, up):
-    """Beside a running one: a station's commands are answered, a second start is told, Flower lists the scan."""
+    """Beside a running one: a station's commands are answered, a second start is told, Flower lists the scan.
+
+    In Flower its owner can sign in, with a password that nobody else can read.
+    """
     status = json.loads(bookdrop(home, "status", "--json").stdout)
     external_id = query(home, "SELECT external_id FROM requests WHERE status = 'received' LIMIT 1")[0][0]
 
@@ -179,7 +184,14 @@ def test_a_desk_beside_it(home, up):
         lambda: [t for t in flower_tasks(status["flower"]) if json.loads(scanned.stdout)["event_id"] in t["uuid"]]
     )
     assert [(task["name"], task["state"]) for task in tasks] == [("returns.process_scan", "SUCCESS")]
-    everything = json.dumps(flower_tasks(status["flower"]))
+    visitor = Visitor(SimpleNamespace(url=status["flower"]))
+    name, _, password = (home / "flower-people").read_text().strip().partition(":")
+    assert visitor.get("/prints")[0] == 200
+    assert visitor.post("/sign-in", name=name, password="guessed")[0] == 403
+    assert visitor.post("/sign-in", name=name, password=password) == (302, "/prints")
+    assert f'id="visitor">{name}<' in visitor.get("/prints")[1]
+    assert (home / "flower-people").stat().st_mode & 0o077 == 0
+    everything = json.dumps(flower_tasks(status["flower"])) + visitor.get("/returns")[1]
     assert "Test Reader" not in everything
     assert "NO-SUCH-BARCODE" not in everything
 

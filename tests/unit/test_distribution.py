@@ -8,8 +8,10 @@ from importlib.metadata import distribution, distributions, packages_distributio
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from zipfile import ZipFile
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("schemas", "tasks", "workers", "stations")
@@ -73,6 +75,22 @@ def test_commands_are_installed(command, target):
     }
 
     assert scripts[command] == target
+
+
+def test_a_built_package_brings_what_is_no_python(tmp_path):
+    """Templates, styles, fonts and whatever else lies in the packages is in the wheel."""
+    [wheel] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with ZipFile(wheel) as built:
+        brought = set(built.namelist())
+    there = {
+        str(path.relative_to(ROOT))
+        for name in NAMES
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+    assert there - brought == set()
+    assert "workers/flower/templates/prints.html" in brought
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flower with our pages, as plain HTTP: what each page shows, what each decision does, and who may decide nothing."""
+
+import re
+import shutil
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import insert, update
+
+from schemas.models import Printer, QuarantinedMessage
+from schemas.print_jobs import PrintState as State
+from schemas.statuses import RequestStatus
+from schemas.storage import open_engine
+from tests.flowers import FlowerProcess, Visitor, decisions_about, flowers, scanned, set_slip, state_of, wanted_slip
+from tests.library import Library
+from workers import context
+from workers.cli import main
+from workers.settings import WorkerSettings
+
+pytestmark = pytest.mark.long
+
+ANN, BEN = "ann:long-enough", "ben:long-too"
+SECRET = "only-the-proxy-knows"
+
+
+@pytest.fixture(scope="module")
+def place(sqlite_template, tmp_path_factory, valkey_socket):
+    """Broker, database and folder of all tests here."""
+    folder = tmp_path_factory.mktemp("flower")
+    shutil.copy(sqlite_template, folder / "bookdrop.db")
+    return {
+        "folder": folder,
+        "broker_url": f"redis+socket://{valkey_socket}",
+        "database_url": f"sqlite:///{folder / 'bookdrop.db'}",
+    }
+
+
+@pytest.fixture(scope="module")
+def library(place):
+    """A small library that all tests here share; each makes slips of its own."""
+    engine = open_engine(place["database_url"])
+    yield Library(engine, place["folder"] / "spool").open()
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def here(place, library):
+    """What a decision needs, with a publisher on the real broker."""
+    settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
+    with closing((made := context.make(settings, library.engine)).publish):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running(place, library):
+    """One with Flower's own login, one that is read-only, one behind a proxy; all side by side."""
+    by_name = {
+        "own login": FlowerProcess(**place, FLOWER_BASIC_AUTH=f"{ANN},{BEN}", BOOKDROP_FLOWER_ACTORS="ann"),
+        "read-only": FlowerProcess(**place, options=("--read-only", f"--basic_auth={ANN}")),
+        "behind a proxy": FlowerProcess(
+            **place,
+            options=("--url_prefix=ops",),
+            BOOKDROP_FLOWER_USER_HEADER="X-Remote-User",
+            BOOKDROP_FLOWER_PROXY_SECRET=SECRET,
+        ),
+    }
+    with flowers(*by_name.values()):
+        yield by_name
+
+
+@pytest.fixture
+def slip(library, here):
+    """A slip that waits for its printer."""
+    return wanted_slip(library, here)
+
+
+@pytest.fixture
+def ann(running):
+    """Who may decide."""
+    return Visitor(running["own login"], ANN)
+
+
+def test_our_pages_stand_beside_flowers_own(running, ann):
+    """Every page of Flower leads to Prints and Returns, also below a prefix, and ours look like Flower's."""
+    behind = Visitor(running["behind a proxy"], X_Remote_User="ann", X_Bookdrop_Proxy=SECRET)
+    for visitor, prefix in ((ann, ""), (behind, "/ops")):
+        for path in ("/workers", "/tasks", "/broker", "/prints", "/returns"):
+            status, text = visitor.get(path)
+
+            assert status == 200, path
+            assert f'href="{prefix}/prints"' in text
+            assert f'href="{prefix}/returns"' in text
+            assert f'href="{prefix}/tasks"' in text
+            assert "theme-toggle" in text
+            assert "</html>" in text
+        assert visitor.get("/bookdrop/bookdrop.css")[0] == 200
+
+
+def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, here):
+    """Failed, held and unknown slips with why and since when; those behind a printer on hold too; the filters narrow."""
+    by_state = {state: wanted_slip(library, here) for state in (State.FAILED_SAFE, State.HELD, State.UNKNOWN)}
+    for state, each in by_state.items():
+        set_slip(library, each, state=state, last_error=f"because it is {state.value}")
+    north = wanted_slip(library, here, station="north-desk-1")
+    with library.engine.begin() as connection:
+        connection.execute(update(Printer).where(Printer.code == "north-slips").values(on_hold=True))
+
+    everything = ann.get("/prints")[1]
+    of_main = ann.get("/prints", branch="main")[1]
+    held = ann.get("/prints", show="held")[1]
+    done = ann.get("/prints", show="unconfirmed")[1]
+
+    for state, each in by_state.items():
+        assert f"slip-{each}" in everything
+        assert f"because it is {state.value}" in everything
+        assert f"slip-{each}" in of_main
+    assert f"slip-{north}" in everything
+    assert "on hold" in everything
+    assert f"slip-{north}" not in of_main
+    assert (f"slip-{north}" in held, f"slip-{by_state[State.HELD]}" in held) == (True, True)
+    assert f"slip-{by_state[State.UNKNOWN]}" not in held
+    assert f"slip-{by_state[State.UNKNOWN]}" in done
+    assert done.count('<tr id="slip-') == int(
+        re.search(r'id="show-unconfirmed"[^>]*>Unconfirmed (\d+)<', everything)[1]
+    )
+    assert ann.get("/prints", show="nonsense")[0] == 404
+    assert "Test Reader" not in everything
+
+
+@pytest.mark.parametrize(
+    ("what", "state", "after", "told"),
+    [
+        ("retry", State.HELD, "held", "slip_retried"),
+        ("move", State.FAILED_SAFE, "failed_safe", "slip_moved"),
+        ("printed", State.UNKNOWN, "done", "slip_seen"),
+        ("reprint", State.UNKNOWN, "cancelled", "slip_reprinted"),
+    ],
+)
+def test_a_decision_is_done_and_audited(ann, library, slip, what, state, after, told):
+    """The form does what its button says, goes back to the list it came from, and the history names who and why."""
+    set_slip(library, slip, state=state)
+    form = ann.get(f"/prints/{slip}", do=what)[1]
+
+    done = ann.post(f"/prints/{slip}", do=what, reason="seen to it", to="north-slips", back="show=held&branch=main")
+
+    assert 'id="decide"' in form
+    assert done == (302, "/prints?show=held&branch=main")
+    assert 'id="said"' in ann.get("/prints")[1]
+    assert 'id="said"' not in ann.get("/prints")[1]
+    assert state_of(library, slip) == after
+    assert decisions_about(library, slip) == [(told, "ann", "seen to it")]
+    assert "seen to it" in ann.get(f"/prints/{slip}")[1]
+
+
+def test_all_slips_of_a_printer_are_tried_again(ann, library, here):
+    """Retry all orders every slip that waits for the printer, each with its line in the history."""
+    both = [wanted_slip(library, here), wanted_slip(library, here)]
+    for each in both:
+        set_slip(library, each, state=State.HELD)
+
+    assert ann.post("/prints/retry-all/main-slips", reason="new toner") == (302, "/prints")
+
+    for each in both:
+        assert decisions_about(library, each) == [("slip_retried", "ann", "new toner")]
+
+
+@pytest.mark.parametrize("reason", ["", "  \t "])
+def test_no_decision_without_a_reason(ann, library, slip, reason):
+    """An empty reason is refused, whatever the browser let through, and the form is shown again."""
+    set_slip(library, slip, state=State.HELD)
+
+    status, text = ann.post(f"/prints/{slip}", do="retry", reason=reason)
+
+    assert (status, "Say why" in text, 'id="decide"' in text) == (400, True, True)
+    assert decisions_about(library, slip) == []
+
+
+def test_what_cannot_be_done_is_told(ann, library, slip):
+    """Somebody else was quicker: the words of the refusal, and nothing is changed."""
+    set_slip(library, slip, state=State.DONE)
+
+    status, text = ann.post(f"/prints/{slip}", do="retry", reason="impatient")
+
+    assert (status, "order a copy (reprint). Nothing was changed." in text) == (409, True)
+    assert decisions_about(library, slip) == []
+
+
+@pytest.mark.parametrize(
+    ("flower", "login", "headers"),
+    [
+        ("own login", None, {}),
+        ("own login", "ann:wrong", {}),
+        ("own login", BEN, {}),
+        ("read-only", ANN, {}),
+        ("behind a proxy", None, {}),
+        ("behind a proxy", None, {"X_Remote_User": "ann"}),
+        ("behind a proxy", None, {"X_Remote_User": "ann", "X_Bookdrop_Proxy": "guessed"}),
+    ],
+)
+def test_who_may_not_decide_cannot(running, library, slip, flower, login, headers):
+    """Logged out, wrong password, no actor, read-only, header not from the proxy: no buttons, and no form gets through."""
+    set_slip(library, slip, state=State.HELD)
+    visitor = Visitor(running[flower], login, **headers)
+
+    _, list_of_slips = visitor.get("/prints")
+    answered = [visitor.post(f"/prints/{slip}", do="retry", reason="let me")[0] for _ in range(2)]
+    answered += [visitor.post("/prints/retry-all/main-slips", reason="let me")[0]]
+
+    assert f"retry-{slip}" not in list_of_slips
+    assert set(answered) <= {401, 403}
+    assert decisions_about(library, slip) == []
+
+
+def test_the_proxy_names_who_decides(running, library, slip):
+    """With the proxy's secret the person it names decides, and stands in the history."""
+    set_slip(library, slip, state=State.HELD)
+    cleo = Visitor(running["behind a proxy"], X_Remote_User="cleo@example.org", X_Bookdrop_Proxy=SECRET)
+
+    assert cleo.post(f"/prints/{slip}", do="retry", reason="paper in")[0] == 302
+    assert decisions_about(library, slip) == [("slip_retried", "cleo@example.org", "paper in")]
+
+
+def test_a_form_needs_its_token(ann, library, slip):
+    """Without the XSRF token, with a wrong one, or from another site, nothing is done: not even with the right login."""
+    set_slip(library, slip, state=State.HELD)
+    fields = {"do": "retry", "reason": "trick"}
+    ann.get("/prints")
+
+    assert ann.post(f"/prints/{slip}", token=None, **fields)[0] == 403
+    assert ann.post(f"/prints/{slip}", token="2|00000000|00|0", **fields)[0] == 403
+    assert ann.post(f"/prints/{slip}", headers={"Sec-Fetch-Site": "cross-site"}, **fields)[0] == 403
+    assert ann.post(f"/prints/{slip}", headers={"Origin": "https://elsewhere.example"}, **fields)[0] == 403
+    assert decisions_about(library, slip) == []
+
+
+def test_a_form_leads_to_the_list_and_nowhere_else(ann, library, slip):
+    """What comes back with the form is a filter at most: it cannot lead away."""
+    set_slip(library, slip, state=State.HELD)
+
+    done = ann.post(f"/prints/{slip}", do="retry", reason="x", back="https://elsewhere.example/?next=//evil&show=held")
+
+    assert done[0] == 302
+    assert done[1] in {"/prints", "/prints?show=held"}
+
+
+def test_what_others_wrote_is_text(ann, library, here):
+    """A title, a reason and a trouble with markup in them are shown as they are written."""
+    slip = wanted_slip(library, here, title="<script>title</script>")
+    set_slip(library, slip, state=State.HELD, last_error="<b>trouble</b>")
+    ann.post(f"/prints/{slip}", do="retry", reason='<img src=x onerror="alert(1)">')
+
+    for page in (ann.get("/prints")[1], ann.get(f"/prints/{slip}")[1], ann.get("/returns")[1]):
+        assert "<script>title" not in page
+        assert "<b>trouble" not in page
+        assert "<img src=x" not in page
+    assert "&lt;script&gt;title" in ann.get("/prints")[1]
+    assert decisions_about(library, slip)[0][2] == '<img src=x onerror="alert(1)">'
+
+
+def test_a_slip_nobody_knows_is_not_found(ann):
+    """An id that is none, and one that nobody has."""
+    assert ann.get("/prints/01a20aee-905b-70e3-bbdd-6f98a0bee5d1")[0] == 404
+    assert ann.get("/prints/------------------------------------")[0] == 404
+    assert ann.get("/prints/retry-all/nowhere")[0] == 404
+
+
+def test_the_last_returns_are_shown_with_their_times(ann, library, here):
+    """Returns with title and time from scan to answer; a refused scan without what was scanned: it could be a card."""
+    wanted_slip(library, here, station="main-desk-2", title="A book that went home", external_id="BR-HOME")
+    _, [gone] = library.request(RequestStatus.COMPLETED)
+    for barcode in ("P4711007", gone):
+        scanned(library, here, barcode, station="main-desk-2")
+
+    text = ann.get("/returns", station="main-desk-2")[1]
+    refused = ann.get("/returns", station="main-desk-2", show="refused")[1]
+
+    assert "A book that went home" in text
+    assert "request BR-HOME" in text
+    assert text.count(" ms</td>") + text.count(" s</td>") == 3
+    assert "unknown barcode" in refused
+    assert "A book that went home" not in refused
+    assert gone in refused
+    assert "P4711007" not in text + refused
+    assert "Test Reader" not in text
+    [row] = [part for part in text.split("<tr") if 'id="station-main-desk-2"' in part]
+    assert [part.strip() for part in row.split("<td")[4:6]] == [">3</td>", ">2</td>"]  # answers, refusals
+
+
+def test_what_a_station_has_not_fetched_is_counted(ann, library, here):
+    """A station that is away leaves its answers in its queue: the page says how many."""
+    wanted_slip(library, here, station="north-desk-1")
+
+    text = ann.get("/returns")[1]
+
+    [row] = [part for part in text.split("<tr") if 'id="station-north-desk-1"' in part]
+    assert "bookdrop-warn" in row
+
+
+def test_quarantine_is_shown_without_what_it_says(ann, library):
+    """Reason, station and detail of what was not believed; never the message itself."""
+    with library.engine.begin() as connection:
+        connection.execute(
+            insert(QuarantinedMessage).values(
+                received_at=datetime.now(UTC), queue="returns", reason="bad_signature", detail="", body="SECRET-BODY",
+                station="<i>forged</i>",
+            )
+        )  # fmt: skip
+
+    text = ann.get("/returns")[1]
+
+    assert "bad signature" in text
+    assert "&lt;i&gt;forged&lt;/i&gt;" in text
+    assert "SECRET-BODY" not in text
+
+
+def test_an_option_that_is_none_is_told():
+    """What Flower does not know is not silently left out."""
+    done = CliRunner().invoke(main, ["flower", "--raed_only"])
+
+    assert (done.exit_code, "Flower has no option --raed_only" in done.output) == (2, True)

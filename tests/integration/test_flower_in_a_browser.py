@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flower as a person sees it: a real browser, a real print worker, a printer that is stopped and comes back."""
+
+import re
+import shutil
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+import pytest
+from playwright.sync_api import Browser, expect
+from sqlalchemy import update
+
+from schemas.models import Printer
+from schemas.print_jobs import PrintState as State
+from schemas.storage import open_engine
+from tests.browser import chromium, take_picture
+from tests.flowers import FlowerProcess, decisions_about, flowers, set_slip, state_of, wanted_slip
+from tests.library import Library
+from tests.printers import BadLine, LabelPrinter, free_port, wait_until
+from tests.wire import Wire, worker
+from workers import context
+from workers.settings import WorkerSettings
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+
+NAME, PASSWORD = "ann", "a password: of ann"
+BOOKS = ("The Left Hand of Darkness", "Война и мир", "Silent Spring")
+
+
+@pytest.fixture(scope="module")
+def place(sqlite_template, tmp_path_factory, valkey_socket):
+    """Broker, database and folder of all tests here."""
+    folder = tmp_path_factory.mktemp("flower")
+    shutil.copy(sqlite_template, folder / "bookdrop.db")
+    return {
+        "folder": folder,
+        "broker_url": f"redis+socket://{valkey_socket}",
+        "database_url": f"sqlite:///{folder / 'bookdrop.db'}",
+    }
+
+
+@pytest.fixture(scope="module")
+def library(place):
+    """A small library with a spool folder for a printer."""
+    engine = open_engine(place["database_url"])
+    yield Library(engine, place["folder"] / "spool").open()
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def here(place, library):
+    """What a Return needs, with a publisher on the real broker."""
+    settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
+    with closing((made := context.make(settings, library.engine)).publish):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running(place, library):
+    """Two of them, one read-only, where people sign in; and workers."""
+    people = {"BOOKDROP_FLOWER_PEOPLE": f"{NAME}:{PASSWORD}"}
+    usual, read_only = FlowerProcess(**place, **people), FlowerProcess(**place, options=("--read_only",), **people)
+    with (
+        worker("returns", "--concurrency", "1", **place),
+        worker("printing", "--branch", "main", **place),
+        flowers(usual, read_only),
+    ):
+        yield usual, read_only
+
+
+@pytest.fixture
+def wire(place):
+    """The station main-desk-1."""
+    with closing(Wire(place["broker_url"])) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: Browser):
+    """Open a page as a person does who has not been here before; nothing may go wrong in its scripts."""
+    contexts, errors = [], []
+
+    def make(url):
+        contexts.append(browser.new_context(viewport={"width": 1200, "height": 800}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield make
+    for each in contexts:
+        each.close()
+    assert errors == []
+
+
+def sign_in(page, password=PASSWORD):
+    page.get_by_role("link", name="Sign in").click()
+    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def point_main_printer(library, **columns):
+    with library.engine.begin() as connection:
+        connection.execute(update(Printer).values(**columns).where(Printer.code == "main-slips"))
+
+
+def has_been_away(library):
+    """The printer has refused so often that it is left alone for minutes."""
+    point_main_printer(library, failures=7, retry_at=datetime.now(UTC) + timedelta(minutes=5))
+
+
+def slip_in(reply):
+    return UUID(reply["slip"])
+
+
+def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, library, wire, open_page):
+    """Its slips show with why; Retry with a reason brings each out once; the page says so, and the history who did it."""
+    flower, _ = running
+    port = free_port()
+    point_main_printer(library, uri=f"socket://127.0.0.1:{port}")
+    books = [library.request(title=book)[1][0] for book in BOOKS]
+    scans = [wire.send(library.scan(barcode)) for barcode in (*books, books[0], "31999999999")]
+    slips = [slip_in(reply) for reply in wire.answers(*scans)[:3]]
+    wait_until(lambda: "failed_safe" in map(partial(state_of, library), slips), "a slip failed")
+    first = next(slip for slip in slips if state_of(library, slip) == "failed_safe")
+    has_been_away(library)
+
+    page = open_page(f"{flower.url}/prints")
+    sign_in(page)
+    for slip in slips:
+        expect(page.locator(f"#slip-{slip}")).to_be_visible()
+    expect(page.locator(f"#slip-{first}")).to_contain_text("Slip will be tried again, the Return stands")
+    expect(page.locator("#live")).to_contain_text("away")
+    take_picture(page, "flower-prints")
+    with closing(LabelPrinter(port=port)) as printer:
+        page.locator(f"#retry-{first}").click()
+        page.get_by_label("Why").fill("Paper was out, it is in again")
+        take_picture(page, "flower-retry")
+        page.get_by_role("button", name="Retry").click()
+
+        expect(page.locator("#said")).to_contain_text("Ordered again")
+        expect(page.locator("#none")).to_contain_text("No slip is in trouble")  # by itself: the page is live
+        expect(page.locator("#now")).to_contain_text("slip-done")
+        expect(page.locator("#show-unconfirmed")).to_contain_text("3")
+        assert len(printer.documents()) == 3
+    assert [state_of(library, slip) for slip in slips] == ["done"] * 3
+    page.goto(f"{flower.url}/prints/{first}")
+    expect(page.locator("#words")).to_contain_text("Slip sent to the printer main-slips")
+    expect(page.locator("#decisions")).to_contain_text(NAME)
+    expect(page.locator("#decisions")).to_contain_text("Paper was out")
+    assert decisions_about(library, first) == [("slip_retried", NAME, "Paper was out, it is in again")]
+
+
+def test_the_last_returns_stand_on_a_page(running, library, wire, open_page):
+    """A return, its repetition and a refusal by a real worker: each with its time, the task's link, and no reader."""
+    flower, _ = running
+    _, [barcode] = library.request(title="The Origin of Species")
+    scans = [wire.send(library.scan(each)) for each in (barcode, barcode, "31888888888")]
+    wire.answers(*scans)
+
+    page = open_page(f"{flower.url}/returns")
+
+    for scan, answer in zip(scans, ("returned", "already returned", "refused"), strict=True):
+        row = page.locator(f"#event-{scan}")
+        expect(row).to_contain_text(answer)
+        expect(row.get_by_role("link", name="task")).to_be_visible()
+        expect(row).to_contain_text(re.compile(r"\d (ms|s)"))
+    take_picture(page, "flower-returns")
+    assert "31888888888" not in page.content()
+    assert "Test Reader" not in page.content()
+
+
+def ask_by_script(page, path, token):
+    """A form that no page showed: what comes back."""
+    return page.evaluate(
+        """async ([path, token]) => {
+            const form = new URLSearchParams({do: "retry", reason: "let me", _xsrf: token});
+            return (await fetch(path, {method: "POST", body: form, redirect: "manual"})).status;
+        }""",
+        [path, token],
+    )
+
+
+def token_of(page):
+    return next(each["value"] for each in page.context.cookies() if each["name"] == "_xsrf")
+
+
+def test_logged_out_one_reads_and_cannot_act(running, library, here, open_page):
+    """No buttons before signing in, with a wrong password, and after signing out; a form sent all the same is refused."""
+    flower, _ = running
+    slip = wanted_slip(library, here, station="north-desk-1")
+    set_slip(library, slip, state=State.HELD)
+    button = f"#retry-{slip}"
+
+    page = open_page(f"{flower.url}/prints")
+    expect(page.locator(f"#slip-{slip}")).to_be_visible()
+    expect(page.locator(button)).to_have_count(0)
+    assert ask_by_script(page, f"/prints/{slip}", token_of(page)) == 403
+    sign_in(page, "a wrong one")
+    expect(page.locator("#trouble")).to_contain_text("do not fit")
+    page.goto(f"{flower.url}/prints")
+    expect(page.locator(button)).to_have_count(0)
+    sign_in(page)
+    expect(page.locator(button)).to_be_visible()
+    assert ask_by_script(page, f"/prints/{slip}", "2|00000000|00000000000000000000000000000000|0") == 403
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#why-not")).to_contain_text("Sign in")
+    expect(page.locator(button)).to_have_count(0)
+
+    assert decisions_about(library, slip) == []
+
+
+def test_read_only_nobody_acts(running, library, here, open_page):
+    """With --read_only there are no buttons for anybody, also who is signed in, and every form is refused."""
+    _, flower = running
+    slip = wanted_slip(library, here, station="north-desk-1")
+    set_slip(library, slip, state=State.HELD)
+
+    page = open_page(f"{flower.url}/sign-in")
+    page.get_by_label("Name").fill(NAME)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#visitor")).to_have_text(NAME)
+    expect(page.locator("#why-not")).to_contain_text("read-only")
+    expect(page.locator(f"#retry-{slip}")).to_have_count(0)
+    page.goto(f"{flower.url}/prints/{slip}?do=retry")
+    expect(page.locator("#decide")).to_have_count(0)
+
+    assert ask_by_script(page, f"/prints/{slip}", token_of(page)) == 403
+    assert decisions_about(library, slip) == []
+
+
+def test_a_slip_that_hangs_shows_as_being_sent(running, library, here, open_page):
+    """While a printer takes its time, Flower's own page of tasks shows the task as SLIP-SENDING, and which slip it is."""
+    flower, _ = running
+    with closing(BadLine("hangs", 0)) as line:
+        point_main_printer(library, uri=f"socket://127.0.0.1:{line.port}", failures=0, retry_at=None)
+        slip = wanted_slip(library, here)
+
+        page = open_page(f"{flower.url}/prints?show=waiting")
+        expect(page.locator("#now")).to_contain_text("slip-sending")
+        page.get_by_role("button", name="Searches").click()
+        page.get_by_role("link", name="Slips being sent now").click()
+
+        row = page.locator("#tasks-table tbody tr")
+        expect(row).to_contain_text("SLIP-SENDING")
+        expect(row).to_contain_text(f"slip {slip}")
+        expect(row).to_contain_text("printing-main@")
+        take_picture(page, "flower-tasks")
