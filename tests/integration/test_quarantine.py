@@ -39,14 +39,8 @@ quarantine = table(QuarantinedMessage)
 
 
 @pytest.fixture
-def with_broker(here, any_broker_url):
-    """What a worker's tasks need, with a broker of either kind."""
-    return replace(here, letters=lambda: open_letters(lambda: Connection(any_broker_url)))
-
-
-@pytest.fixture
 def on_redis(here, broker_url):
-    """The same, on Redis."""
+    """What a worker's tasks need, with a broker, on both databases."""
     return replace(here, letters=lambda: open_letters(lambda: Connection(broker_url)))
 
 
@@ -172,23 +166,23 @@ def let_in(engine):
         connection.execute(insert(Station).values(code="west-desk-1", branch_id=branch, key=KEY, active=True))
 
 
-def distrusted(with_broker, payload):
-    with with_broker.unit_of_work() as uow:
+def distrusted(here, payload):
+    with here.unit_of_work() as uow:
         return_items([reception.Received(payload, "reply.west-desk-1", PROCESS_SCAN)], uow, HOUSE)
 
 
-def test_a_retry_is_the_message_as_it_was(library, with_broker, any_broker_url, engine):
+def test_a_retry_is_the_message_as_it_was(sqlite_library, with_any, any_broker_url, sqlite_engine):
     """What goes back on the queue has the event, the task, the id and the reply queue that came."""
-    payload = stranger(library, "31000000017")
-    distrusted(with_broker, payload)
+    payload = stranger(sqlite_library, "31000000017")
+    distrusted(with_any, payload)
 
-    retry(1, ME, with_broker)
+    retry(1, ME, with_any)
 
     with taken(any_broker_url, RETURNS_QUEUE) as [message]:
         assert json.loads(message.body)[0] == [payload]
         assert (message.headers["task"], message.headers["id"]) == (PROCESS_SCAN, payload["event_id"])
         assert message.properties["reply_to"] == "reply.west-desk-1"
-    [row] = rows(engine)
+    [row] = rows(sqlite_engine)
     assert (row.state, row.decided_by, row.decision_reason) == ("retried", "a test", "because")
 
 
@@ -287,9 +281,9 @@ def test_bodies_go_when_their_time_is_over(library, here, clock, engine):
 # Dead letters
 
 
-def test_dead_letters_are_gathered(with_broker, any_broker_url, library, engine):
+def test_dead_letters_are_gathered(with_any, any_broker_url, sqlite_library, sqlite_engine):
     """Each dead letter is a row with its reason, its queue and its body; the broker has none left."""
-    event = library.scan("31000000017")
+    event = sqlite_library.scan("31000000017")
     headers = task_headers(PROCESS_SCAN, event["event_id"], origin="a test")
     lost = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": RETURNS_QUEUE}
     body = task_body(json.dumps(event))
@@ -297,26 +291,26 @@ def test_dead_letters_are_gathered(with_broker, any_broker_url, library, engine)
     publish(any_broker_url, DEAD_LETTER_QUEUE, body, headers=headers | lost, reply_to="reply.main-desk-1", **json_text)
     publish(any_broker_url, DEAD_LETTER_QUEUE, b"\x80\x00no json", content_type="application/octet-stream")
 
-    assert gather(with_broker) == 2
+    assert gather(with_any) == 2
 
-    event_row, garbage = rows(engine)
+    event_row, garbage = rows(sqlite_engine)
     assert (event_row.reason, event_row.queue, event_row.task) == ("lost_too_often", RETURNS_QUEUE, PROCESS_SCAN)
     assert (event_row.station, event_row.event_id) == ("main-desk-1", event["event_id"])
     assert (garbage.reason, garbage.encoding) == ("malformed", "base64")
-    assert gather(with_broker) == 0
+    assert gather(with_any) == 0
 
 
-def test_a_gathered_letter_goes_back_as_it_was(with_broker, any_broker_url, library, engine):
+def test_a_gathered_letter_goes_back_as_it_was(with_any, any_broker_url, sqlite_library, sqlite_engine):
     """A letter that is retried is on its queue with body, headers and reply queue, and without the marks of its death."""
-    event = library.scan("31000000017")
+    event = sqlite_library.scan("31000000017")
     headers = task_headers(PROCESS_SCAN, event["event_id"], origin="a test")
     lost = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": RETURNS_QUEUE}
     body = task_body(json.dumps(event))
     json_text = {"content_type": "application/json", "content_encoding": "utf-8"}
     publish(any_broker_url, DEAD_LETTER_QUEUE, body, headers=headers | lost, reply_to="reply.main-desk-1", **json_text)
-    gather(with_broker)
+    gather(with_any)
 
-    retry(1, ME, with_broker)
+    retry(1, ME, with_any)
 
     with taken(any_broker_url, RETURNS_QUEUE) as [message]:
         assert (message.body if isinstance(message.body, str) else message.body.decode()) == body
@@ -325,7 +319,7 @@ def test_a_gathered_letter_goes_back_as_it_was(with_broker, any_broker_url, libr
         assert message.content_type == "application/json"
 
 
-def test_killed_between_row_and_broker_it_is_one_row(with_broker, any_broker_url, engine):
+def test_killed_between_row_and_broker_it_is_one_row(with_any, any_broker_url, sqlite_engine):
     """A sweep that dies when the row is committed leaves the letter; the next one makes no second row of it."""
     publish(any_broker_url, DEAD_LETTER_QUEUE, b"rubbish", content_type="application/octet-stream")
     publish(any_broker_url, DEAD_LETTER_QUEUE, b"other rubbish", content_type="application/octet-stream")
@@ -344,14 +338,14 @@ def test_killed_between_row_and_broker_it_is_one_row(with_broker, any_broker_url
 
     @contextmanager
     def dying():
-        with with_broker.letters() as letters:
+        with with_any.letters() as letters:
             yield Dying(letters)
 
     with pytest.raises(Killed):
-        gather(replace(with_broker, letters=dying))
-    assert gather(with_broker) == 2
+        gather(replace(with_any, letters=dying))
+    assert gather(with_any) == 2
 
-    assert [row.body for row in rows(engine)] == ["rubbish", "other rubbish"]
+    assert [row.body for row in rows(sqlite_engine)] == ["rubbish", "other rubbish"]
 
 
 def test_what_no_worker_can_read_is_not_put_back(on_redis, broker_url):
