@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heartbeat file: a worker whose main loop turns touches it every few seconds. No broker is needed to look."""
+"""The heartbeat file: a worker whose main loop turns touches it every few seconds. No broker is needed to look.
 
+The supervisor that started the worker hears of each beat as well, if it wants to.
+"""
+
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -8,6 +12,7 @@ from typing import Any
 
 from celery import bootsteps
 
+from workers import supervision
 from workers.settings import WorkerSettings
 
 BEAT_SECONDS = 5.0
@@ -33,6 +38,8 @@ class Heartbeat(bootsteps.StartStopStep):
 
     requires = ("celery.worker.components:Timer",)
     path: Path = Path(tempfile.gettempdir()) / "bookdrop.heartbeat"
+    beating: int | None = None
+    """Process id of the worker whose heart beats here; a forked child's does not."""
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
@@ -40,14 +47,22 @@ class Heartbeat(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Beat now, and from now on."""
-        self._beat()
-        self._entry = parent.timer.call_repeatedly(BEAT_SECONDS, self._beat, priority=10)
+        Heartbeat.beating = os.getpid()
+        beat()
+        supervision.tell(supervision.UP)
+        self._entry = parent.timer.call_repeatedly(BEAT_SECONDS, beat, priority=10)
 
     def stop(self, parent: Any) -> None:
         """Take the file away: a worker that ended well is not one that hangs."""
         if self._entry is not None:
             self._entry.cancel()
+        Heartbeat.beating = None
+        supervision.tell(supervision.ENDING)
         self.path.unlink(missing_ok=True)
 
-    def _beat(self) -> None:
-        self.path.touch()
+
+def beat() -> None:
+    """Say that the worker's main process goes on; nothing, when none runs in this process."""
+    if Heartbeat.beating == os.getpid():
+        Heartbeat.path.touch()
+        supervision.tell(supervision.ALIVE)

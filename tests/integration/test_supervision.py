@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker tells its supervisor: up, alive, ending; and that it lives while its broker is away."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+from workers import health, supervision
+
+
+@pytest.fixture
+def supervisor():
+    """A supervisor that listens; gives its address as the variable has it, and its ear."""
+    address = f"bookdrop-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        try:
+            ear.bind(f"\0{address}")
+        except OSError:
+            pytest.skip("needs Linux: abstract sockets")
+        ear.settimeout(30)
+        yield f"@{address}", ear
+
+
+@pytest.mark.long
+def test_a_worker_lives_while_its_broker_is_away(supervisor, sqlite_url, tmp_path):
+    """A supervisor that ends whoever is silent leaves a worker alone that waits for its broker; TERM still ends it."""
+    address, ear = supervisor
+    heartbeat = tmp_path / "heartbeat"
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "workers.cli", "worker", "returns", "--concurrency", "1"],
+        env={
+            **os.environ,
+            "NOTIFY_SOCKET": address,
+            "BOOKDROP_BROKER_URL": f"redis+socket://{tmp_path}/nobody.sock",
+            "BOOKDROP_DATABASE_URL": sqlite_url,
+            "BOOKDROP_HEARTBEAT_FILE": str(heartbeat),
+        },
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        told = [ear.recv(64).decode() for _ in range(4)]
+        beats = heartbeat.exists()
+        worker.send_signal(signal.SIGTERM)
+        while told[-1] != supervision.ENDING:
+            told.append(ear.recv(64).decode())
+        code = worker.wait(30)
+    finally:
+        worker.kill()
+        worker.wait()
+
+    assert told[:4] == [supervision.ALIVE, supervision.UP, supervision.ALIVE, supervision.ALIVE]
+    assert beats
+    assert not heartbeat.exists()
+    assert code == 0
+
+
+def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tmp_path):
+    """Only the process whose heart it is beats: a child that goes on does not make a hanging parent look alive."""
+    address, ear = supervisor
+    monkeypatch.setenv(supervision.VARIABLE, address)
+    monkeypatch.setattr(health.Heartbeat, "path", tmp_path / "heartbeat")
+    monkeypatch.setattr(health.Heartbeat, "beating", os.getpid() + 1)
+
+    health.beat()
+
+    assert not (tmp_path / "heartbeat").exists()
+    ear.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ear.recv(64)
+
+
+@pytest.mark.parametrize("address", [None, "", "relative", "/nobody/listens/here"])
+def test_no_supervisor_is_no_trouble(monkeypatch, address):
+    """Without a supervisor, or with one that is gone, a worker goes on."""
+    monkeypatch.delenv(supervision.VARIABLE, raising=False)
+    if address is not None:
+        monkeypatch.setenv(supervision.VARIABLE, address)
+
+    assert supervision.tell(supervision.ALIVE) is False
