@@ -21,7 +21,7 @@ from workers.health import Heartbeat, heartbeat_file
 from workers.publisher import BrokerPublisher
 from workers.queues import DeadLetters, declared
 from workers.settings import WorkerSettings
-from workers.transport import atomic_options, broker_options, is_redis
+from workers.transport import atomic_options, broker_options
 
 TASK_MODULES = {
     "returns": ("tasks.returns.task", "tasks.cycle.task", "tasks.printing.desk_task"),
@@ -34,14 +34,15 @@ TASK_MODULES = {
 def celery_settings() -> dict[str, Any]:
     """Celery's configuration, from ours."""
     settings = WorkerSettings.load()
-    url = settings.broker_url.get_secret_value()
+    broker = settings.broker
     roles = list(TASK_MODULES) if settings.role == "all" else [settings.role]
     sweep = timedelta(seconds=settings.sweep_seconds)
-    options = broker_options(url, settings.visibility_seconds)
-    if is_redis(url) and settings.redis_transport == "atomic":
+    options = broker_options(broker, settings.visibility_seconds)
+    if broker.is_redis and settings.redis_transport == "atomic":
         options |= atomic_options(settings.redis_delivery_limit)
     return {
-        "broker_url": url,
+        "broker_url": broker.url,
+        "broker_use_ssl": broker.ssl or False,
         "broker_transport_options": options,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -61,8 +62,9 @@ def celery_settings() -> dict[str, Any]:
         },
         # A message is acknowledged when its work is committed, and comes back when its process is lost.
         "task_acks_late": True,
+        # Not `task_retry_on_worker_lost`: it publishes the message anew, so nobody counts, and a message that kills
+        # its process does so for ever. Rejected, it is counted, and goes to the dead letters in the end.
         "task_reject_on_worker_lost": True,
-        "task_retry_on_worker_lost": True,
         # Below the visibility timeout: a task that still runs is never delivered a second time.
         "task_time_limit": settings.visibility_seconds // 2,
         "task_soft_time_limit": settings.visibility_seconds // 2 - 5,

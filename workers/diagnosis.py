@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from kombu.utils.url import url_to_parts
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,7 +19,6 @@ from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.opening import open_printer
 from workers import context
 from workers.settings import WorkerSettings
-from workers.transport import is_redis
 
 CLOCK_TOLERANCE_SECONDS = 5.0
 
@@ -143,12 +141,10 @@ def _asked(row: Any) -> Finding:
 
 
 def _broker(settings: WorkerSettings) -> Iterator[Finding]:
-    url = settings.broker_url.get_secret_value()
-    parts = url_to_parts(url)
     with context.connect(settings) as connection:
         connection.ensure_connection(max_retries=1, timeout=5)
-        yield Finding("broker", good=True, words=f"{parts[0]} answers")
-        if is_redis(url):
+        yield Finding("broker", good=True, words=f"{settings.broker.scheme} answers")
+        if settings.broker.is_redis:
             yield from _redis_policy(getattr(connection.default_channel, "client"))  # noqa: B009 - untyped in kombu
 
 

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RabbitMQ in full: queues as the contract has them, and nothing published vanishes."""
+
+import json
+import time
+from contextlib import closing
+
+import amqp
+import pytest
+from kombu import Connection
+from pydantic import SecretStr
+from sqlalchemy import func, select
+from sqlalchemy.orm import sessionmaker
+from uuid6 import uuid7
+
+from schemas.models import OutboxEntry
+from schemas.storage import open_engine
+from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
+from stations.client import StationClient
+from stations.settings import StationSettings
+from stations.wire import Mouth
+from tasks.unit_of_work import Settled, UnitOfWork
+from tests.library import KEY, LENDER, Library
+from tests.wire import worker
+from workers.context import connect, utc_now
+from workers.publisher import BrokerPublisher
+from workers.queues import declared
+from workers.settings import WorkerSettings
+
+REPLY_QUEUE = "reply.main-desk-1"
+
+
+@pytest.fixture
+def library(sqlite_url, tmp_path):
+    engine = open_engine(sqlite_url)
+    yield Library(engine, tmp_path / "spool").open()
+    engine.dispose()
+
+
+@pytest.fixture
+def publisher(library, rabbitmq):
+    """A worker's publisher, and how to promise it something."""
+    settings = WorkerSettings(broker_url=SecretStr(rabbitmq.url))
+    sessions, settled = sessionmaker(library.engine), Settled()
+    made = BrokerPublisher(lambda: connect(settings), sessions, settled, "a test")
+    made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
+    yield made
+    made.close()
+
+
+def promise(publisher, queue, body):
+    with publisher.unit_of_work() as uow:
+        uow.say(queue, body)
+    return uow.promised
+
+
+def waiting(library):
+    with library.engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(OutboxEntry)).scalar_one()
+
+
+def bodies(url, queue):
+    with Connection(url) as connection:
+        channel = connection.default_channel
+        found = []
+        while (message := channel.basic_get(queue, no_ack=True)) is not None:
+            found.append(message.body)
+        return found
+
+
+@pytest.mark.long
+def test_a_scan_goes_all_the_way(library, rabbitmq, sqlite_url, tmp_path):
+    """The URL alone makes it RabbitMQ: a desk scans, the worker answers; all queues are what the contract says."""
+    _, [barcode] = library.request()
+    settings = StationSettings(code="main-desk-1", key=KEY, broker_url=rabbitmq.url, journal=tmp_path / "desk.journal")
+
+    with worker("returns", broker_url=rabbitmq.url, database_url=sqlite_url, folder=tmp_path):
+        with StationClient(settings) as station:
+            reply = station.wait(station.scan(barcode), 30)
+        told = rabbitmq.queues("type", "arguments")
+
+    assert reply is not None
+    assert reply.message == f"The item's destination is {LENDER}"
+    assert {RETURNS_QUEUE, DEAD_LETTER_QUEUE, REPLY_QUEUE, "printing.main"} <= set(told)
+    assert {name: told[name]["type"] for name in (RETURNS_QUEUE, DEAD_LETTER_QUEUE, "printing.main")} == {
+        RETURNS_QUEUE: "quorum", DEAD_LETTER_QUEUE: "quorum", "printing.main": "quorum",
+    }  # fmt: skip
+    for name in (RETURNS_QUEUE, DEAD_LETTER_QUEUE, REPLY_QUEUE, "printing.main"):
+        arguments = {argument: value for argument, _, value in told[name]["arguments"]}
+        assert arguments == queue_arguments(name)
+
+
+@pytest.mark.parametrize("first", ["station", "worker"])
+def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, first):
+    """Whoever comes first, the other is not refused; other arguments would be."""
+
+    def station():
+        with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
+            mouth.say(str(uuid7()), PROCESS_SCAN, "{}")
+
+    def a_worker():
+        assert publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"an answer"')) == 1
+
+    for side in (station, a_worker) if first == "station" else (a_worker, station):
+        side()
+
+    with Connection(rabbitmq.url) as connection, pytest.raises(amqp.PreconditionFailed):
+        connection.default_channel.queue_declare(REPLY_QUEUE, durable=True, auto_delete=False)
+
+
+def test_what_a_worker_publishes_for_a_queue_that_is_gone_is_noticed(publisher, library, rabbitmq):
+    """The broker says that it had nowhere to put it: the promise stays, and the next publishing makes the queue anew."""
+    publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"'))
+    rabbitmq.delete(REPLY_QUEUE)
+
+    gone = promise(publisher, REPLY_QUEUE, '"two"')
+    published = publisher.publish_outbox(gone)
+    kept = waiting(library)
+    again = publisher.publish_outbox(gone)
+    publisher.flush()
+
+    assert (published, kept, again, waiting(library)) == (0, 1, 1, 0)
+    assert bodies(rabbitmq.url, REPLY_QUEUE) == ['"two"']
+
+
+def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
+    """The desk's own connection notices, connects anew, and makes the queue: the scan is there."""
+    with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
+        mouth.say(str(uuid7()), PROCESS_SCAN, '{"n":1}')
+        rabbitmq.delete(RETURNS_QUEUE)
+
+        mouth.say(str(uuid7()), PROCESS_SCAN, '{"n":2}')
+
+    [body] = bodies(rabbitmq.url, RETURNS_QUEUE)
+    assert json.loads(body)[0] == [{"n": 2}]
+
+
+def test_every_publish_is_confirmed(publisher, rabbitmq):
+    """A queue that takes no more is an error for who publishes: neither side takes a message for sent that is not."""
+    with Connection(rabbitmq.url) as connection:
+        full = {**queue_arguments(RETURNS_QUEUE), "x-max-length": 0, "x-overflow": "reject-publish"}
+        for name in (RETURNS_QUEUE, REPLY_QUEUE):
+            connection.default_channel.queue_declare(name, durable=True, auto_delete=False, arguments=full)
+        published = publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"'))
+        with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth, pytest.raises(amqp.exceptions.MessageNacked):
+            mouth.say(str(uuid7()), PROCESS_SCAN, "{}")
+
+    assert published == 0
+
+
+def test_what_is_lost_too_often_goes_to_the_dead_letters(rabbitmq):
+    """After the delivery limit the broker itself puts a message aside, with its own words why."""
+    limit = queue_arguments(RETURNS_QUEUE)["x-delivery-limit"]
+    with Connection(rabbitmq.url) as connection:
+        declared(DEAD_LETTER_QUEUE).bind(connection.default_channel).queue_declare()
+    with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
+        mouth.say(str(uuid7()), PROCESS_SCAN, "{}")
+
+    with Connection(rabbitmq.url) as connection:
+        channel = connection.default_channel
+        for _ in range(limit + 1):
+            taken = until(lambda: channel.basic_get(RETURNS_QUEUE))
+            channel.basic_reject(taken.delivery_tag, requeue=True)
+        letter = until(lambda: channel.basic_get(DEAD_LETTER_QUEUE))
+        left = channel.basic_get(RETURNS_QUEUE)
+
+    assert left is None
+    assert letter.headers["x-death"][0]["reason"] == "delivery_limit"
+    assert letter.headers["x-death"][0]["queue"] == RETURNS_QUEUE
+
+
+def until(condition, patience=20.0):
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {patience} s"
+        time.sleep(0.02)
+    return found
