@@ -111,6 +111,8 @@ app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
 app.steps["consumer"].add(DeadLetters)
 
+_POOLS_OF_THREADS = frozenset({"threads", "thread", "gevent", "eventlet"})
+
 _engines: list[Engine] = []
 
 
@@ -127,9 +129,9 @@ def _name_heartbeat(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _prepare(**_: Any) -> None:
+def _prepare(sender: Any, **_: Any) -> None:
     """Make the context of the parent process, for pools that do not fork; let events gather while it is busy."""
-    _use_own_context()
+    _use_own_context(connections_of(sender.pool_cls, sender.concurrency))
     if WorkerSettings.load().batch:
         for name in HANDLERS:
             app.tasks[name].Strategy = "workers.batching:gather"
@@ -140,12 +142,21 @@ def _prepare_child(**_: Any) -> None:
     """Forget the parent's connections without closing them, and make the child's own."""
     for engine in _engines:
         engine.dispose(close=False)
-    _use_own_context()
+    _use_own_context(connections_of("prefork", 1))
 
 
-def _use_own_context() -> None:
+def connections_of(pool: object, concurrency: int) -> int:
+    """How many database connections a process keeps: one for each thread that works, one for what it tidies up.
+
+    `pool`: the name of Celery's pool, or its class. Only a pool of threads has more than one at work in a process.
+    """
+    module = pool if isinstance(pool, str) else getattr(pool, "__module__", "")
+    return 1 + (concurrency if module.rpartition(".")[2] in _POOLS_OF_THREADS else 1)
+
+
+def _use_own_context(connections: int) -> None:
     settings = WorkerSettings.load()
-    engine = open_engine(settings.database_url)
+    engine = open_engine(settings.database_url, pool_size=connections, name=f"bookdrop-{settings.role}")
     _engines[:] = [engine]
     task_context.use(context.make(settings, engine))
 
