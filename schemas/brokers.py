@@ -98,3 +98,29 @@ def _each_sentinel(address: str) -> str:
         for host in urlsplit(part if "://" in part else f"sentinel://{part}").netloc.rpartition("@")[2].split(",")
     ]
     return ";".join(f"sentinel://{user}{at}{host}{first.path or '/0'}" for host in hosts)
+
+
+def database_of(url: str) -> int:
+    """The number of the Redis database that `url` names. Raises `ValueError` when it names no Redis server."""
+    broker = read_broker_url(url)
+    if not broker.is_redis:
+        raise ValueError("names no Redis server")
+    if broker.scheme == "redis+socket":
+        number = dict(parse_qsl(urlsplit(url).query)).get("virtual_host", "0")
+    else:
+        number = urlsplit(broker.url.split(";", 1)[0]).path.strip("/") or "0"
+    if not number.isdecimal():
+        raise ValueError("has a database that is no number")
+    return int(number)
+
+
+def with_user(url: str, user: str, password: str) -> str:
+    """`url` with this user, instead of the one it names. The password must need no escaping."""
+    head, slashes, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{head}{slashes}{user}:{password}@{place.rpartition('@')[2]}{slash}{path}"
+
+
+def password_of(url: str) -> str | None:
+    """The password that `url` holds."""
+    return urlsplit(url).password

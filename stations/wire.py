@@ -154,15 +154,20 @@ class Ear:
         self._connection = connect(url, station)
         self._hear = hear
         self._gathered: list[Message] = []
+        is_redis = read_broker_url(url).is_redis
+        queue = declared(reply_queue(station))
+        if is_redis:
+            # Here the worker's word counts. Given ours, kombu would sweep what belongs to queues that are not ours.
+            queue.queue_arguments = None
         try:
             self._consumer = Consumer(
                 self._connection.default_channel,
-                [declared(reply_queue(station))],
+                [queue],
                 on_message=self._gathered.append,
                 prefetch_count=_HEARD_AT_ONCE,
                 # On Redis acknowledging takes longer than hearing, and keeps no promise: what a crash takes along is
                 # an answer that is asked for again, for it was not written down.
-                no_ack=read_broker_url(url).is_redis,
+                no_ack=is_redis,
             )
             self._consumer.consume()
         except BaseException:

@@ -20,6 +20,7 @@ from workers import context, logging
 from workers.health import Heartbeat, heartbeat_file
 from workers.publisher import BrokerPublisher
 from workers.queues import DeadLetters, declared
+from workers.redis_users import FLOWER_KEYS
 from workers.settings import WorkerSettings
 from workers.transport import atomic_options, broker_options
 
@@ -35,11 +36,13 @@ def celery_settings() -> dict[str, Any]:
     """Celery's configuration, from ours."""
     settings = WorkerSettings.load()
     broker = settings.broker
-    roles = list(TASK_MODULES) if settings.role == "all" else [settings.role]
+    roles = [settings.role] if settings.role in TASK_MODULES else list(TASK_MODULES)
     sweep = timedelta(seconds=settings.sweep_seconds)
     options = broker_options(broker, settings.visibility_seconds)
     if broker.is_redis and settings.redis_transport == "atomic":
         options |= atomic_options(settings.redis_delivery_limit)
+    if broker.is_redis and settings.role == "flower":
+        options |= dict(zip(("unacked_key", "unacked_index_key", "unacked_mutex_key"), FLOWER_KEYS, strict=True))
     return {
         "broker_url": broker.url,
         "broker_use_ssl": broker.ssl or False,

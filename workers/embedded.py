@@ -172,7 +172,7 @@ def _flower(home: Home, port: int) -> Program:
             f"--port={port}",
             "--max_tasks=5000",
         ),
-        {"BOOKDROP_CONFIG": str(home.config)},
+        {"BOOKDROP_CONFIG": str(home.config), "BOOKDROP_ROLE": "flower"},
         patience=5,
     )
 

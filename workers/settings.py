@@ -24,8 +24,9 @@ class WorkerSettings(SideSettings):
     """`redis://`, `rediss://`, `redis+socket://`, `sentinel://`, `amqp://` or `amqps://`; chosen by this alone."""
     database_url: str = "sqlite:///bookdrop.db"
     """`sqlite:///FILE` or `postgresql://USER@HOST/NAME`."""
-    role: Literal["all", "returns", "printing", "housekeeping"] = "all"
-    """Whose tasks a worker started by Celery's own command registers; `bookdrop worker ROLE` sets it."""
+    role: Literal["all", "returns", "printing", "housekeeping", "flower"] = "all"
+    """Whose tasks a worker started by Celery's own command registers; `bookdrop worker ROLE` sets it. `flower`: this is
+    Flower, and keeps its hands off what workers have taken."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug`, `info`, `warning` or `error`: what is less is not logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
