@@ -62,9 +62,14 @@ def read_broker_url(url: str) -> Broker:
     tls = _tls(scheme, asked)
     if scheme != "sentinel":
         return Broker(address, scheme, tls)
+    # Here, because every command reads settings, and few have a Sentinel.
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
     options: dict[str, Any] = {"master_name": asked.get("master_name", DEFAULT_MASTER)}
-    # Without a password of their own, Sentinels are asked without one: theirs is not the server's.
-    sentinel = {"socket_timeout": 3, "socket_connect_timeout": 3}
+    # Without a password of their own, Sentinels are asked without one: theirs is not the server's. One that is away is
+    # asked once, not four times with pauses: there are others.
+    sentinel = {"socket_timeout": 3, "socket_connect_timeout": 3, "retry": Retry(NoBackoff(), 0)}
     options["sentinel_kwargs"] = sentinel | {
         name.removeprefix("sentinel_"): asked[name] for name in _SENTINEL[1:] if name in asked
     }

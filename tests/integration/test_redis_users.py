@@ -135,7 +135,7 @@ def test_flower_and_operations_work_with_their_users(secured, library, sqlite_ur
 
     try:
         with worker("returns", **parts):
-            until(lambda: told("workers"))
+            until(lambda: told("workers?refresh=1"))
             wire = Wire(secured.urls["worker"])
             event_id = wire.send(library.scan(library.request()[1][0]))
             wire.answers(event_id)
