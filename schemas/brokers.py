@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 REDIS: Final = frozenset({"redis", "rediss", "redis+socket", "sentinel"})
 RABBITMQ: Final = frozenset({"amqp", "amqps"})
@@ -117,6 +117,14 @@ def database_of(url: str) -> int:
     if not number.isdecimal():
         raise ValueError("has a database that is no number")
     return int(number)
+
+
+def virtual_host_of(url: str) -> str:
+    """The virtual host that `url` names. Raises `ValueError` when it names no RabbitMQ server."""
+    broker = read_broker_url(url)
+    if broker.is_redis:
+        raise ValueError("names no RabbitMQ server")
+    return unquote(urlsplit(broker.url).path.removeprefix("/")) or "/"
 
 
 def with_user(url: str, user: str, password: str) -> str:

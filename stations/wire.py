@@ -75,6 +75,7 @@ class Mouth:
     def __init__(self, url: str, station: str) -> None:
         self._url = url
         self._station = station
+        self._is_redis = read_broker_url(url).is_redis
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
@@ -141,8 +142,13 @@ class Mouth:
             self._connection = connect(self._url, self._station)
             channel = self._connection.default_channel
             # A message for a queue that nobody declared vanishes on RabbitMQ, and so does an answer.
-            for name in (RETURNS_QUEUE, reply_queue(self._station)):
-                declared(name).bind(channel).queue_declare()
+            declared(reply_queue(self._station)).bind(channel).queue_declare()
+            work = declared(RETURNS_QUEUE).bind(channel)
+            try:
+                work.queue_declare(passive=not self._is_redis)
+            except self._connection.channel_errors:
+                # Not there. A station's own user on RabbitMQ may not make it: then it is held until a worker has.
+                work.queue_declare()
             self._producer = Producer(channel)
         return self._producer
 

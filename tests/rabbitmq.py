@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from amqp import NotFound
 from kombu import Connection
 
 from schemas.topology import (
@@ -50,10 +52,16 @@ class VirtualHost:
         )
 
     def delete(self, *queues: str) -> None:
-        """Delete queues, whoever uses them."""
+        """Delete queues, whoever uses them; a quorum queue is there for a moment longer than the server says."""
         with Connection(self.url) as connection:
+            channel = connection.default_channel
             for queue in queues:
-                connection.default_channel.queue_delete(queue)
+                channel.queue_delete(queue)
+            for queue in queues:
+                with suppress(NotFound):
+                    for _ in range(500):
+                        channel.queue_declare(queue, passive=True)
+                        time.sleep(0.01)
 
 
 def control(*command: str) -> str:

@@ -2,11 +2,14 @@
 """RabbitMQ in full: queues as the contract has them, and nothing published vanishes."""
 
 import json
+import re
+import subprocess
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import amqp
 import pytest
+from click.testing import CliRunner
 from kombu import Connection
 from pydantic import SecretStr
 from sqlalchemy import func, select
@@ -21,10 +24,13 @@ from stations.settings import StationSettings
 from stations.wire import Mouth
 from tasks.unit_of_work import Settled, UnitOfWork
 from tests.library import KEY, LENDER, Library
+from tests.rabbitmq import control
 from tests.wire import worker
+from workers.cli import main as operations
 from workers.context import connect, utc_now
 from workers.publisher import BrokerPublisher
 from workers.queues import declared
+from workers.rabbitmq_users import permissions
 from workers.settings import WorkerSettings
 
 REPLY_QUEUE = "reply.main-desk-1"
@@ -175,3 +181,63 @@ def until(condition, patience=20.0):
         assert time.monotonic() < deadline, f"not within {patience} s"
         time.sleep(0.02)
     return found
+
+
+@pytest.mark.long
+def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monkeypatch):
+    """A desk and a worker do a whole scan with their users; the desk hears no other one, and takes and deletes nothing."""
+    prefix = f"{rabbitmq.name}-"
+    monkeypatch.setenv("BOOKDROP_BROKER_URL", rabbitmq.url)
+    printed = CliRunner().invoke(
+        operations,
+        ["acl", "rabbitmq", "--station", "main-desk-1", "--generate", str(tmp_path / "secrets"), "--prefix", prefix],
+    )
+    monkeypatch.delenv("BOOKDROP_BROKER_URL")
+    lines = [line for line in printed.stdout.splitlines() if "operations" not in line and "flower" not in line]
+    url = {
+        name: (tmp_path / "secrets" / f"{prefix}{name}.url").read_text().strip()
+        for name in ("worker", "station-main-desk-1")
+    }
+    _, [barcode] = library.request()
+    try:
+        subprocess.run(["sh", "-e"], input="\n".join(lines), text=True, check=True, capture_output=True, timeout=100)
+        settings = StationSettings(
+            code="main-desk-1", key=KEY, broker_url=url["station-main-desk-1"], journal=tmp_path / "desk.journal"
+        )
+        with (
+            worker("returns", broker_url=url["worker"], database_url=sqlite_url, folder=tmp_path),
+            StationClient(settings) as station,
+        ):
+            reply = station.wait(station.scan(barcode), 60)
+        with Connection(rabbitmq.url) as everybody:
+            declared("reply.main-desk-2").bind(everybody.default_channel).queue_declare()
+        refused = []
+        with Connection(url["station-main-desk-1"]) as connection:
+            for act in (
+                lambda channel: channel.basic_get("reply.main-desk-2"),
+                lambda channel: channel.basic_get(RETURNS_QUEUE),
+                lambda channel: channel.queue_delete(RETURNS_QUEUE),
+                lambda channel: channel.queue_purge(RETURNS_QUEUE),
+                lambda channel: channel.queue_declare("something-else"),
+            ):
+                with pytest.raises(amqp.AccessRefused):
+                    act(connection.channel())
+                refused.append(act)
+    finally:
+        for name in url:
+            with suppress(RuntimeError):
+                control("delete_user", prefix + name)
+
+    assert reply.message == f"The item's destination is {LENDER}"
+    assert len(refused) == 5
+
+
+def test_what_flower_may_not_write():
+    """Of all users only Flower may not publish to our queues; a station's expressions match its own names alone."""
+    told = {user.name: user for user in permissions(["main-desk-1"])}
+
+    assert not re.search(told["flower"].write, "amq.default")
+    assert re.search(told["worker"].write, "amq.default")
+    assert re.search(told["station-main-desk-1"].read, "reply.main-desk-1")
+    assert not re.search(told["station-main-desk-1"].read, "reply.main-desk-11")
+    assert not re.search(told["station-main-desk-1"].read, "replyxmain-desk-1")

@@ -4,6 +4,7 @@
 import hashlib
 import os
 import secrets
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,6 +74,54 @@ def redis_command(stations: tuple[str, ...], folder: Path | None) -> None:
     click.echo(words, err=True)
 
 
+@acl_group.command("rabbitmq")
+@stations_option
+@click.option(
+    "--generate",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Make passwords: FOLDER gets two files for each user, its password and its broker URL. Those that are there are"
+    " kept. Without it, rabbitmqctl asks for each password.",
+)
+@click.option("--prefix", default="", help="Put before each user's name, where several libraries share a server.")
+def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str) -> None:
+    """Print a shell script of rabbitmqctl commands on standard output, for the virtual host of BOOKDROP_BROKER_URL.
+
+    A station may read its own reply queue alone. Where it may write, RabbitMQ cannot say as exactly as Redis: to any
+    queue; what is not signed with its key is not believed.
+
+    \b
+    bookdrop acl rabbitmq --generate secrets > users.sh
+    sh -e users.sh                          (on the server, as its administrator)
+    BOOKDROP_STATION_BROKER_URL_FILE=secrets/station-main-desk-1.url bookdrop-station
+
+    \b
+    Exit codes: 0 printed; 1 no station was found, or the folder cannot be written; 2 wrong use or settings.
+    """
+    from schemas.brokers import virtual_host_of
+    from workers.rabbitmq_users import permissions
+    from workers.settings import WorkerSettings
+
+    url = WorkerSettings.load().broker_url.get_secret_value()
+    found = _known(stations)
+    try:
+        host = virtual_host_of(url)
+        for user in permissions(found):
+            name, given = shlex.quote(prefix + user.name), ""
+            if folder:
+                file = folder / f"{prefix}{user.name}.password"
+                _write(file, _password(folder, prefix + user.name, url))
+                given = f" < {shlex.quote(str(file))}"
+            click.echo(f"rabbitmqctl add_user {name}{given}")
+            allowed = " ".join(map(shlex.quote, (user.configure, user.write, user.read)))
+            click.echo(f"rabbitmqctl set_permissions -p {shlex.quote(host)} {name} {allowed}")
+    except ValueError as error:
+        raise click.ClickException(f"BOOKDROP_BROKER_URL {error}. Nothing was written.") from None
+    except OSError as error:
+        raise click.ClickException(f"{error}. What is printed is not complete.") from None
+
+
 def _known(stations: Sequence[str]) -> list[str]:
     """The stations that were named, or those of the database."""
     import re
@@ -106,9 +155,14 @@ def _password(folder: Path, name: str, url: str) -> str:
         return kept
     password = secrets.token_urlsafe(24)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        out.write(with_user(url, name, password) + "\n")
+    _write(file, with_user(url, name, password))
     return password
+
+
+def _write(file: Path, secret: str) -> None:
+    """For its owner's eyes alone."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+        out.write(secret + "\n")
 
 
 def _hash(password: str) -> str:
