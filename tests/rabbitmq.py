@@ -56,6 +56,8 @@ class VirtualHost:
         with Connection(self.url) as connection:
             channel = connection.default_channel
             for queue in queues:
+                with suppress(NotFound):  # made again at once, a quorum queue can have what it had before
+                    channel.queue_purge(queue)
                 channel.queue_delete(queue)
             for queue in queues:
                 with suppress(NotFound):

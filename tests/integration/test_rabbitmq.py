@@ -156,25 +156,24 @@ def test_every_publish_is_confirmed(publisher, rabbitmq):
     assert answers[-1] == 0
 
 
-def test_what_is_lost_too_often_goes_to_the_dead_letters(rabbitmq):
+def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
     """After the delivery limit the broker itself puts a message aside, with its own words why."""
-    limit = queue_arguments(RETURNS_QUEUE)["x-delivery-limit"]
-    with Connection(rabbitmq.url) as connection:
-        declared(DEAD_LETTER_QUEUE).bind(connection.default_channel).queue_declare()
-    with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
-        mouth.say(str(uuid7()), PROCESS_SCAN, "{}")
-
+    queue = "printing.main"
+    limit = queue_arguments(queue)["x-delivery-limit"]
     with Connection(rabbitmq.url) as connection:
         channel = connection.default_channel
+        declared(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
+        publisher.publish_outbox(promise(publisher, queue, '"kills whoever takes it"'))
+
         for _ in range(limit + 1):
-            taken = until(lambda: channel.basic_get(RETURNS_QUEUE))
+            taken = until(lambda: channel.basic_get(queue))
             channel.basic_reject(taken.delivery_tag, requeue=True)
         letter = until(lambda: channel.basic_get(DEAD_LETTER_QUEUE))
-        left = channel.basic_get(RETURNS_QUEUE)
+        left = channel.basic_get(queue)
 
     assert left is None
     assert letter.headers["x-death"][0]["reason"] == "delivery_limit"
-    assert letter.headers["x-death"][0]["queue"] == RETURNS_QUEUE
+    assert letter.headers["x-death"][0]["queue"] == queue
 
 
 def until(condition, patience=20.0):
