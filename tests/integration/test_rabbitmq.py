@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import amqp
 import pytest
@@ -24,7 +24,7 @@ from stations.settings import StationSettings
 from stations.wire import Mouth
 from tasks.unit_of_work import Settled, UnitOfWork
 from tests.library import KEY, LENDER, Library
-from tests.rabbitmq import control
+from tests.rabbitmq import control, virtual_host
 from tests.wire import worker
 from workers.cli import main as operations
 from workers.context import connect, utc_now
@@ -43,15 +43,21 @@ def library(sqlite_url, tmp_path):
     engine.dispose()
 
 
-@pytest.fixture
-def publisher(library, rabbitmq):
+@contextmanager
+def publishing(library, url):
     """A worker's publisher, and how to promise it something."""
-    settings = WorkerSettings(broker_url=SecretStr(rabbitmq.url))
+    settings = WorkerSettings(broker_url=SecretStr(url))
     sessions, settled = sessionmaker(library.engine), Settled()
     made = BrokerPublisher(lambda: connect(settings), sessions, settled, "a test")
     made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
     yield made
     made.close()
+
+
+@pytest.fixture
+def publisher(library, rabbitmq):
+    with publishing(library, rabbitmq.url) as publisher:
+        yield publisher
 
 
 def promise(publisher, queue, body):
@@ -141,17 +147,17 @@ def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
     assert json.loads(body)[0] == [{"n": 2}]
 
 
-def test_every_publish_is_confirmed(publisher, rabbitmq):
+@pytest.mark.usefixtures("rabbitmq")
+def test_every_publish_is_confirmed(library):
     """A queue that takes no more is an error for who publishes: neither side takes a message for sent that is not."""
     full = '{"max-length": 1, "overflow": "reject-publish"}'
-    control("set_policy", "-p", rabbitmq.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
-    try:
-        answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
-        with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth, pytest.raises(amqp.exceptions.MessageNacked):
+    with virtual_host() as host:  # a full quorum queue can only be had rid of with its host
+        control("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
+        with publishing(library, host.url) as publisher:
+            answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
+        with closing(Mouth(host.url, "main-desk-1")) as mouth, pytest.raises(amqp.exceptions.MessageNacked):
             for _ in range(5):  # a quorum queue counts a moment later
                 mouth.say(str(uuid7()), PROCESS_SCAN, "{}")
-    finally:
-        control("clear_policy", "-p", rabbitmq.name, "full")
 
     assert answers[-1] == 0
 
