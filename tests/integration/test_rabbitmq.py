@@ -21,7 +21,7 @@ from schemas.storage import open_engine
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
 from stations.client import StationClient
 from stations.settings import StationSettings
-from stations.wire import Mouth
+from stations.wire import Mouth, Saying
 from tasks.unit_of_work import Settled, UnitOfWork
 from tests.library import KEY, LENDER, Library
 from tests.rabbitmq import control, virtual_host
@@ -108,7 +108,7 @@ def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, firs
 
     def station():
         with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
-            mouth.say(str(uuid7()), PROCESS_SCAN, "{}")
+            mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
 
     def a_worker():
         assert publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"an answer"')) == 1
@@ -138,10 +138,10 @@ def test_what_a_worker_publishes_for_a_queue_that_is_gone_is_noticed(publisher, 
 def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
     """The desk's own connection notices, connects anew, and makes the queue: the scan is there."""
     with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
-        mouth.say(str(uuid7()), PROCESS_SCAN, '{"n":1}')
+        mouth.say([Saying(str(uuid7()), PROCESS_SCAN, '{"n":1}')])
         rabbitmq.delete(RETURNS_QUEUE)
 
-        mouth.say(str(uuid7()), PROCESS_SCAN, '{"n":2}')
+        mouth.say([Saying(str(uuid7()), PROCESS_SCAN, '{"n":2}')])
 
     [body] = bodies(rabbitmq.url, RETURNS_QUEUE)
     assert json.loads(body)[0] == [{"n": 2}]
@@ -157,7 +157,7 @@ def test_every_publish_is_confirmed(library):
             answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
         with closing(Mouth(host.url, "main-desk-1")) as mouth, pytest.raises(amqp.exceptions.MessageNacked):
             for _ in range(5):  # a quorum queue counts a moment later
-                mouth.say(str(uuid7()), PROCESS_SCAN, "{}")
+                mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
 
     assert answers[-1] == 0
 
