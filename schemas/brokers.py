@@ -39,9 +39,9 @@ def read_broker_url(url: str) -> Broker:
     """Take `url` apart. Raises `ValueError`, in words that hold no part of the URL but names of options.
 
     `redis://`, `rediss://`, `redis+socket://`, `amqp://` and `amqps://` name one server. `sentinel://` names one or more
-    Sentinels, divided by commas, and the master with `?master_name=`. TLS (`rediss`, `amqps`, and `sentinel` with any of
-    these) is set with `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs`, `ssl_check_hostname`; a server's
-    certificate is checked unless `ssl_cert_reqs=none`.
+    Sentinels, divided by commas, and the master with `?master_name=`. TLS (`rediss`, `amqps`) is set with `ssl_ca_certs`,
+    `ssl_certfile`, `ssl_keyfile`, `ssl_cert_reqs`, `ssl_check_hostname`; a server's certificate is checked unless
+    `ssl_cert_reqs=none`.
     """
     scheme = url.split(":", 1)[0]
     if scheme not in REDIS | RABBITMQ or "://" not in url:
@@ -52,7 +52,7 @@ def read_broker_url(url: str) -> Broker:
         return Broker(url, scheme)
     address, _, query = url.partition("?")
     asked = dict(parse_qsl(query, keep_blank_values=True))
-    known = (*_TLS, *_SENTINEL) if scheme == "sentinel" else _TLS if scheme in {"rediss", "amqps"} else ()
+    known = _SENTINEL if scheme == "sentinel" else _TLS if scheme in {"rediss", "amqps"} else ()
     for name in asked:
         if name not in known:
             raise ValueError(
@@ -77,7 +77,7 @@ def read_broker_url(url: str) -> Broker:
 
 
 def _tls(scheme: str, asked: Mapping[str, str]) -> dict[str, Any] | None:
-    if scheme not in {"rediss", "amqps"} and not any(name in asked for name in _TLS):
+    if scheme not in {"rediss", "amqps"}:
         return None
     wanted = asked.get("ssl_cert_reqs", "required")
     if wanted not in _REQUIREMENTS:

@@ -83,7 +83,8 @@ def test_each_side_of_tls_has_its_own_names():
         ("redis://:secret@b/0?ssl_ca_certs=/ca", "for TLS write rediss://"),
         ("rediss://:secret@b/0?ssl_ca_cert=/ca", "known are ssl_ca_certs"),
         ("rediss://:secret@b/0?ssl_cert_reqs=maybe", "none of required, optional, none"),
-        ("sentinel://:secret@b/0?master=books", "known are ssl_ca_certs"),
+        ("sentinel://:secret@b/0?master=books", "known are master_name"),
+        ("sentinel://:secret@b/0?ssl_ca_certs=/ca", "known are master_name"),
     ],
 )
 @pytest.mark.parametrize("side", [WorkerSettings, StationSettings])
