@@ -39,7 +39,7 @@ def celery_settings() -> dict[str, Any]:
     roles = [settings.role] if settings.role in TASK_MODULES else list(TASK_MODULES)
     sweep = timedelta(seconds=settings.sweep_seconds)
     options = broker_options(broker, settings.visibility_seconds)
-    if broker.is_redis and settings.redis_transport == "atomic":
+    if broker.is_redis and settings.redis_transport == "atomic" and settings.role != "flower":
         options |= atomic_options(settings.redis_delivery_limit)
     if broker.is_redis and settings.role == "flower":
         options |= dict(zip(("unacked_key", "unacked_index_key", "unacked_mutex_key"), FLOWER_KEYS, strict=True))

@@ -151,7 +151,7 @@ def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
 def test_every_publish_is_confirmed(library):
     """A queue that takes no more is an error for who publishes: neither side takes a message for sent that is not."""
     full = '{"max-length": 1, "overflow": "reject-publish"}'
-    with virtual_host() as host:  # a full quorum queue can only be had rid of with its host
+    with virtual_host() as host:  # a policy is the host's, not the queue's
         control("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
         with publishing(library, host.url) as publisher:
             answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
