@@ -73,6 +73,12 @@ def reply_queue(station: str) -> str:
     return REPLY_QUEUE_PREFIX + station
 
 
+def unacked_keys(station: str) -> tuple[str, str, str]:
+    """Redis: where a station notes answers that it has heard and not kept yet; hash, index and lock."""
+    own = f"unacked.station.{station}"
+    return own, f"{own}.index", f"{own}.mutex"
+
+
 def is_reply_queue(name: str | None) -> bool:
     """Tell whether `name`, taken from a message, may be answered to."""
     return name is not None and len(name) <= _LONGEST_REPLY_QUEUE and REPLY_TO_PATTERN.match(name) is not None

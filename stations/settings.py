@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from schemas.brokers import read_broker_url
 from schemas.configuration import SideSettings
 from schemas.topology import CODE_PATTERN
 from stations.journal_file import Bounds
@@ -45,6 +46,12 @@ class StationSettings(SideSettings):
     """How long a command waits for its answers, in seconds."""
     resend_seconds: float = Field(default=3.0, gt=0, le=30)
     """After how long an unanswered event is asked again for the first time, in seconds."""
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, url: SecretStr) -> SecretStr:
+        read_broker_url(url.get_secret_value())
+        return url
 
     @field_validator("patron_card_pattern")
     @classmethod

@@ -7,43 +7,54 @@ from typing import Any, NamedTuple
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 
+from schemas.brokers import Broker, read_broker_url
 from schemas.desk_word import HEADER
 from schemas.envelope import task_body, task_headers
-from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue
+from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
 
 _HEARD_AT_ONCE = 50
-_SECONDS_TO_CONFIRM = 5
+_SECONDS_TO_ANSWER = 5
 _SECONDS_OF_SILENCE = 0.002
 """When nothing more comes for so long, what was gathered is heard."""
 
 
 def connect(url: str, station: str) -> Connection:
-    """A connection that fails at once when the broker is away; what was taken waits in the journal."""
-    return Connection(url, transport_options=_options(url, station), connect_timeout=3)
+    """A connection that fails at once when the broker is away; what was taken waits in the journal.
+
+    Raises `ValueError` when `url` is no broker's.
+    """
+    broker = read_broker_url(url)
+    return Connection(
+        broker.url, ssl=broker.ssl or False, transport_options=_options(broker, station), connect_timeout=3
+    )
 
 
-def _options(url: str, station: str) -> dict[str, Any]:
-    if not _is_redis(url):
-        return {"confirm_publish": True, "max_retries": 0}
-    # Own keys for what is not acknowledged yet: the shortest visibility timeout of all who share them would win.
-    own = f"unacked.station.{station}"
+def _options(broker: Broker, station: str) -> dict[str, Any]:
+    if not broker.is_redis:
+        return {
+            "confirm_publish": True,
+            "max_retries": 0,
+            "read_timeout": _SECONDS_TO_ANSWER,
+            "write_timeout": _SECONDS_TO_ANSWER,
+        }
+    # Own keys for what is not acknowledged: the shortest visibility timeout of all who share them would win.
+    own = unacked_keys(station)
     options: dict[str, Any] = {
-        "socket_timeout": 5,
+        "socket_timeout": _SECONDS_TO_ANSWER,
         "socket_connect_timeout": 3,
         "health_check_interval": 10,
         "max_retries": 0,
         "polling_interval": 0.25,  # how long one BRPOP waits, and so the longest goodbye
-        "unacked_key": own,
-        "unacked_index_key": f"{own}.index",
-        "unacked_mutex_key": f"{own}.mutex",
+        "unacked_mutex_expire": 10,
+        "priority_steps": [0],  # answers have no priorities; a user of the server's may read the one list
+        "unacked_key": own[0],
+        "unacked_index_key": own[1],
+        "unacked_mutex_key": own[2],
+        **broker.options,
     }
-    if not url.startswith("redis+socket"):
+    if broker.scheme != "redis+socket":
         options["socket_keepalive"] = True
     return options
-
-
-def _is_redis(url: str) -> bool:
-    return url.split(":", 1)[0] in {"redis", "rediss", "redis+socket", "sentinel"}
 
 
 def declared(name: str) -> Queue:
@@ -67,6 +78,7 @@ class Mouth:
     def __init__(self, url: str, station: str) -> None:
         self._url = url
         self._station = station
+        self._is_redis = read_broker_url(url).is_redis
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
@@ -125,7 +137,8 @@ class Mouth:
             correlation_id=saying.event_id,
             reply_to=reply_queue(self._station),
             retry=False,
-            confirm_timeout=_SECONDS_TO_CONFIRM,
+            mandatory=True,  # RabbitMQ: a queue that is gone is an error, not a message that is gone
+            confirm_timeout=_SECONDS_TO_ANSWER,
         )
 
     def _ready(self) -> Producer:
@@ -133,8 +146,13 @@ class Mouth:
             self._connection = connect(self._url, self._station)
             channel = self._connection.default_channel
             # A message for a queue that nobody declared vanishes on RabbitMQ, and so does an answer.
-            for name in (RETURNS_QUEUE, reply_queue(self._station)):
-                declared(name).bind(channel).queue_declare()
+            declared(reply_queue(self._station)).bind(channel).queue_declare()
+            work = declared(RETURNS_QUEUE).bind(channel)
+            try:
+                work.queue_declare(passive=not self._is_redis)
+            except self._connection.channel_errors:
+                # Not there. A station's own user on RabbitMQ may not make it: then it is held until a worker has.
+                work.queue_declare()
             self._producer = Producer(channel)
         return self._producer
 
@@ -146,15 +164,20 @@ class Ear:
         self._connection = connect(url, station)
         self._hear = hear
         self._gathered: list[Message] = []
+        is_redis = read_broker_url(url).is_redis
+        queue = declared(reply_queue(station))
+        if is_redis:
+            # Here the worker's word counts. Given ours, kombu would sweep what belongs to queues that are not ours.
+            queue.queue_arguments = None
         try:
             self._consumer = Consumer(
                 self._connection.default_channel,
-                [declared(reply_queue(station))],
+                [queue],
                 on_message=self._gathered.append,
                 prefetch_count=_HEARD_AT_ONCE,
                 # On Redis acknowledging takes longer than hearing, and keeps no promise: what a crash takes along is
                 # an answer that is asked for again, for it was not written down.
-                no_ack=_is_redis(url),
+                no_ack=is_redis,
             )
             self._consumer.consume()
         except BaseException:

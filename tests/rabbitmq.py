@@ -5,13 +5,11 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
-from amqp import NotFound
 from kombu import Connection
 
 from schemas.topology import (
@@ -43,7 +41,7 @@ class VirtualHost:
     def clear(self) -> None:
         """Delete the queues that tests use. To delete one that is not there is no error."""
         self.delete(
-            *RETURNS_QUEUE,
+            RETURNS_QUEUE,
             HOUSEKEEPING_QUEUE,
             PRINT_ACTIONS_QUEUE,
             DEAD_LETTER_QUEUE,
@@ -52,18 +50,10 @@ class VirtualHost:
         )
 
     def delete(self, *queues: str) -> None:
-        """Delete queues, whoever uses them; a quorum queue is there for a moment longer than the server says."""
+        """Delete queues, whoever uses them."""
         with Connection(self.url) as connection:
-            channel = connection.default_channel
             for queue in queues:
-                with suppress(NotFound):  # made again at once, a quorum queue can have what it had before
-                    channel.queue_purge(queue)
-                channel.queue_delete(queue)
-            for queue in queues:
-                with suppress(NotFound):
-                    for _ in range(500):
-                        channel.queue_declare(queue, passive=True)
-                        time.sleep(0.01)
+                connection.default_channel.queue_delete(queue)
 
 
 def control(*command: str) -> str:

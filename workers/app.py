@@ -20,8 +20,9 @@ from workers import bookkeeper, context, logging
 from workers.health import Heartbeat, heartbeat_file
 from workers.publisher import BrokerPublisher
 from workers.queues import DeadLetters, declared
+from workers.redis_users import FLOWER_KEYS
 from workers.settings import WorkerSettings
-from workers.transport import atomic_options, broker_options, is_redis
+from workers.transport import atomic_options, broker_options
 
 TASK_MODULES = {
     "returns": ("tasks.returns.task", "tasks.cycle.task", "tasks.printing.desk_task"),
@@ -34,14 +35,17 @@ TASK_MODULES = {
 def celery_settings() -> dict[str, Any]:
     """Celery's configuration, from ours."""
     settings = WorkerSettings.load()
-    url = settings.broker_url.get_secret_value()
-    roles = list(TASK_MODULES) if settings.role == "all" else [settings.role]
+    broker = settings.broker
+    roles = [settings.role] if settings.role in TASK_MODULES else list(TASK_MODULES)
     sweep = timedelta(seconds=settings.sweep_seconds)
-    options = broker_options(url, settings.visibility_seconds)
-    if is_redis(url) and settings.redis_transport == "atomic":
+    options = broker_options(broker, settings.visibility_seconds)
+    if broker.is_redis and settings.redis_transport == "atomic" and settings.role != "flower":
         options |= atomic_options(settings.redis_delivery_limit)
+    if broker.is_redis and settings.role == "flower":
+        options |= dict(zip(("unacked_key", "unacked_index_key", "unacked_mutex_key"), FLOWER_KEYS, strict=True))
     return {
-        "broker_url": url,
+        "broker_url": broker.url,
+        "broker_use_ssl": broker.ssl or False,
         "broker_transport_options": options,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -61,8 +65,9 @@ def celery_settings() -> dict[str, Any]:
         },
         # A message is acknowledged when its work is committed, and comes back when its process is lost.
         "task_acks_late": True,
+        # Not `task_retry_on_worker_lost`: it publishes the message anew, so nobody counts, and a message that kills
+        # its process does so for ever. Rejected, it is counted, and goes to the dead letters in the end.
         "task_reject_on_worker_lost": True,
-        "task_retry_on_worker_lost": True,
         # Below the visibility timeout: a task that still runs is never delivered a second time.
         "task_time_limit": settings.visibility_seconds // 2,
         "task_soft_time_limit": settings.visibility_seconds // 2 - 5,
@@ -109,6 +114,8 @@ app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
 app.steps["consumer"].add(DeadLetters)
 
+_POOLS_OF_THREADS = frozenset({"threads", "thread", "gevent", "eventlet"})
+
 _engines: list[Engine] = []
 
 
@@ -125,9 +132,9 @@ def _name_heartbeat(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _prepare(**_: Any) -> None:
+def _prepare(sender: Any, **_: Any) -> None:
     """Make the context of the parent process, for pools that do not fork; let events gather while it is busy."""
-    _use_own_context()
+    _use_own_context(connections_of(sender.pool_cls, sender.concurrency))
     if WorkerSettings.load().batch:
         for name in HANDLERS:
             app.tasks[name].Strategy = "workers.batching:gather"
@@ -138,12 +145,21 @@ def _prepare_child(**_: Any) -> None:
     """Forget the parent's connections without closing them, and make the child's own."""
     for engine in _engines:
         engine.dispose(close=False)
-    _use_own_context()
+    _use_own_context(connections_of("prefork", 1))
 
 
-def _use_own_context() -> None:
+def connections_of(pool: object, concurrency: int) -> int:
+    """How many database connections a process keeps: one for each thread that works, one for what it tidies up.
+
+    `pool`: the name of Celery's pool, or its class. Only a pool of threads has more than one at work in a process.
+    """
+    module = pool if isinstance(pool, str) else getattr(pool, "__module__", "")
+    return 1 + (concurrency if module.rpartition(".")[2] in _POOLS_OF_THREADS else 1)
+
+
+def _use_own_context(connections: int) -> None:
     settings = WorkerSettings.load()
-    engine = open_engine(settings.database_url)
+    engine = open_engine(settings.database_url, pool_size=connections, name=f"bookdrop-{settings.role}")
     _engines[:] = [engine]
     task_context.use(context.make(settings, engine))
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "import": ("workers.commands.intake", "import_command"),
     "add": ("workers.commands.intake", "add_command"),
     "demo-data": ("workers.commands.intake", "demo_data_command"),
+    "acl": ("workers.commands.acl", "acl_group"),
     "privacy": ("workers.commands.privacy", "privacy_group"),
     "quarantine": ("workers.commands.quarantine", "quarantine_group"),
     "requests": ("workers.commands.requests", "requests_group"),

@@ -17,7 +17,7 @@ from workers.bookkeeper import Bookkeeper
 from workers.dead_letters import open_letters
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
-from workers.transport import broker_options
+from workers.transport import SECONDS_TO_ANSWER, broker_options
 
 
 def utc_now() -> datetime:
@@ -27,9 +27,12 @@ def utc_now() -> datetime:
 
 def connect(settings: WorkerSettings) -> Connection:
     """A connection to publish on, not opened yet. A broker that is away is told at once: the outbox waits for it."""
-    url = settings.broker_url.get_secret_value()
-    options = {**broker_options(url, settings.visibility_seconds), "max_retries": 0}
-    return Connection(url, transport_options=options, heartbeat=0)
+    broker = settings.broker
+    options = {**broker_options(broker, settings.visibility_seconds), "max_retries": 0}
+    if not broker.is_redis:
+        # A server that hangs is found out: nothing is waited for here but answers to what was just sent.
+        options |= {"read_timeout": SECONDS_TO_ANSWER, "write_timeout": SECONDS_TO_ANSWER}
+    return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
 
 
 def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from kombu.utils.url import url_to_parts
 from sqlalchemy import Engine, select, text
 
 from schemas.configuration import ConfigurationError, config_file
@@ -22,7 +21,6 @@ from workers import answering, context, waiting
 from workers.app import app
 from workers.findings import Finding, guarded
 from workers.settings import WorkerSettings
-from workers.transport import is_redis
 
 CLOCK_TOLERANCE_SECONDS = 5.0
 LEAST_FREE_MIB = 200
@@ -181,14 +179,12 @@ def _asked(row: Any) -> Finding:
 
 def _broker(settings: WorkerSettings, places: _Places | None) -> Iterator[Finding]:
     """The broker itself; with `places` also its policy, what waits there, and who takes it."""
-    url = settings.broker_url.get_secret_value()
-    parts = url_to_parts(url)
     with context.connect(settings) as connection:
         connection.ensure_connection(max_retries=1, timeout=5)
-        yield Finding("broker", good=True, words=f"{parts[0]} answers")
+        yield Finding("broker", good=True, words=f"{settings.broker.scheme} answers")
         if places is None:
             return
-        if is_redis(url):
+        if settings.broker.is_redis:
             client: redis.Redis = getattr(connection.default_channel, "client")  # noqa: B009 - untyped in kombu
             yield from _redis_version(client)
             yield from _redis_policy(client)

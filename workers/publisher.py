@@ -16,6 +16,7 @@ from schemas.envelope import task_body, task_headers
 from schemas.models import OutboxEntry
 from schemas.topology import queue_arguments
 from tasks.unit_of_work import PendingMessage, Settled
+from workers.transport import SECONDS_TO_ANSWER
 
 log = structlog.get_logger()
 
@@ -132,6 +133,8 @@ class BrokerPublisher:
             content_encoding="utf-8",
             delivery_mode=2,
             correlation_id=correlation_id,
+            mandatory=True,  # RabbitMQ: a queue that is gone is an error, and declared anew with the next connection
+            confirm_timeout=SECONDS_TO_ANSWER,
             retry=False,
         )
 

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from schemas.brokers import Broker, read_broker_url
 from schemas.configuration import PREFIX, SideSettings
 
 
@@ -20,11 +21,12 @@ class WorkerSettings(SideSettings):
     table: ClassVar[str] = "workers"
 
     broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """`redis://`, `rediss://`, `redis+socket://`, `sentinel://` or `amqp://`; chosen by this alone."""
+    """`redis://`, `rediss://`, `redis+socket://`, `sentinel://`, `amqp://` or `amqps://`; chosen by this alone."""
     database_url: str = "sqlite:///bookdrop.db"
     """`sqlite:///FILE` or `postgresql://USER@HOST/NAME`."""
-    role: Literal["all", "returns", "printing", "housekeeping"] = "all"
-    """Whose tasks a worker started by Celery's own command registers; `bookdrop worker ROLE` sets it."""
+    role: Literal["all", "returns", "printing", "housekeeping", "flower"] = "all"
+    """Whose tasks a worker started by Celery's own command registers; `bookdrop worker ROLE` sets it. `flower`: this is
+    Flower, and keeps its hands off what workers have taken."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """`debug`, `info`, `warning` or `error`: what is less is not logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -63,6 +65,12 @@ class WorkerSettings(SideSettings):
     flower_actors: str = ""
     """Names of those who may act in `bookdrop flower`, with commas between them; empty: everybody who is signed in."""
 
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, url: SecretStr) -> SecretStr:
+        read_broker_url(url.get_secret_value())
+        return url
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
@@ -73,6 +81,11 @@ class WorkerSettings(SideSettings):
         if backend not in {"sqlite", "postgresql", "postgres"}:
             raise ValueError(f"bookdrop stores in SQLite or PostgreSQL, not in {backend}")
         return url
+
+    @property
+    def broker(self) -> Broker:
+        """The broker, taken apart."""
+        return read_broker_url(self.broker_url.get_secret_value())
 
     @property
     def undo_window(self) -> timedelta:

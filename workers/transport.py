@@ -1,27 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the broker is spoken to: what each transport must be told so that nothing hangs and little is delivered twice."""
 
-from typing import Any
+from typing import Any, Final
 
+from schemas.brokers import Broker
 from schemas.topology import DEAD_LETTER_QUEUE
 
-SECONDS_TO_ANSWER = 5
-SECONDS_TO_CONNECT = 3
+SECONDS_TO_ANSWER: Final = 5
+SECONDS_TO_CONNECT: Final = 3
 
 
-def is_redis(url: str) -> bool:
-    """Tell whether `url` names a Redis or Valkey server, directly or behind Sentinel."""
-    return url.split(":", 1)[0] in {"redis", "rediss", "redis+socket", "sentinel"}
-
-
-def broker_options(url: str, visibility_seconds: int) -> dict[str, Any]:
-    """The `transport_options` of kombu for the broker at `url`.
+def broker_options(broker: Broker, visibility_seconds: int) -> dict[str, Any]:
+    """The `transport_options` of kombu for `broker`.
 
     On Redis the timeouts are None by default, and a lost server hangs a worker for ever; the two `unacked_restore`
     options bring a dead worker's messages back right after `visibility_seconds` instead of some 100 s later.
+    On RabbitMQ each publish waits until the server has it.
     """
-    if not is_redis(url):
-        return {"confirm_publish": True, "connect_timeout": SECONDS_TO_CONNECT}
+    if not broker.is_redis:
+        return {"confirm_publish": True, "connect_timeout": SECONDS_TO_CONNECT, **broker.options}
     options: dict[str, Any] = {
         "socket_timeout": SECONDS_TO_ANSWER,
         "socket_connect_timeout": SECONDS_TO_CONNECT,
@@ -32,8 +29,9 @@ def broker_options(url: str, visibility_seconds: int) -> dict[str, Any]:
         # A worker killed in a sweep keeps all others from sweeping for so long: five minutes, if it were not said.
         "unacked_mutex_expire": 10,
         "deadletter_queue": DEAD_LETTER_QUEUE,
+        **broker.options,
     }
-    if not url.startswith("redis+socket"):
+    if broker.scheme != "redis+socket":
         options["socket_keepalive"] = True
     return options
 

@@ -272,8 +272,8 @@ def test_a_full_server_is_said_and_survived(parts, wire, library, valkey):  # no
 
 
 @contextmanager
-def tls_in_front(unix_socket, folder):
-    """A port that speaks TLS and passes everything on; gives it and its certificate."""
+def tls_in_front(behind, folder):
+    """A port that speaks TLS and passes everything on to a socket's path or a port; gives it and its certificate."""
     if shutil.which("openssl") is None:
         missing("openssl, to make a certificate")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
@@ -290,9 +290,9 @@ def tls_in_front(unix_socket, folder):
         with (
             suppress(OSError),
             context.wrap_socket(accepted, server_side=True) as near,
-            socket.socket(socket.AF_UNIX) as far,
+            socket.socket(socket.AF_INET if isinstance(behind, int) else socket.AF_UNIX) as far,
         ):
-            far.connect(str(unix_socket))
+            far.connect(("127.0.0.1", behind) if isinstance(behind, int) else str(behind))
             near.settimeout(0.02)
             far.settimeout(0.02)
             while True:

@@ -21,7 +21,7 @@ def reading() -> "Iterator[Connection]":
     from schemas.storage import READ_ONLY, open_engine
     from workers.settings import WorkerSettings
 
-    engine = open_engine(WorkerSettings.load().database_url)
+    engine = open_engine(WorkerSettings.load().database_url, name="bookdrop-operations")
     try:
         with engine.connect().execution_options(**READ_ONLY) as connection:
             yield connection
@@ -44,7 +44,7 @@ def deciding() -> "Iterator[Context]":
 
     settings = WorkerSettings.load()
     logging.configure("warning", settings.log_format)
-    engine = open_engine(settings.database_url)
+    engine = open_engine(settings.database_url, name="bookdrop-operations")
     here = context.make(settings, engine)
     try:
         yield here

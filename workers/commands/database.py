@@ -7,19 +7,25 @@ import click
 @click.command("migrate")
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when a migration is due.")
 def migrate_command(check: bool) -> None:
-    """Bring the database's tables up to date. Safe to run twice and from two machines at once."""
+    """Bring the database's tables up to date, while workers run. Safe to run twice and from two machines at once.
+
+    It is one transaction: all of it, or nothing. When somebody is in the way, it gives up after some seconds, says who,
+    and exits 1.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from schemas.storage import migrate, open_engine, revisions
+    from schemas.storage import MigrationBusyError, migrate, open_engine, revisions
     from workers.settings import WorkerSettings
 
-    engine = open_engine(WorkerSettings.load().database_url)
+    engine = open_engine(WorkerSettings.load().database_url, name="bookdrop-migrate")
     try:
         before, wanted = revisions(engine)
         if check:
             click.echo(f"The tables are at {before or 'nothing'}, this program wants {wanted}.")
             raise SystemExit(0 if before == wanted else 1)
         migrate(engine)
+    except MigrationBusyError as error:
+        raise click.ClickException(str(error)) from None
     except SQLAlchemyError as error:
         words = str(getattr(error, "orig", None) or error).strip()
         raise click.ClickException(

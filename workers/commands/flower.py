@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop flower`: Flower with the pages Prints and Returns."""
 
+import os
+
 import click
 
 
@@ -26,6 +28,7 @@ def flower_command(
 
     Every option of Flower works, as --NAME=VALUE, in its configuration file, or as a variable FLOWER_NAME.
     """
+    os.environ["BOOKDROP_ROLE"] = "flower"
     from tornado.options import Error
 
     from workers import logging

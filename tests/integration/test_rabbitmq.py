@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RabbitMQ in full: queues as the contract has them, and nothing published vanishes."""
+
+import json
+import re
+import subprocess
+import time
+from contextlib import closing, contextmanager, suppress
+
+import amqp
+import pytest
+from click.testing import CliRunner
+from kombu import Connection
+from pydantic import SecretStr
+from sqlalchemy import func, select
+from sqlalchemy.orm import sessionmaker
+from uuid6 import uuid7
+
+from schemas.models import OutboxEntry
+from schemas.storage import open_engine
+from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
+from stations.client import StationClient
+from stations.settings import StationSettings
+from stations.wire import Mouth, Saying
+from tasks.unit_of_work import Settled, UnitOfWork
+from tests.library import KEY, LENDER, Library
+from tests.rabbitmq import control, virtual_host
+from tests.wire import worker
+from workers.cli import main as operations
+from workers.context import connect, utc_now
+from workers.publisher import BrokerPublisher
+from workers.queues import declared
+from workers.rabbitmq_users import permissions
+from workers.settings import WorkerSettings
+
+REPLY_QUEUE = "reply.main-desk-1"
+
+
+@pytest.fixture
+def library(sqlite_url, tmp_path):
+    engine = open_engine(sqlite_url)
+    yield Library(engine, tmp_path / "spool").open()
+    engine.dispose()
+
+
+@contextmanager
+def publishing(library, url):
+    """A worker's publisher, and how to promise it something."""
+    settings = WorkerSettings(broker_url=SecretStr(url))
+    sessions, settled = sessionmaker(library.engine), Settled()
+    made = BrokerPublisher(lambda: connect(settings), sessions, settled, "a test")
+    made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def publisher(library, rabbitmq):
+    with publishing(library, rabbitmq.url) as publisher:
+        yield publisher
+
+
+def promise(publisher, queue, body):
+    with publisher.unit_of_work() as uow:
+        uow.say(queue, body)
+    return uow.promised
+
+
+def waiting(library):
+    with library.engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(OutboxEntry)).scalar_one()
+
+
+def bodies(url, queue):
+    with Connection(url) as connection:
+        channel = connection.default_channel
+        found = []
+        while (message := channel.basic_get(queue, no_ack=True)) is not None:
+            found.append(message.body)
+        return found
+
+
+@pytest.mark.long
+def test_a_scan_goes_all_the_way(library, rabbitmq, sqlite_url, tmp_path):
+    """The URL alone makes it RabbitMQ: a desk scans, the worker answers; all queues are what the contract says."""
+    _, [barcode] = library.request()
+    settings = StationSettings(code="main-desk-1", key=KEY, broker_url=rabbitmq.url, journal=tmp_path / "desk.journal")
+
+    with worker("returns", broker_url=rabbitmq.url, database_url=sqlite_url, folder=tmp_path):
+        with StationClient(settings) as station:
+            reply = station.wait(station.scan(barcode), 30)
+        told = rabbitmq.queues("type", "arguments")
+
+    assert reply is not None
+    assert reply.message == f"The item's destination is {LENDER}"
+    assert {RETURNS_QUEUE, DEAD_LETTER_QUEUE, REPLY_QUEUE, "printing.main"} <= set(told)
+    assert {name: told[name]["type"] for name in (RETURNS_QUEUE, DEAD_LETTER_QUEUE, "printing.main")} == {
+        RETURNS_QUEUE: "quorum", DEAD_LETTER_QUEUE: "quorum", "printing.main": "quorum",
+    }  # fmt: skip
+    for name in (RETURNS_QUEUE, DEAD_LETTER_QUEUE, REPLY_QUEUE, "printing.main"):
+        arguments = {argument: value for argument, _, value in told[name]["arguments"]}
+        assert arguments == queue_arguments(name)
+
+
+@pytest.mark.parametrize("first", ["station", "worker"])
+def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, first):
+    """Whoever comes first, the other is not refused; other arguments would be."""
+
+    def station():
+        with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
+            mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
+
+    def a_worker():
+        assert publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"an answer"')) == 1
+
+    for side in (station, a_worker) if first == "station" else (a_worker, station):
+        side()
+
+    with Connection(rabbitmq.url) as connection, pytest.raises(amqp.PreconditionFailed):
+        connection.default_channel.queue_declare(REPLY_QUEUE, durable=True, auto_delete=False)
+
+
+def test_what_a_worker_publishes_for_a_queue_that_is_gone_is_noticed(publisher, library, rabbitmq):
+    """The broker says that it had nowhere to put it: the promise stays, and the next publishing makes the queue anew."""
+    publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"'))
+    rabbitmq.delete(REPLY_QUEUE)
+
+    gone = promise(publisher, REPLY_QUEUE, '"two"')
+    published = publisher.publish_outbox(gone)
+    kept = waiting(library)
+    again = publisher.publish_outbox(gone)
+    publisher.flush()
+
+    assert (published, kept, again, waiting(library)) == (0, 1, 1, 0)
+    assert bodies(rabbitmq.url, REPLY_QUEUE) == ['"two"']
+
+
+def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
+    """The desk's own connection notices, connects anew, and makes the queue: the scan is there."""
+    with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
+        mouth.say([Saying(str(uuid7()), PROCESS_SCAN, '{"n":1}')])
+        rabbitmq.delete(RETURNS_QUEUE)
+
+        mouth.say([Saying(str(uuid7()), PROCESS_SCAN, '{"n":2}')])
+
+    [body] = bodies(rabbitmq.url, RETURNS_QUEUE)
+    assert json.loads(body)[0] == [{"n": 2}]
+
+
+@pytest.mark.usefixtures("rabbitmq")
+def test_every_publish_is_confirmed(library):
+    """A queue that takes no more is an error for who publishes: neither side takes a message for sent that is not."""
+    full = '{"max-length": 1, "overflow": "reject-publish"}'
+    with virtual_host() as host:  # a policy is the host's, not the queue's
+        control("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
+        with publishing(library, host.url) as publisher:
+            answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
+        with closing(Mouth(host.url, "main-desk-1")) as mouth, pytest.raises(amqp.exceptions.MessageNacked):
+            for _ in range(5):  # a quorum queue counts a moment later
+                mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
+
+    assert answers[-1] == 0
+
+
+def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
+    """After the delivery limit the broker itself puts a message aside, with its own words why."""
+    queue = "printing.main"
+    limit = queue_arguments(queue)["x-delivery-limit"]
+    with Connection(rabbitmq.url) as connection:
+        channel = connection.default_channel
+        declared(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
+        publisher.publish_outbox(promise(publisher, queue, '"kills whoever takes it"'))
+
+        for _ in range(limit + 1):
+            taken = until(lambda: channel.basic_get(queue))
+            channel.basic_reject(taken.delivery_tag, requeue=True)
+        letter = until(lambda: channel.basic_get(DEAD_LETTER_QUEUE))
+        left = channel.basic_get(queue)
+
+    assert left is None
+    assert letter.headers["x-death"][0]["reason"] == "delivery_limit"
+    assert letter.headers["x-death"][0]["queue"] == queue
+
+
+def until(condition, patience=20.0):
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {patience} s"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.long
+def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monkeypatch):
+    """A desk and a worker do a whole scan with their users; the desk hears no other one, and takes and deletes nothing."""
+    prefix = f"{rabbitmq.name}-"
+    monkeypatch.setenv("BOOKDROP_BROKER_URL", rabbitmq.url)
+    printed = CliRunner().invoke(
+        operations,
+        ["acl", "rabbitmq", "--station", "main-desk-1", "--generate", str(tmp_path / "secrets"), "--prefix", prefix],
+    )
+    monkeypatch.delenv("BOOKDROP_BROKER_URL")
+    lines = [line for line in printed.stdout.splitlines() if "operations" not in line and "flower" not in line]
+    url = {
+        name: (tmp_path / "secrets" / f"{prefix}{name}.url").read_text().strip()
+        for name in ("worker", "station-main-desk-1")
+    }
+    _, [barcode] = library.request()
+    try:
+        subprocess.run(["sh", "-e"], input="\n".join(lines), text=True, check=True, capture_output=True, timeout=100)
+        settings = StationSettings(
+            code="main-desk-1", key=KEY, broker_url=url["station-main-desk-1"], journal=tmp_path / "desk.journal"
+        )
+        with (
+            worker("returns", broker_url=url["worker"], database_url=sqlite_url, folder=tmp_path),
+            StationClient(settings) as station,
+        ):
+            reply = station.wait(station.scan(barcode), 60)
+        with Connection(rabbitmq.url) as everybody:
+            declared("reply.main-desk-2").bind(everybody.default_channel).queue_declare()
+        refused = []
+        with Connection(url["station-main-desk-1"]) as connection:
+            for act in (
+                lambda channel: channel.basic_get("reply.main-desk-2"),
+                lambda channel: channel.basic_get(RETURNS_QUEUE),
+                lambda channel: channel.queue_delete(RETURNS_QUEUE),
+                lambda channel: channel.queue_purge(RETURNS_QUEUE),
+                lambda channel: channel.queue_declare("something-else"),
+            ):
+                with pytest.raises(amqp.AccessRefused):
+                    act(connection.channel())
+                refused.append(act)
+    finally:
+        for name in url:
+            with suppress(RuntimeError):
+                control("delete_user", prefix + name)
+
+    assert reply.message == f"The item's destination is {LENDER}"
+    assert len(refused) == 5
+
+
+def test_what_flower_may_not_write():
+    """Of all users only Flower may not publish to our queues; a station's expressions match its own names alone."""
+    told = {user.name: user for user in permissions(["main-desk-1"])}
+
+    assert not re.search(told["flower"].write, "amq.default")
+    assert re.search(told["worker"].write, "amq.default")
+    assert re.search(told["station-main-desk-1"].read, "reply.main-desk-1")
+    assert not re.search(told["station-main-desk-1"].read, "reply.main-desk-11")
+    assert not re.search(told["station-main-desk-1"].read, "replyxmain-desk-1")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A broker's URL: what is understood, what is refused, and in which words."""
+
+import ssl
+
+import pytest
+
+from schemas.brokers import database_of, password_of, read_broker_url, with_user
+from schemas.configuration import ConfigurationError
+from stations.settings import StationSettings
+from workers.settings import WorkerSettings
+
+
+@pytest.mark.parametrize(
+    ("url", "is_redis"),
+    [
+        ("redis://127.0.0.1:6379/0", True),
+        ("redis+socket:///run/valkey.sock", True),
+        ("amqp://guest:guest@127.0.0.1//bookdrop", False),
+    ],
+)
+def test_a_plain_url_is_left_as_it_is(url, is_redis):
+    """No options, no TLS: what kombu has always understood."""
+    broker = read_broker_url(url)
+
+    assert (broker.url, broker.is_redis, broker.ssl, dict(broker.options)) == (url, is_redis, None, {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sentinel://desk:secret@one:26379,two:26380,three/2?master_name=books&sentinel_password=s",
+        "sentinel://desk:secret@one:26379/2;sentinel://desk:secret@two:26380/2;three?master_name=books&sentinel_password=s",
+    ],
+    ids=["commas", "as kombu has it"],
+)
+def test_sentinels_are_told_apart_from_the_server(url):
+    """Each Sentinel is one URL with the server's user and number; the master's name is an option."""
+    broker = read_broker_url(url)
+
+    assert broker.url.split(";") == [
+        "sentinel://desk:secret@one:26379/2",
+        "sentinel://desk:secret@two:26380/2",
+        "sentinel://desk:secret@three/2",
+    ]
+    assert broker.options["master_name"] == "books"
+    assert broker.options["sentinel_kwargs"]["password"] == "s"
+
+
+def test_the_master_has_a_usual_name():
+    """Without a name, the one of Sentinel's own example."""
+    assert read_broker_url("sentinel://one/0").options["master_name"] == "mymaster"
+
+
+def test_a_certificate_is_checked_unless_it_is_said_otherwise():
+    """`rediss://` and `amqps://` alone check the certificate and its name against the system's authorities."""
+    redis, rabbitmq = read_broker_url("rediss://books.example/0").ssl, read_broker_url("amqps://books.example//").ssl
+
+    assert redis == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+    assert rabbitmq == {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
+    assert read_broker_url("rediss://books.example/0?ssl_cert_reqs=none").ssl == {
+        "ssl_cert_reqs": ssl.CERT_NONE,
+        "ssl_check_hostname": False,
+    }
+
+
+def test_each_side_of_tls_has_its_own_names():
+    """The same three files, as redis-py and py-amqp call them."""
+    files = "ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem"
+
+    redis, rabbitmq = read_broker_url(f"rediss://b/0?{files}"), read_broker_url(f"amqps://b//?{files}")
+
+    assert redis.url == "rediss://b/0"
+    assert redis.ssl.items() >= {"ssl_ca_certs": "/ca.pem", "ssl_certfile": "/c.pem", "ssl_keyfile": "/k.pem"}.items()
+    assert rabbitmq.ssl.items() >= {"ca_certs": "/ca.pem", "certfile": "/c.pem", "keyfile": "/k.pem"}.items()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("kafka://secret@b", "write one of amqp://"),
+        ("redis:/b", "write one of"),
+        ("redis://:secret@b/0?ssl_ca_certs=/ca", "for TLS write rediss://"),
+        ("rediss://:secret@b/0?ssl_ca_cert=/ca", "known are ssl_ca_certs"),
+        ("rediss://:secret@b/0?ssl_cert_reqs=maybe", "none of required, optional, none"),
+        ("sentinel://:secret@b/0?master=books", "known are master_name"),
+        ("sentinel://:secret@b/0?ssl_ca_certs=/ca", "known are master_name"),
+    ],
+)
+@pytest.mark.parametrize("side", [WorkerSettings, StationSettings])
+def test_what_is_not_understood_is_refused_in_words(url, words, side):
+    """Both sides say what is wrong, and no secret."""
+    needed = {} if side is WorkerSettings else {"code": "a", "key": "k"}
+
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        side.load(broker_url=url, **needed)
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "number"),
+    [
+        ("redis://b", 0),
+        ("rediss://b/3", 3),
+        ("sentinel://a,b/4?master_name=x", 4),
+        ("redis+socket:///v.sock?virtual_host=5", 5),
+    ],
+)
+def test_the_number_of_the_database(url, number):
+    """It stands in the names of the channels that users may hear."""
+    assert database_of(url) == number
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://b/0", "redis://old:gone@b/0", "sentinel://a,b/0?master_name=x", "redis+socket:///v"]
+)
+def test_a_user_takes_the_place_of_another(url):
+    """The same broker, with another name and password."""
+    made = with_user(url, "desk", "s3cret")
+
+    assert "desk:s3cret@" in made
+    assert "gone" not in made
+    assert password_of(made) == "s3cret"
+    read_broker_url(made)
