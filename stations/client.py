@@ -235,6 +235,10 @@ class StationClient:
         self._wanted.set()
         return count
 
+    def _wait_of_held(self, attempts: int) -> timedelta:
+        """In a long replay nobody stands there and waits: asking again soon would only make it longer."""
+        return LONGEST_RESEND if self._replaying.total >= HELD_AT_ONCE else self._wait_after(attempts)
+
     def _speak(self) -> None:
         pruned_at = 0.0
         with contextlib.suppress(JournalError):  # what was left by an outage goes in its order
@@ -282,7 +286,7 @@ class StationClient:
 
     def _say_due(self) -> None:
         """Say what is due. Of many held events the next ones go as answers come, not at the next look."""
-        due = self.journal.due(self._now(), self._wait_after, HELD_AT_ONCE)
+        due = self.journal.due(self._now(), self._wait_of_held, HELD_AT_ONCE)
         self._say_all(due, again=1)
         with self._news:
             self._ahead = self._ahead + len(due) if len(due) == HELD_AT_ONCE and self._reached else 0
@@ -320,8 +324,13 @@ class StationClient:
                     self._closing.wait(1.0)
                     continue
                 ear = Ear(url, code, self._heard)
-                while not self._closing.is_set() and self.journal.moved_to() is None:
+                looked_at = time.monotonic()
+                while not self._closing.is_set():
                     ear.listen(0.2, gather=self._ahead > 0)
+                    if time.monotonic() - looked_at > 1:
+                        looked_at = time.monotonic()
+                        if self.journal.moved_to() is not None:
+                            break
             except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: anew, after a moment
                 self._closing.wait(0.5)
             finally:

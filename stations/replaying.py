@@ -38,6 +38,11 @@ class Replaying:
         self._told = -1
         self._looked_at = float("-inf")
 
+    @property
+    def total(self) -> int:
+        """How many held events go out just now, answered or not; 0 when none do."""
+        return self._total
+
     def begin(self) -> None:
         """Count what is held: from now on it goes out."""
         self._total, self._last = self._journal.held()
