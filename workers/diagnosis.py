@@ -13,8 +13,9 @@ import redis
 from sqlalchemy import Engine, select, text
 
 from schemas.configuration import ConfigurationError, config_file
+from schemas.migrating import revisions
 from schemas.models import Branch, Printer, Station
-from schemas.storage import READ_ONLY, open_engine, revisions
+from schemas.storage import READ_ONLY, open_engine
 from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.opening import open_printer
 from workers import answering, context, waiting

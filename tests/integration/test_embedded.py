@@ -19,7 +19,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from schemas.storage import migrate, open_engine
+from schemas.migrating import migrate
+from schemas.storage import open_engine
 from tasks.intake.demo import load_demo
 from tests.flowers import Visitor
 from workers.embedded import STATIONS

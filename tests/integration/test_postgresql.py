@@ -13,9 +13,10 @@ from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from schemas import storage
+from schemas import migrating, storage
+from schemas.migrating import MigrationBusyError, migrate, revisions
 from schemas.models import InboxEntry, OutboxEntry, Patron, PrintJob, RequestEvent, SetAsideLink
-from schemas.storage import MigrationBusyError, migrate, open_engine, revisions
+from schemas.storage import open_engine
 from tasks import context as task_context
 from tasks.context import Context
 from tasks.desk.processing import process_many
@@ -44,7 +45,7 @@ def engine(postgres_url):
 @pytest.fixture
 def old(engine, monkeypatch):
     """The same database with the tables of the first release; migrations wait a short time only."""
-    monkeypatch.setattr(storage, "MIGRATION_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(migrating, "MIGRATION_LOCK_SECONDS", 0.1)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
@@ -88,7 +89,7 @@ def test_a_migration_gives_way_to_a_long_transaction(old):
     assert revisions(old)[0] == "0002"
     assert f"pg_terminate_backend({pid})" in str(caught.value)
     assert "Nothing was changed" in str(caught.value)
-    assert len(pauses) == storage.MIGRATION_TRIES - 1
+    assert len(pauses) == migrating.MIGRATION_TRIES - 1
 
 
 def test_a_migration_is_tried_again(old):
@@ -103,7 +104,7 @@ def test_a_migration_is_tried_again(old):
 
 def test_two_migrations_do_not_run_at_once(old):
     """The second one finds the advisory lock taken, and says so."""
-    lock = f"SELECT pg_advisory_xact_lock({storage.MIGRATION_LOCK})"
+    lock = f"SELECT pg_advisory_xact_lock({migrating.MIGRATION_LOCK})"
 
     with held(old, lock), pytest.raises(MigrationBusyError, match="Another migration is running"):
         migrate(old, pause=lambda _: None)
@@ -114,7 +115,7 @@ def test_two_migrations_do_not_run_at_once(old):
 def test_the_command_says_who_is_in_the_way(old, monkeypatch):
     """`bookdrop migrate` ends with 1 and the words, without a trace."""
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", old.url.render_as_string(hide_password=False))
-    monkeypatch.setattr(storage, "MIGRATION_TRIES", 1)
+    monkeypatch.setattr(migrating, "MIGRATION_TRIES", 1)
 
     with held(old, "LOCK TABLE printers IN ACCESS SHARE MODE"):
         result = CliRunner().invoke(main, ["migrate"])

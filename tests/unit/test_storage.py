@@ -4,8 +4,8 @@
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from schemas.migrating import migrate, revisions
 from schemas.models import Model
-from schemas.storage import migrate, revisions
 
 
 def test_migrations_make_the_declared_tables(engine):

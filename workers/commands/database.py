@@ -14,7 +14,8 @@ def migrate_command(check: bool) -> None:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from schemas.storage import MigrationBusyError, migrate, open_engine, revisions
+    from schemas.migrating import MigrationBusyError, migrate, revisions
+    from schemas.storage import open_engine
     from workers.settings import WorkerSettings
 
     engine = open_engine(WorkerSettings.load().database_url, name="bookdrop-migrate")

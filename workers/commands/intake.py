@@ -193,8 +193,9 @@ def demo_data_command(spool: Path, seed: int) -> None:
     from sqlalchemy import func, select
     from sqlalchemy.orm import Session
 
+    from schemas.migrating import migrate
     from schemas.models import Request
-    from schemas.storage import migrate, open_engine
+    from schemas.storage import open_engine
     from tasks.intake.demo import is_empty, load_demo
     from workers.settings import WorkerSettings
 
