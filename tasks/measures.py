@@ -52,8 +52,19 @@ QUARANTINED: Final = Tallied(
     "bookdrop_quarantined_total",
     "Messages that were not believed or could not be processed, by reason.",
     "reason",
-    ("bad_schema", "unknown_version", "unknown_station", "bad_signature", "other_payload", "failed", "other"),
+    (
+        "bad_schema",
+        "oversize",
+        "unknown_version",
+        "unknown_station",
+        "bad_signature",
+        "other_payload",
+        "failed",
+        "other",
+    ),
 )
+DEAD_LETTERS: Final = ("malformed", "unknown_task", "lost_too_often", "rejected", "unroutable")
+"""Reasons for which the broker, or a worker before any task, gave up on a message."""
 SLIP_TRIES: Final = Tallied(
     "bookdrop_slip_tries_total",
     "Tries at a slip that came to an end, by the state they left it in.",

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from schemas import topology
 from schemas.models import OutboxEntry, PrintJob, QuarantinedMessage
 from schemas.print_jobs import PrintState
+from tasks.desk.quarantine import OPEN as UNDECIDED
 from workers.findings import Finding
 from workers.metrics.broker import lengths
 
@@ -29,12 +30,14 @@ def in_database(database: Database, now: datetime) -> Iterator[Finding]:
         words=f"{number} messages to publish" + (f", the oldest for {_time(now - oldest)}" if oldest else ""),
         advice="Look whether the broker takes messages and a housekeeping worker runs." if late else "",
     )
-    apart = database.execute(select(func.count()).select_from(QuarantinedMessage)).scalar_one()
+    apart = database.execute(
+        select(func.count()).select_from(QuarantinedMessage).where(QuarantinedMessage.state.in_(UNDECIDED))
+    ).scalar_one()
     yield Finding(
         "quarantine",
         good=True,
         words=f"{apart} messages",
-        advice="They were not believed or could not be processed; see docs/how-to/runbook.md." if apart else "",
+        advice="They were not believed or could not be processed: 'bookdrop quarantine list'." if apart else "",
     )
     states = dict(
         database.execute(
@@ -61,7 +64,7 @@ def at_broker(connection: Connection, stations: Collection[str]) -> Iterator[Fin
         "broker",
         good=True,
         words=f"{dead} dead letters",
-        advice="Their workers died with them again and again; see docs/how-to/runbook.md." if dead else "",
+        advice="Housekeeping takes them into the quarantine; if they stay, it does not run." if dead else "",
     )
     unread = lengths(connection, [topology.reply_queue(station) for station in stations])
     for queue, number in unread.items():

@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
 from schemas import desk_word
-from schemas.models import PrintJob, Sighting
+from schemas.models import PrintJob, QuarantinedMessage, Sighting
 from schemas.print_jobs import PrintState
 from tasks.desk.measuring import made
 from tasks.measures import ANSWERS, DUPLICATES, SCAN_TO_ANSWER, TALLIED
@@ -124,6 +124,17 @@ def test_slips_are_told_by_state_and_age(engine, wanted, here):
     later = now + timedelta(days=31)
     assert told(engine, "bookdrop_slips", "unknown", now=later) == 1
     assert told(engine, "bookdrop_slips", "done", now=later) == 0
+
+
+def test_a_decided_message_is_not_in_quarantine_any_more(engine):
+    """What was dropped or settled is no longer told; what nobody decided about is, under its reason."""
+    common = {"received_at": NOW, "queue": "returns", "detail": "", "body": "{}"}
+    with engine.begin() as connection:
+        for reason, state in (("malformed", "kept"), ("malformed", "dropped"), ("made-up", "kept")):
+            connection.execute(insert(QuarantinedMessage).values(**common, reason=reason, state=state))
+
+    assert told(engine, "bookdrop_quarantine_messages", "malformed") == 1
+    assert told(engine, "bookdrop_quarantine_messages", "other") == 1
 
 
 def test_every_metric_of_the_database_is_told_and_no_other(engine, library):

@@ -21,7 +21,8 @@ from schemas.models import (
 )
 from schemas.print_jobs import PrintState
 from schemas.storage import READ_ONLY
-from tasks.measures import QUARANTINED, TALLIED, Tallied
+from tasks.desk.quarantine import OPEN as UNDECIDED
+from tasks.measures import DEAD_LETTERS, QUARANTINED, TALLIED, Tallied
 from tasks.printing.job import IN_HAND, WAITING
 from tasks.printing.listing import printers
 
@@ -121,8 +122,12 @@ def _printers(connection: Connection, now: datetime) -> Iterator[Sample]:
 
 
 def _quarantine(connection: Connection) -> Iterator[Sample]:
-    rows = connection.execute(select(QuarantinedMessage.reason, func.count()).group_by(QuarantinedMessage.reason))
-    numbers = dict.fromkeys(QUARANTINED.values, 0)
+    rows = connection.execute(
+        select(QuarantinedMessage.reason, func.count())
+        .where(QuarantinedMessage.state.in_(UNDECIDED))
+        .group_by(QuarantinedMessage.reason)
+    )
+    numbers = dict.fromkeys((*QUARANTINED.values, *DEAD_LETTERS), 0)
     for reason, number in rows:
         numbers[reason if reason in numbers else "other"] += number
     for reason, number in numbers.items():

@@ -48,7 +48,7 @@ FROM_DATABASE: Final = (
     _gauge(
         "database", "printer_oldest_wait_seconds", "Since when the oldest of them was wanted.", "branch", "printer",
     ),
-    _gauge("database", "quarantine_messages", "Messages in quarantine, by reason.", "reason"),
+    _gauge("database", "quarantine_messages", "Messages in quarantine that nobody has decided about, by reason.", "reason"),
     _gauge("database", "links_overdue_seconds", "For how long a link to a reader should have been deleted; 0: none is due."),
     _gauge("database", "stations", "Active stations.", "branch"),
     _gauge("database", "stations_seen", "Active stations that were heard of in the last hour.", "branch"),
