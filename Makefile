@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench docs clean requirements again
+.PHONY: help run test faults lint bench docs clean requirements again
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,10 @@ run: $(VENV)/.run ## Start everything on this machine with demo data, and a stat
 # Four at once on any machine: most of a test's time is waiting for workers, brokers and disks.
 test: $(VENV)/.dev ## Run the tests; ARGS='-k slip' narrows them
 	@$(BIN)/python -m pytest -n 4 --maxschedchunk=2 $(ARGS)
+
+# Each run is real processes on servers of its own: nothing else on this machine is touched.
+faults: $(VENV)/.dev ## Kill, stop, cut and fill everything, and look whether anything is lost; ARGS='--short', ARGS=--help
+	@$(BIN)/python -m tests.fault $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, format, types and the rule of imports
 	$(BIN)/ruff check .

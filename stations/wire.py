@@ -14,18 +14,24 @@ from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacke
 
 _HEARD_AT_ONCE = 50
 _SECONDS_TO_ANSWER = 5
+_SECONDS_OF_HEARTBEAT = 10
+"""RabbitMQ: an ear that heard nothing for twice as long has lost its connection without a word, and needs another."""
 _SECONDS_OF_SILENCE = 0.002
 """When nothing more comes for so long, what was gathered is heard."""
 
 
-def connect(url: str, station: str) -> Connection:
+def connect(url: str, station: str, *, heartbeat: int = 0) -> Connection:
     """A connection that fails at once when the broker is away; what was taken waits in the journal.
 
     Raises `ValueError` when `url` is no broker's.
     """
     broker = read_broker_url(url)
     return Connection(
-        broker.url, ssl=broker.ssl or False, transport_options=_options(broker, station), connect_timeout=3
+        broker.url,
+        ssl=broker.ssl or False,
+        transport_options=_options(broker, station),
+        connect_timeout=3,
+        heartbeat=heartbeat,
     )
 
 
@@ -161,7 +167,7 @@ class Ear:
     """Hears answers. Not for two threads at once. `hear` keeps what it is given before it returns."""
 
     def __init__(self, url: str, station: str, hear: Callable[[Sequence[str]], None]) -> None:
-        self._connection = connect(url, station)
+        self._connection = connect(url, station, heartbeat=_SECONDS_OF_HEARTBEAT)
         self._hear = hear
         self._gathered: list[Message] = []
         is_redis = read_broker_url(url).is_redis
@@ -199,6 +205,7 @@ class Ear:
             for message in self._gathered:
                 message.ack()
             self._gathered.clear()
+        self._connection.heartbeat_check()
 
     def close(self) -> None:
         """Let go of the connection; what is not acknowledged is heard again."""

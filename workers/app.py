@@ -22,7 +22,7 @@ from workers.publisher import BrokerPublisher
 from workers.queues import DeadLetters, declared
 from workers.redis_users import FLOWER_KEYS
 from workers.settings import WorkerSettings
-from workers.transport import atomic_options, broker_options
+from workers.transport import SECONDS_TO_ANSWER, atomic_options, broker_options
 
 TASK_MODULES = {
     "returns": ("tasks.returns.task", "tasks.cycle.task", "tasks.printing.desk_task"),
@@ -38,6 +38,8 @@ def celery_settings() -> dict[str, Any]:
     broker = settings.broker
     roles = [settings.role] if settings.role in TASK_MODULES else list(TASK_MODULES)
     sweep = timedelta(seconds=settings.sweep_seconds)
+    # With an end to the wait for RabbitMQ's word: a connection lost in silence would end all sweeping.
+    sweeps = {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60, "confirm_timeout": SECONDS_TO_ANSWER}
     options = broker_options(broker, settings.visibility_seconds)
     if broker.is_redis and settings.redis_transport == "atomic" and settings.role != "flower":
         options |= atomic_options(settings.redis_delivery_limit)
@@ -69,8 +71,9 @@ def celery_settings() -> dict[str, Any]:
         # its process does so for ever. Rejected, it is counted, and goes to the dead letters in the end.
         "task_reject_on_worker_lost": True,
         # Below the visibility timeout: a task that still runs is never delivered a second time.
+        # No soft limit: raised amid a statement, it can leave a transaction open that nobody ends, with all its locks.
+        # A process that is ended lets go of everything, and its message comes back.
         "task_time_limit": settings.visibility_seconds // 2,
-        "task_soft_time_limit": settings.visibility_seconds // 2 - 5,
         "task_ignore_result": True,
         "result_backend": None,
         "task_serializer": "json",
@@ -88,22 +91,22 @@ def celery_settings() -> dict[str, Any]:
             "sweep-outbox": {
                 "task": topology.SWEEP_OUTBOX,
                 "schedule": sweep,
-                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+                "options": sweeps,
             },
             "sweep-prints": {
                 "task": topology.SWEEP_PRINTS,
                 "schedule": sweep,
-                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+                "options": sweeps,
             },
             "sweep-quarantine": {
                 "task": topology.SWEEP_QUARANTINE,
                 "schedule": 3 * sweep,
-                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+                "options": sweeps,
             },
             "purge-links": {
                 "task": topology.PURGE_LINKS,
                 "schedule": timedelta(seconds=settings.purge_seconds),
-                "options": {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60},
+                "options": sweeps,
             },
         },
     }

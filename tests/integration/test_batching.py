@@ -266,9 +266,8 @@ def test_inspect_and_its_kin_show_what_gathered(library, parts, wire, busy):
     assert left == [[], []]
 
 
-@pytest.mark.parametrize("limit", ["soft", "hard"])
-def test_a_group_that_runs_too_long_is_done_one_by_one(library, parts, wire, busy, limit):
-    """A group is broken off at its soft limit, a process that hangs ended at the hard one; each event is done once."""
+def test_a_group_that_runs_too_long_is_done_one_by_one(library, parts, wire, busy):
+    """The process of a group that hangs is ended at its time limit; each event is done once."""
     barcodes = library.many(120)
 
     with plain_worker("-c", "1", BOOKDROP_VISIBILITY_SECONDS="30") as process:
@@ -281,9 +280,8 @@ def test_a_group_that_runs_too_long_is_done_one_by_one(library, parts, wire, bus
         with busy():
             while len(begun(sent)) < 2:
                 pass
-            if limit == "hard":
-                os.kill(child, signal.SIGSTOP)
-            time.sleep(11 if limit == "soft" else 16)  # the limits are 10 and 15 s then
+            os.kill(child, signal.SIGSTOP)
+            time.sleep(16)  # the limit is 15 s then
         replies = wire.answers(*sent, patience=60)
 
     assert {reply["outcome"] for reply in replies} == {"returned"}

