@@ -72,7 +72,7 @@ def celery_settings() -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # Below the visibility timeout: a task that still runs is never delivered a second time.
         # No soft limit: raised amid a statement, it can leave a transaction open that nobody ends, with all its locks.
-        # A process that is ended lets go of everything, and its message comes back.
+        # A process that is ended lets go of everything, and whoever wanted it asks again: a station, or a sweep.
         "task_time_limit": settings.visibility_seconds // 2,
         "task_ignore_result": True,
         "result_backend": None,
