@@ -273,7 +273,10 @@ def test_a_desk_that_is_open_where_a_journal_left(
                 client.scan(f"B{number}")
             until(lambda: not client.journal.unanswered(), 60)
 
-    assert [event["barcode"] for event in worker.events] == ["A1", *(f"B{number}" for number in range(10))]
+    barcodes = [event["barcode"] for event in worker.events]
+    assert list(dict.fromkeys(barcodes)) == ["A1", *(f"B{number}" for number in range(10))]
+    # The answer that the server was handing out as it left may be asked for again. Listening on would take half of them.
+    assert len(barcodes) <= 12
 
 
 def test_a_copy_that_was_left_behind_does_no_harm(
