@@ -53,8 +53,18 @@ POSTGRES_URLS = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option for what CI does in any case."""
+    parser.addoption("--thorough", action="store_true", help="also the tests that take minutes, as CI does")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start with the tests that take long: whoever is done early takes the short ones meanwhile."""
+    if not config.getoption("--thorough") and os.environ.get("CI") != "true":
+        minutes = pytest.mark.skip(reason="takes minutes with its like: make test ARGS=--thorough")
+        for item in items:
+            if item.get_closest_marker("thorough") is not None:
+                item.add_marker(minutes)
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

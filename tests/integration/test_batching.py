@@ -20,7 +20,7 @@ from tests.library import Library
 from tests.wire import Wire, start_worker, stop, worker
 from workers.app import app
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 @pytest.fixture

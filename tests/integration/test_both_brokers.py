@@ -20,7 +20,7 @@ from tests.library import Library
 from tests.wire import Wire, start_worker, stop, worker
 from workers.queues import declared
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from schemas.models import Loan, Request, SetAsideLink
 from schemas.storage import open_engine
 from tests.wire import worker
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):

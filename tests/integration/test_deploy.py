@@ -30,7 +30,7 @@ from tests.conftest import missing
 from tests.systemd import Machine, Unit, wait_for
 
 # A whole installation, on machines that are busy with other tests as well.
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -23,7 +23,7 @@ from tests.wire import Wire, worker
 from workers import context
 from workers.settings import WorkerSettings
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(180)]
 
 NAME, PASSWORD = "ann", "a password: of ann"
 BOOKS = ("The Left Hand of Darkness", "Война и мир", "Silent Spring")

@@ -13,7 +13,7 @@ from schemas.storage import open_engine
 from tests.library import KEY, Library
 from tests.wire import worker
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 def test_scan_pack_and_reprint_by_commands(broker_url, sqlite_url, tmp_path):

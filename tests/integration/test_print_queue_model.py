@@ -32,7 +32,7 @@ from tests.clock import Clock
 from tests.conftest import HOUSE, Kept
 from tests.library import Library
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(240)]
 
 
 class DiedError(BaseException):

@@ -18,7 +18,7 @@ from tests.library import Library
 from tests.printers import BadLine, LabelPrinter, ipp_printer
 from tests.wire import Wire, start_worker, worker
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

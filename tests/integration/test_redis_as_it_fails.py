@@ -41,7 +41,7 @@ from workers import context, publisher
 from workers.queues import declared
 from workers.settings import WorkerSettings
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 CODE = "main-desk-1"
 

@@ -27,7 +27,7 @@ from tests.integration.test_redis_transport import MALFORMED, Desk
 from tests.wire import Wire, start_worker, stop, worker
 from workers.app import app
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 def until(condition, patience=60.0):

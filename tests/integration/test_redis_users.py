@@ -26,7 +26,7 @@ from tests.library import KEY, LENDER, Library
 from tests.wire import Wire, stop, worker
 from workers.cli import main
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 STATIONS = ("main-desk-1", "main-desk-2")
 

@@ -16,7 +16,7 @@ from tasks.printing.handler import _steps, print_job
 from tasks.printing.printers.opening import open_printer
 from tests.printers import free_port, ipp_printer, wait_until
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 @pytest.fixture

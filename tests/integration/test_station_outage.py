@@ -27,7 +27,7 @@ from tests.integration.test_station_client import (
     until,
 )
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 @pytest.fixture
