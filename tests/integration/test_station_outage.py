@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -268,6 +269,7 @@ def test_a_desk_that_is_open_where_a_journal_left(
         with pytest.raises(JournalError, match="was moved to"):
             here.scan("A2")
         station(there, "journal", "import", str(tmp_path / "stick"))
+        time.sleep(2.5)  # a desk that is open looks once a second whether its journal has left
         with StationClient(there) as client:
             for number in range(10):
                 client.scan(f"B{number}")
