@@ -165,7 +165,8 @@ class Plan:
         dice = random.Random(self.seed)
         for at, name, blow in self.blows:
             due = int(at * scene.setup.scans)
-            scene.until(lambda due=due: scene.answered() >= due, "nothing goes on")  # type: ignore[misc]
+            while (done := scene.answered()) < due:
+                scene.until(lambda done=done: scene.answered() > done, "nothing goes on")  # type: ignore[misc]
             yield name
             blow(scene, dice)
 

@@ -170,7 +170,7 @@ class Scene:
             stack.callback(self.engine.dispose)
             for name in ("journals", "spool"):
                 if name in self.setup.small_disks:
-                    _mount_small_disk(stack, self.folder / name)
+                    _mount_small_disk(stack, self.folder / name, 8 * len(self.codes))
                 else:
                     (self.folder / name).mkdir()
             self.library = Library(self.engine, self.folder / "spool").open(self.codes)
@@ -364,11 +364,11 @@ class Scene:
                 heard.write((body if isinstance(body, bytes) else body.encode()) + b"\n")
 
 
-def _mount_small_disk(stack: ExitStack, folder: Path) -> None:
-    """A file system of 8 MB of its own at `folder`, where this user may mount one."""
+def _mount_small_disk(stack: ExitStack, folder: Path, megabytes: int) -> None:
+    """A file system of its own at `folder`, where this user may mount one. A journal grows to some 4 MB by itself."""
     folder.mkdir()
     if os.getuid() != 0:
         return
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=755", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode == 0:
         stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
