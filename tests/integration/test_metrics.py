@@ -26,7 +26,7 @@ from workers.metrics import database
 from workers.metrics.broker import lengths
 from workers.metrics.database import Buckets
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 RABBITMQ = "amqp://guest:guest@127.0.0.1//"
 
