@@ -79,6 +79,7 @@ def children(pid):
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_a_worker_that_hangs_is_not_live_and_one_that_goes_on_is(bookdrop, broker_url, sqlite_url, library, tmp_path):
     """A worker that stands still beats no more: its live probe fails and the doctor names its role, until it goes on."""
     beat = tmp_path / "returns.heartbeat"
@@ -109,6 +110,7 @@ def test_a_worker_that_hangs_is_not_live_and_one_that_goes_on_is(bookdrop, broke
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_a_process_that_hangs_is_ended_at_its_time_limit(broker_url, sqlite_url, library, tmp_path):
     """A process of the pool that stands still with a scan is killed and replaced; asked again, the scan is answered."""
     _, [barcode] = library.request()
@@ -168,6 +170,7 @@ def test_readiness_needs_broker_database_and_tables(bookdrop, broker_url, sqlite
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_the_doctor_looks_at_everything(bookdrop, broker_url, sqlite_url, library, tmp_path):
     """Without print workers, and with a printer on hold: each is told with what to do; what is well is told as well."""
     with library.engine.begin() as connection:
