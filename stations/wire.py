@@ -10,6 +10,7 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 from schemas.brokers import Broker, read_broker_url
 from schemas.desk_word import HEADER
 from schemas.envelope import task_body, task_headers
+from schemas.receipts import Receipts, receipts_of
 from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
 
 _HEARD_AT_ONCE = 50
@@ -38,7 +39,6 @@ def connect(url: str, station: str, *, heartbeat: int = 0) -> Connection:
 def _options(broker: Broker, station: str) -> dict[str, Any]:
     if not broker.is_redis:
         return {
-            "confirm_publish": True,
             "max_retries": 0,
             "read_timeout": _SECONDS_TO_ANSWER,
             "write_timeout": _SECONDS_TO_ANSWER,
@@ -87,9 +87,10 @@ class Mouth:
         self._is_redis = read_broker_url(url).is_redis
         self._connection: Connection | None = None
         self._producer: Producer | None = None
+        self._receipts: Receipts[Saying] | None = None
 
     def say(self, sayings: Sequence[Saying]) -> None:
-        """Publish events in order, connecting first if need be; on Redis all of them in one round trip.
+        """Publish events in order, connecting first if need be; all of them in one round trip.
 
         Raises whatever the transport raises, when a fresh connection does not do either; then any of them may have
         been said.
@@ -118,17 +119,23 @@ class Mouth:
 
     def close(self) -> None:
         """Let go of the connection; the next event makes a new one."""
-        connection, self._connection, self._producer = self._connection, None, None
+        connection, self._connection, self._producer, self._receipts = self._connection, None, None, None
         _release(connection)
 
     def _publish_all(self, sayings: Sequence[Saying]) -> None:
         producer = self._ready()
-        if len(sayings) == 1:
-            self._publish(producer, sayings[0])
-            return
-        with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
+        if self._receipts is not None:
             for saying in sayings:
                 self._publish(producer, saying)
+                self._receipts.expect(RETURNS_QUEUE, saying)
+            self._receipts.wait(_SECONDS_TO_ANSWER)
+            self._receipts.collect()
+        elif len(sayings) == 1:
+            self._publish(producer, sayings[0])
+        else:
+            with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
+                for saying in sayings:
+                    self._publish(producer, saying)
 
     def _publish(self, producer: Producer, saying: Saying) -> None:
         producer.publish(
@@ -144,7 +151,6 @@ class Mouth:
             reply_to=reply_queue(self._station),
             retry=False,
             mandatory=True,  # RabbitMQ: a queue that is gone is an error, not a message that is gone
-            confirm_timeout=_SECONDS_TO_ANSWER,
         )
 
     def _ready(self) -> Producer:
@@ -159,6 +165,7 @@ class Mouth:
             except self._connection.channel_errors:
                 # Not there. A station's own user on RabbitMQ may not make it: then it is held until a worker has.
                 work.queue_declare()
+            self._receipts = receipts_of(channel)
             self._producer = Producer(channel)
         return self._producer
 

@@ -25,13 +25,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def connect(settings: WorkerSettings) -> Connection:
-    """A connection to publish on, not opened yet. A broker that is away is told at once: the outbox waits for it."""
+def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
+    """A connection to publish on, not opened yet. A broker that is away is told at once: the outbox waits for it.
+
+    `wait_each`: RabbitMQ has what was published when `publish` returns; else whoever publishes waits for the receipts.
+    """
     broker = settings.broker
     options = {**broker_options(broker, settings.visibility_seconds), "max_retries": 0}
     if not broker.is_redis:
         # A server that hangs is found out: nothing is waited for here but answers to what was just sent.
-        options |= {"read_timeout": SECONDS_TO_ANSWER, "write_timeout": SECONDS_TO_ANSWER}
+        options |= {"read_timeout": SECONDS_TO_ANSWER, "write_timeout": SECONDS_TO_ANSWER, "confirm_publish": wait_each}
     return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
 
 
@@ -44,7 +47,7 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
     return context.Context(
         sessions=sessions,
         now=utc_now,
-        publish=BrokerPublisher(lambda: connect(settings), sessions, settled, worker),
+        publish=BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, worker),
         settled=settled,
         worker=worker,
         tally=bookkeeper.tally,

@@ -14,6 +14,7 @@ from uuid6 import uuid7
 
 from schemas.envelope import task_body, task_headers
 from schemas.models import OutboxEntry
+from schemas.receipts import Receipts, receipts_of
 from schemas.topology import queue_arguments
 from tasks.unit_of_work import PendingMessage, Settled
 from workers.transport import SECONDS_TO_ANSWER
@@ -53,22 +54,27 @@ class BrokerPublisher:
         return len(sent)
 
     def _publish_all(self, entries: Sequence[PendingMessage], sent: list[PendingMessage]) -> None:
-        """Publish in order, and note in `sent` what the broker has; on Redis all of it in one round trip."""
+        """Publish in order, and note in `sent` what the broker has; all of it in one round trip."""
         if not entries:
             return
         producer, declared = self._producer()
         for queue in {entry.queue for entry in entries} - declared:
             self._declare(queue)
-        leaves_at_the_end = hasattr(self._local.channel, "create_publish_batch")
-        try:
+        receipts: Receipts[PendingMessage] | None = self._local.receipts
+        if receipts is None:
             with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
                 for entry in entries:
                     self._publish(producer, entry)
-                    sent.append(entry)
-        except Exception:
-            if leaves_at_the_end:  # nobody knows how much of it; the sweep sends all of it again, which does no harm
-                sent.clear()
-            raise
+            # Not before: of a batch that breaks nobody knows how much is there; sent once more it does no harm.
+            sent += entries
+            return
+        try:
+            for entry in entries:
+                self._publish(producer, entry)
+                receipts.expect(entry.queue, entry)
+            receipts.wait(SECONDS_TO_ANSWER)
+        finally:
+            sent += receipts.collect()
 
     def flush(self) -> None:
         """Delete the settled rows now."""
@@ -134,7 +140,6 @@ class BrokerPublisher:
             delivery_mode=2,
             correlation_id=correlation_id,
             mandatory=True,  # RabbitMQ: a queue that is gone is an error, and declared anew with the next connection
-            confirm_timeout=SECONDS_TO_ANSWER,
             retry=False,
         )
 
@@ -144,5 +149,6 @@ class BrokerPublisher:
             self._local.connection = connection
             self._local.channel = connection.default_channel
             self._local.producer = Producer(self._local.channel)
+            self._local.receipts = receipts_of(self._local.channel)
             self._local.declared = set()
         return self._local.producer, self._local.declared

@@ -15,7 +15,8 @@ def broker_options(broker: Broker, visibility_seconds: int) -> dict[str, Any]:
 
     On Redis the timeouts are None by default, and a lost server hangs a worker for ever; the two `unacked_restore`
     options bring a dead worker's messages back right after `visibility_seconds` instead of some 100 s later.
-    On RabbitMQ each publish waits until the server has it.
+    On RabbitMQ each publish waits until the server has it; whoever publishes many together asks for `schemas.receipts`
+    instead.
     """
     if not broker.is_redis:
         return {"confirm_publish": True, "connect_timeout": SECONDS_TO_CONNECT, **broker.options}

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 LONGEST_SHIFT: Final = timedelta(seconds=20)
-"""After so long at one printer the rest of its line is ordered anew: a task has its time limit."""
+"""After so long at one printer the rest of its line is ordered anew: its task has a time limit."""
 
 
 _TAKEN: Final = frozenset({State.ACCEPTED, State.DONE})

@@ -34,17 +34,22 @@ from tasks.unit_of_work import StaleStateError
 
 log = structlog.get_logger()
 
+TIME_LIMIT: Final = 100
+"""A worker that is longer at a printer hangs, and is ended, in seconds: above `LONGEST_SHIFT`, in whose last moment one
+more slip may begin, and all of a printer's `Patience`. The same whatever the visibility timeout: an order that is
+delivered again meanwhile finds its slip claimed, and does nothing."""
+
 LONGEST_PAUSE: Final = 15.0
 """Longest wait before an order is put back on the queue while the database is away, in seconds."""
 
 
-@shared_task(bind=True, name=PRINT_SLIP, default_retry_delay=0, max_retries=None)
+@shared_task(bind=True, name=PRINT_SLIP, time_limit=TIME_LIMIT, default_retry_delay=0, max_retries=None)
 def print_slip(self: Any, order: object) -> str:
     """Print one slip. `order`: a `PrintSlip` as JSON. Gives the state the job ended in."""
     return _heeded(self, order, lambda job_id: print_job(job_id, context.current(), random.random))
 
 
-@shared_task(bind=True, name=FOLLOW_SLIP, default_retry_delay=0, max_retries=None)
+@shared_task(bind=True, name=FOLLOW_SLIP, time_limit=TIME_LIMIT, default_retry_delay=0, max_retries=None)
 def follow_slip(self: Any, order: object) -> str:
     """Ask a printer what became of one slip. `order`: a `PrintSlip` as JSON. Gives the state the job is in."""
     return _heeded(self, order, lambda job_id: follow(job_id, context.current()))

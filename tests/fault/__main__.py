@@ -40,7 +40,7 @@ def main(
     ctx: click.Context, short: bool, number: int | None, seed: int, only: str | None, broker: str | None,
     database: str | None, times: int, sabotage: str | None, json_file: Path | None, is_list: bool,
 ) -> None:  # fmt: skip
-    r"""Kill, stop, cut and fill everything that bookdrop stands on, and look whether its promises hold.
+    """Kill, stop, cut and fill everything that bookdrop stands on, and look whether its promises hold.
 
     Real workers and stations run on servers of the suite's own: Valkey and RabbitMQ, SQLite and PostgreSQL. Nothing else
     on this machine is touched. After each run the database, the journals and the spool are read: each scan one effect and

@@ -61,6 +61,11 @@ def the_job(engine):
         return connection.execute(select(PrintJob)).one()
 
 
+def states(engine):
+    with engine.connect() as connection:
+        return connection.execute(select(PrintJob.state)).scalars().all()
+
+
 def until(condition, what, patience=40.0):
     deadline = time.monotonic() + patience
     while not condition():
@@ -106,6 +111,27 @@ def silent_port():
         yield listener.getsockname()[1]
         for caller in callers:
             caller.close()
+
+
+class DawdlingPrinter(LabelPrinter):
+    """A label printer that thinks for a long time before it reads."""
+
+    def serve(self, client):
+        """Think, then read."""
+        time.sleep(17)
+        super().serve(client)
+
+
+def test_not_killed_while_its_printer_dawdles(library, parts, wanted):
+    """Two slips of 17 s each, a time limit of 15 s for scans, and orders delivered again after 30 s: each once."""
+    with closing(DawdlingPrinter()) as printer:
+        wanted(printer.uri)
+        wanted(printer.uri)
+        with worker("printing", "--branch", "main", **parts, BOOKDROP_VISIBILITY_SECONDS="30"):
+            until(lambda: states(library.engine) == [State.DONE] * 2, "not printed", patience=60)
+            time.sleep(3)
+
+        assert len(printer.documents()) == 2
 
 
 def test_killed_before_the_first_byte(library, parts, wanted):

@@ -17,6 +17,7 @@ from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
 from schemas.models import OutboxEntry
+from schemas.receipts import NotTakenError
 from schemas.storage import open_engine
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
 from stations.client import StationClient
@@ -48,7 +49,7 @@ def publishing(library, url):
     """A worker's publisher, and how to promise it something."""
     settings = WorkerSettings(broker_url=SecretStr(url))
     sessions, settled = sessionmaker(library.engine), Settled()
-    made = BrokerPublisher(lambda: connect(settings), sessions, settled, "a test")
+    made = BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, "a test")
     made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
     yield made
     made.close()
@@ -135,6 +136,25 @@ def test_what_a_worker_publishes_for_a_queue_that_is_gone_is_noticed(publisher, 
     assert bodies(rabbitmq.url, REPLY_QUEUE) == ['"two"']
 
 
+def test_of_many_that_are_published_together_only_what_has_no_queue_is_kept_back(publisher, library, rabbitmq):
+    """One round trip for all: each is with the broker, or its promise stays, whatever becomes of the others."""
+    there = [f"reply.main-desk-{n}" for n in (1, 2)]
+    for queue in there:
+        publisher.publish_outbox(promise(publisher, queue, '"declares it"'))
+    rabbitmq.delete(there[1])
+    promised = [entry for n in range(40) for entry in promise(publisher, there[n % 2], f'"{n}"')]
+    publisher.flush()
+
+    published = publisher.publish_outbox(promised)
+    publisher.flush()
+    left = waiting(library)
+    again = publisher.publish_outbox(promised[1::2])
+
+    assert (published, left, again) == (20, 20, 20)
+    assert bodies(rabbitmq.url, there[0]) == ['"declares it"', *(f'"{n}"' for n in range(0, 40, 2))]
+    assert bodies(rabbitmq.url, there[1]) == [f'"{n}"' for n in range(1, 40, 2)]
+
+
 def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
     """The desk's own connection notices, connects anew, and makes the queue: the scan is there."""
     with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
@@ -155,7 +175,7 @@ def test_every_publish_is_confirmed(library):
         control("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
         with publishing(library, host.url) as publisher:
             answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
-        with closing(Mouth(host.url, "main-desk-1")) as mouth, pytest.raises(amqp.exceptions.MessageNacked):
+        with closing(Mouth(host.url, "main-desk-1")) as mouth, pytest.raises(NotTakenError, match=RETURNS_QUEUE):
             for _ in range(5):  # a quorum queue counts a moment later
                 mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
 

@@ -62,7 +62,9 @@ def desk(url, place, **more):
 def publish(broker_url, engine, *bodies):
     """Say answers to the desk, as a worker does."""
     settings = WorkerSettings(broker_url=SecretStr(broker_url))
-    made = publisher.BrokerPublisher(lambda: context.connect(settings), sessionmaker(engine), Settled(), "a test")
+    made = publisher.BrokerPublisher(
+        lambda: context.connect(settings, wait_each=False), sessionmaker(engine), Settled(), "a test"
+    )
     published = made.publish_outbox([PendingMessage(uuid7(), reply_queue(CODE), None, body, None) for body in bodies])
     made.close()
     return published
