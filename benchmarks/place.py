@@ -143,6 +143,7 @@ _CELERY = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", 
 _COMMANDS = {
     "solo": [[*_CELERY, "--without-gossip", "--without-mingle", "-P", "solo", "-n", f"solo-{n}@%h"] for n in (1, 2)],
     "prefetch 4": [[*_CELERY, "--without-gossip", "--without-mingle", "-c", "2", "--prefetch-multiplier", "4"]],
+    "prefetch 32": [[*_CELERY, "--without-gossip", "--without-mingle", "-c", "2", "--prefetch-multiplier", "32"]],
     "prefetch 128": [[*_CELERY, "--without-gossip", "--without-mingle", "-c", "2", "--prefetch-multiplier", "128"]],
 }
 """Other ways to run a returns worker, to be compared with the way that was chosen."""

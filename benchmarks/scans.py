@@ -22,8 +22,8 @@ from place import Desk, Place, place, workers
 FEWEST_OF_ONE = 300
 """Scans of a single station in each round: fewer would say nothing of the slowest one in a hundred."""
 FLOOR = "floor"
-CHOICES = ("solo", "prefetch 4", "prefetch 128")
-"""What could have been chosen: two solo processes instead of a pool, and other prefetch counts a process than 32."""
+CHOICES = ("solo", "prefetch 4", "prefetch 32", "prefetch 128")
+"""What could have been chosen: two solo processes instead of a pool, and other prefetch counts a process than 64."""
 
 
 def latencies(here: Place, broker: str, stations: int, scans: int) -> list[float]:
@@ -86,7 +86,8 @@ def measure(chosen: argparse.Namespace) -> Figures:
     kinds = {"plain Celery": "plain", "batching": "batch"}
     of_one = 20 + sum(number * each for number, each in per_station.items()) + chosen.scans
     others = CHOICES if chosen.choices else ()
-    needed = (len(others) + (5 if chosen.rabbitmq else 3)) * chosen.rounds * of_one
+    brokers = 2 if chosen.rabbitmq else 1
+    needed = (1 + brokers * (len(kinds) + len(others))) * chosen.rounds * of_one
     found: Figures = {}
     progress.print(f"loading {needed:,} requests")
     with place(chosen.database, chosen.rabbitmq, max(2, *per_station), needed) as here:
@@ -96,6 +97,7 @@ def measure(chosen: argparse.Namespace) -> Figures:
         candidates |= {f"Valkey, {name}": (name, on_valkey) for name in others}
         if chosen.rabbitmq:
             candidates |= {f"RabbitMQ, {name}": (kind, chosen.rabbitmq) for name, kind in kinds.items()}
+            candidates |= {f"RabbitMQ, {name}": (name, chosen.rabbitmq) for name in others}
         for number in range(chosen.rounds):
             for name, (kind, broker) in candidates.items():
                 this: Figures = {}

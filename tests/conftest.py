@@ -58,9 +58,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="also the tests that take minutes, as CI does")
 
 
+def is_thorough(config: pytest.Config) -> bool:
+    """Whether the tests that take minutes are wanted."""
+    return bool(config.getoption("--thorough")) or os.environ.get("CI") == "true"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start with the tests that take long: whoever is done early takes the short ones meanwhile."""
-    if not config.getoption("--thorough") and os.environ.get("CI") != "true":
+    if not is_thorough(config):
         minutes = pytest.mark.skip(reason="takes minutes with its like: make test ARGS=--thorough")
         for item in items:
             if item.get_closest_marker("thorough") is not None:

@@ -83,7 +83,8 @@ def celery_settings() -> dict[str, Any]:
         "worker_send_task_events": True,
         "worker_consumer": "workers.consumer:Consumer",
         # What gathers while all processes are busy goes to the next free one as one job (workers/batching.py).
-        "worker_prefetch_multiplier": 32 if settings.role == "returns" and settings.batch else 4,
+        # A full batch lies ready when a process gets free, while the broker brings the next.
+        "worker_prefetch_multiplier": 64 if settings.role == "returns" and settings.batch else 4,
         "worker_enable_remote_control": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "timezone": "UTC",

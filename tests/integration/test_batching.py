@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch while busy: what gathers goes in one transaction, and nothing of a worker's manners is lost by it."""
 
+import base64
 import json
 import os
 import signal
@@ -145,7 +146,7 @@ def test_a_killed_process_costs_nothing(library, parts, wire, busy):
 
 
 def test_monitoring_hears_of_each_event_in_order(library, parts, wire, busy):
-    """For each event of a group monitoring hears received, started, succeeded, in this order."""
+    """For each event of a group monitoring hears received, started, succeeded, in this order, though the worker ends."""
     barcodes = [library.request()[1][0] for _ in range(20)]
     heard, ended = {}, threading.Event()
 
@@ -171,12 +172,28 @@ def test_monitoring_hears_of_each_event_in_order(library, parts, wire, busy):
             sent = [wire.send(library.scan(barcode)) for barcode in barcodes]
             received(sent)
         wire.answers(*sent)
-        time.sleep(2)
+    time.sleep(1)  # the worker has ended: it said everything before
     ended.set()
     listening.join()
 
     wanted = ["task-received", "task-started", "task-succeeded"]
     assert {event_id: heard.get(event_id) for event_id in sent} == dict.fromkeys(sent, wanted)
+
+
+def test_what_monitoring_hears_travels_together(library, parts, wire, valkey):
+    """Three events of monitoring for each scan, and far fewer messages: each costs as much as many events do."""
+    barcodes = [library.request()[1][0] for _ in range(60)]
+
+    with valkey.pubsub() as monitoring:
+        monitoring.psubscribe("*celeryev/task.*")
+        with worker("returns", **parts):
+            wire.answers(*[wire.send(library.scan(barcode)) for barcode in barcodes])
+        heard = iter(lambda: monitoring.get_message(timeout=1), None)
+        messages = [json.loads(each["data"]) for each in heard if each["type"] == "pmessage"]
+
+    told = [len(json.loads(base64.b64decode(message["body"]))) for message in messages]
+    assert sum(told) == 3 * len(barcodes)
+    assert len(told) < len(barcodes) / 3
 
 
 def test_a_warm_shutdown_gives_back_what_gathered(library, parts, wire, busy):
