@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import stations.client
+import stations.hearing
 from stations.client import StationClient
 from stations.journal import Journal
 from stations.journal_file import JournalError
 from stations.settings import StationSettings
+from stations.speaking import Speaking
 from stations.wire import Ear, Mouth
 from tests.fault.arming import Arms, become
 from tests.library import KEY
@@ -120,8 +121,8 @@ def _wrap(arms: Arms, start: Start) -> None:
     mouth: Any = Mouth
     mouth.say = arms.around(code, mouth.say, "before publish", "after publish")
     if not start.shift.asks_again:
-        client: Any = StationClient
-        client._say_due = lambda _self: None
+        speaking: Any = Speaking
+        speaking._say_due = lambda _self: None
     heard = os.open(start.heard, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     class NotingEar(Ear):
@@ -134,4 +135,4 @@ def _wrap(arms: Arms, start: Start) -> None:
 
             super().__init__(url, station, note)
 
-    stations.client.Ear = NotingEar  # type: ignore[misc]
+    stations.hearing.Ear = NotingEar  # type: ignore[misc]

@@ -255,7 +255,7 @@ def test_an_outages_backlog_goes_as_answers_come(
     valkey_socket: Path, broker_url: str, settings: StationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many held scans the next ones are sent as answers come, not only now and then; each is told once."""
-    monkeypatch.setattr("stations.client._LOOK_SECONDS", 3.0)
+    monkeypatch.setattr("stations.speaking.LOOK_SECONDS", 3.0)
     socket = tmp_path / "away.sock"
     away = settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{socket}")})
     told: list[str] = []
@@ -270,7 +270,7 @@ def test_an_outages_backlog_goes_as_answers_come(
         began = time.monotonic()
         until(lambda: len(told) == len(barcodes))
         seconds = time.monotonic() - began
-        client._wanted.set()  # it ends at once
+        client._speaking.look()  # it ends at once
 
     assert sorted(told) == sorted(barcodes)
     assert seconds < 3 * 3.0  # fifty at each look would take six more looks
