@@ -58,6 +58,7 @@ def test_at_random(grounds, seed, broker, database):
     assert run(grounds, plan.setup, plan).events == plan.setup.scans
 
 
+@pytest.mark.thorough
 def test_a_broken_promise_is_noticed(grounds):
     """Without the check of the inbox an event has two effects or two answers, and the suite says so."""
     case = CASES["returns worker killed after the reply"]

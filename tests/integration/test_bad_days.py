@@ -77,6 +77,7 @@ def test_broker_away_keeps_the_scan(station, broker_url, parts, library):
     assert "ALREADY RETURNED" in again.stdout
 
 
+@pytest.mark.thorough
 def test_database_locked_is_waited_for(wire, parts, library, tmp_path):
     """A database that somebody holds for a while: the scan waits, and is answered when it is free."""
     _, [barcode] = library.request()
@@ -96,6 +97,7 @@ def test_database_locked_is_waited_for(wire, parts, library, tmp_path):
     assert reply["outcome"] == "returned"
 
 
+@pytest.mark.thorough
 def test_spool_that_cannot_be_written_is_told_and_tried_again(wire, parts, library):
     """A spool in trouble: the Return stands, the station hears why, and the slip comes out by itself, once."""
     _, [barcode] = library.request()

@@ -106,6 +106,7 @@ def answers(flower):
         return False
 
 
+@pytest.mark.thorough
 def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, flower, tmp_path):
     """Nothing shown or sent ever names the reader; after the undo window no table but the reader's own row does."""
     ways = {

@@ -135,6 +135,7 @@ def test_one_command_shows_the_whole_way(home):
     assert processes_of(home) == ""
 
 
+@pytest.mark.thorough
 def test_a_pipe_of_barcodes(home):
     """Barcodes on standard input are scanned, one a line; data that is there already stays as it is."""
     [(barcode,)] = query(
@@ -153,6 +154,7 @@ def test_a_pipe_of_barcodes(home):
     assert query(home, f"SELECT count(*) FROM inbox WHERE reply LIKE '%\"{barcode}\"%'") == [(1,)]
 
 
+@pytest.mark.thorough
 def test_a_desk_beside_it(home, up):
     """Beside a running one: a station's commands are answered, a second start is told, Flower lists the scan.
 
@@ -213,6 +215,7 @@ def test_interrupt_stops_everything(home, up):
     assert bookdrop(home, "status").returncode == 1
 
 
+@pytest.mark.thorough
 def test_killed_parent_is_cleared_by_the_next_start(home, up):
     """After kill -9 of the parent its processes are left; the next start clears them and goes on."""
     os.kill(up.pid, signal.SIGKILL)

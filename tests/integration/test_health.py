@@ -151,6 +151,7 @@ def test_liveness_needs_neither_broker_nor_database(bookdrop, tmp_path):
     assert bookdrop("health", "live", "returns")[0] == 0
 
 
+@pytest.mark.thorough
 def test_readiness_needs_broker_database_and_tables(bookdrop, broker_url, sqlite_url, tmp_path):
     """Ready is where broker and database answer and the tables are up to date; otherwise the part is named."""
     empty = f"sqlite:///{tmp_path / 'empty.db'}"

@@ -127,6 +127,7 @@ def own_library(sqlite_url, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_a_scan_of_an_unknown_station_is_answered_after_all(parts, own_library, broker_url, monkeypatch):
     """The station is added, the message retried: it is performed, its answer goes to the station, the row is settled."""
     engine = own_library.engine
@@ -156,6 +157,7 @@ def test_a_scan_of_an_unknown_station_is_answered_after_all(parts, own_library, 
 
 
 @pytest.mark.long
+@pytest.mark.thorough
 def test_the_other_workers_live_with_rubbish_and_housekeeping_gathers_it(parts, own_library, valkey, broker_url):
     """Bytes that are no message, in the queues of printing and housekeeping: slips come out, and all of it is listed."""
     queues = (printing_queue("main"), PRINT_ACTIONS_QUEUE, HOUSEKEEPING_QUEUE)
