@@ -50,6 +50,7 @@ class _OnEither:
             correlation_id=around.correlation_id,
             reply_to=around.reply_to,
             delivery_mode=2,
+            mandatory=True,
             retry=False,
         )
 
