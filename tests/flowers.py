@@ -3,15 +3,17 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from uuid import UUID
@@ -20,6 +22,7 @@ from sqlalchemy import select, update
 from uuid6 import uuid7
 
 from schemas.models import PrintJob, RequestEvent
+from schemas.storage import open_engine
 from schemas.topology import reply_queue
 from tasks.context import Context
 from tasks.desk.house import House
@@ -28,6 +31,35 @@ from tasks.returns.handler import return_items
 from tests.library import Library, event_id
 from tests.printers import free_port
 from tests.wire import stop
+from workers import context
+from workers.settings import WorkerSettings
+
+
+def place_in(folder: Path, template: Path, socket: Path) -> dict[str, Any]:
+    """Broker, database and folder, as a worker or a Flower is started with, for all tests of a module."""
+    shutil.copy(template, folder / "bookdrop.db")
+    return {
+        "folder": folder,
+        "broker_url": f"redis+socket://{socket}",
+        "database_url": f"sqlite:///{folder / 'bookdrop.db'}",
+    }
+
+
+@contextmanager
+def library_of(place: dict[str, Any]) -> Iterator[Library]:
+    """A small library there; each test makes slips of its own."""
+    engine = open_engine(place["database_url"])
+    yield Library(engine, place["folder"] / "spool").open()
+    engine.dispose()
+
+
+@contextmanager
+def context_of(place: dict[str, Any], library: Library) -> Iterator[Context]:
+    """What a Return and a decision need, with a publisher on the real broker."""
+    settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
+    made = context.make(settings, library.engine)
+    with closing(made.publish):
+        yield made
 
 
 class FlowerProcess:

@@ -2,8 +2,6 @@
 """Flower with our pages, as plain HTTP: what each page shows, what each decision does, and who may decide nothing."""
 
 import re
-import shutil
-from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -13,12 +11,20 @@ from sqlalchemy import insert, update
 from schemas.models import Printer, QuarantinedMessage
 from schemas.print_jobs import PrintState as State
 from schemas.statuses import RequestStatus
-from schemas.storage import open_engine
-from tests.flowers import FlowerProcess, Visitor, decisions_about, flowers, scanned, set_slip, state_of, wanted_slip
-from tests.library import Library
-from workers import context
+from tests.flowers import (
+    FlowerProcess,
+    Visitor,
+    context_of,
+    decisions_about,
+    flowers,
+    library_of,
+    place_in,
+    scanned,
+    set_slip,
+    state_of,
+    wanted_slip,
+)
 from workers.cli import main
-from workers.settings import WorkerSettings
 
 pytestmark = pytest.mark.long
 
@@ -29,29 +35,21 @@ SECRET = "only-the-proxy-knows"
 @pytest.fixture(scope="module")
 def place(sqlite_template, tmp_path_factory, valkey_socket):
     """Broker, database and folder of all tests here."""
-    folder = tmp_path_factory.mktemp("flower")
-    shutil.copy(sqlite_template, folder / "bookdrop.db")
-    return {
-        "folder": folder,
-        "broker_url": f"redis+socket://{valkey_socket}",
-        "database_url": f"sqlite:///{folder / 'bookdrop.db'}",
-    }
+    return place_in(tmp_path_factory.mktemp("flower"), sqlite_template, valkey_socket)
 
 
 @pytest.fixture(scope="module")
 def library(place):
     """A small library that all tests here share; each makes slips of its own."""
-    engine = open_engine(place["database_url"])
-    yield Library(engine, place["folder"] / "spool").open()
-    engine.dispose()
+    with library_of(place) as library:
+        yield library
 
 
 @pytest.fixture(scope="module")
 def here(place, library):
-    """What a decision needs, with a publisher on the real broker."""
-    settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
-    with closing((made := context.make(settings, library.engine)).publish):
-        yield made
+    """What a Return and a decision need, with a publisher on the real broker."""
+    with context_of(place, library) as here:
+        yield here
 
 
 @pytest.fixture(scope="module")

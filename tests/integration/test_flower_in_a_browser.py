@@ -2,7 +2,6 @@
 """Flower as a person sees it: a real browser, a real print worker, a printer that is stopped and comes back."""
 
 import re
-import shutil
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,14 +13,20 @@ from sqlalchemy import update
 
 from schemas.models import Printer
 from schemas.print_jobs import PrintState as State
-from schemas.storage import open_engine
 from tests.browser import chromium, take_picture
-from tests.flowers import FlowerProcess, decisions_about, flowers, set_slip, state_of, wanted_slip
-from tests.library import Library
+from tests.flowers import (
+    FlowerProcess,
+    context_of,
+    decisions_about,
+    flowers,
+    library_of,
+    place_in,
+    set_slip,
+    state_of,
+    wanted_slip,
+)
 from tests.printers import BadLine, LabelPrinter, free_port, wait_until
 from tests.wire import Wire, worker
-from workers import context
-from workers.settings import WorkerSettings
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(180)]
 
@@ -32,29 +37,21 @@ BOOKS = ("The Left Hand of Darkness", "Война и мир", "Silent Spring")
 @pytest.fixture(scope="module")
 def place(sqlite_template, tmp_path_factory, valkey_socket):
     """Broker, database and folder of all tests here."""
-    folder = tmp_path_factory.mktemp("flower")
-    shutil.copy(sqlite_template, folder / "bookdrop.db")
-    return {
-        "folder": folder,
-        "broker_url": f"redis+socket://{valkey_socket}",
-        "database_url": f"sqlite:///{folder / 'bookdrop.db'}",
-    }
+    return place_in(tmp_path_factory.mktemp("flower"), sqlite_template, valkey_socket)
 
 
 @pytest.fixture(scope="module")
 def library(place):
-    """A small library with a spool folder for a printer."""
-    engine = open_engine(place["database_url"])
-    yield Library(engine, place["folder"] / "spool").open()
-    engine.dispose()
+    """A small library that all tests here share; each makes slips of its own."""
+    with library_of(place) as library:
+        yield library
 
 
 @pytest.fixture(scope="module")
 def here(place, library):
-    """What a Return needs, with a publisher on the real broker."""
-    settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
-    with closing((made := context.make(settings, library.engine)).publish):
-        yield made
+    """What a Return and a decision need, with a publisher on the real broker."""
+    with context_of(place, library) as here:
+        yield here
 
 
 @pytest.fixture(scope="module")
