@@ -19,6 +19,7 @@ from tasks.desk.inbox import Answered, Batch
 from tasks.desk.measuring import measure
 from tasks.desk.quarantine import keep
 from tasks.desk.reception import Distrusted, Received, event_id_of, station_of
+from tasks.putting_back import put_back
 from tasks.unit_of_work import PendingMessage, StaleStateError, UnitOfWork, run_again_on_conflict
 
 log = structlog.get_logger()
@@ -37,7 +38,7 @@ HANDLERS: Final[dict[str, Handler]] = {}
 
 
 def process(task: Any, payload: object, handler: Handler) -> str:
-    """Do one event, as the Celery task `task`; give the outcome. Raises only Celery's own `Retry`."""
+    """Do one event, as the Celery task `task`; give the outcome. Raises only what puts the task back."""
     received = Received(payload, task.request.reply_to, task.name, task.request.get(desk_word.HEADER))
     began = context.current().now()
     try:
@@ -47,11 +48,11 @@ def process(task: Any, payload: object, handler: Handler) -> str:
         pause = min(0.5 * 2**task.request.retries, LONGEST_PAUSE)
         log.warning("event_put_back", error=type(error).__name__, pause_seconds=pause)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-        raise task.retry(exc=error, countdown=0) from error
+        raise put_back(task, error) from error
     except Exception as error:
         log.exception("event_failed", error=type(error).__name__)
         if task.request.retries + 1 < TRIES_OF_A_FAULT:
-            raise task.retry(exc=error, countdown=0) from error
+            raise put_back(task, error) from error
         reason = type(error).__name__
         batch, messages = run_again_on_conflict(lambda: _set_apart(received, reason))
     context.current().publish.publish_outbox(messages)

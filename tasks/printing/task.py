@@ -4,7 +4,7 @@
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -30,6 +30,7 @@ from tasks.printing.actions import By
 from tasks.printing.following import follow, order_looks
 from tasks.printing.handler import print_job
 from tasks.printing.sweep import order_due
+from tasks.putting_back import put_back
 from tasks.unit_of_work import StaleStateError
 
 log = structlog.get_logger()
@@ -70,11 +71,11 @@ def _heeded(task: Any, order: object, work: Callable[[UUID], PrintState | None])
 
 
 def _put_back(task: Any, error: Exception) -> Exception:
-    """Wait while the database is away, and give what puts the task back on its queue when it is raised."""
+    """Wait while the database is away, and give what puts the task back when it is raised."""
     pause = min(0.5 * 2**task.request.retries, LONGEST_PAUSE)
     log.warning("print_put_back", error=type(error).__name__, pause_seconds=pause)
     time.sleep(pause)
-    return cast("Exception", task.retry(exc=error, countdown=0, throw=False))
+    return put_back(task, error)
 
 
 @shared_task(bind=True, name=RETRY_SLIP, default_retry_delay=0, max_retries=None)

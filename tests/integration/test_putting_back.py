@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task that cannot be done now goes back to its queue, also when the broker cannot be published to."""
+
+import pytest
+from celery import Celery
+from celery.exceptions import Reject, Retry
+from kombu import Connection
+
+from tasks.putting_back import put_back
+
+
+def do(_self, _order):
+    """What the task does."""
+
+
+def running(broker_url):
+    """A task of an app on that broker, at its third try."""
+    app = Celery("a test", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        task_publish_retry=False, broker_transport_options={"max_retries": 0, "socket_connect_timeout": 1},
+        broker_connection_timeout=1,
+    )  # fmt: skip
+    task = app.task(bind=True, name="a.task", max_retries=None)(do)
+    task.push_request(
+        id="the-task", args=["an order"], kwargs={}, retries=2, called_directly=False, is_eager=False,
+        delivery_info={"exchange": "", "routing_key": "work"},
+    )  # fmt: skip
+    return task
+
+
+def test_it_is_published_anew_and_counted(any_broker_url):
+    """The queue has it again, with one try more."""
+    back = put_back(running(any_broker_url), ConnectionError("the database is away"))
+
+    assert isinstance(back, Retry)
+    with Connection(any_broker_url) as connection:
+        message = connection.default_channel.basic_get("work", no_ack=True)
+        assert message.headers["id"] == "the-task"
+        assert message.headers["retries"] == 3
+
+
+@pytest.mark.parametrize("away", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
+def test_with_the_broker_away_as_well_it_is_given_back(away):
+    """Celery would have it among the dead letters: it is to be delivered again."""
+    back = put_back(running(away), ConnectionError("the database is away"))
+
+    assert isinstance(back, Reject)
+    assert back.requeue is True
