@@ -113,7 +113,7 @@ def celery_settings() -> dict[str, Any]:
     }
 
 
-app = Celery("bookdrop", amqp="workers.queues:DeclaredAMQP")
+app = Celery("bookdrop", amqp="workers.queues:DeclaredAMQP", events="workers.monitoring:Events")
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
 app.steps["consumer"].add(DeadLetters)

@@ -13,6 +13,8 @@ from typing import Any, Final
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from workers.monitoring import never_waiting, without_receipts
+
 log = structlog.get_logger()
 
 
@@ -35,6 +37,14 @@ class Consumer(CeleryConsumer):
         if self.hub and now >= self._events_go_at:
             self._events_go_at = now + GATHERED_SECONDS
             self.hub.call_later(GATHERED_SECONDS, self._flush_events)
+
+    def connection_for_read(self, heartbeat: float | None = None) -> Any:
+        """Called for the connection on which messages come, and answers to remote control go."""
+        return self.ensure_connected(without_receipts(self.app.connection_for_read(heartbeat=heartbeat)))
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Called for the connection on which monitoring events go."""
+        return self.ensure_connected(never_waiting(self.app.connection_for_write(url=url, heartbeat=heartbeat)))
 
     def stop(self) -> None:
         """Called when the worker ends: the loop does not turn any more, so what has gathered goes now."""

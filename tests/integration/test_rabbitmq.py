@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from contextlib import closing, contextmanager, suppress
+from urllib.parse import urlsplit
 
 import amqp
 import pytest
@@ -24,6 +25,7 @@ from stations.client import StationClient
 from stations.settings import StationSettings
 from stations.wire import Mouth, Saying
 from tasks.unit_of_work import Settled, UnitOfWork
+from tests.fault.proxy import Proxy
 from tests.library import KEY, LENDER, Library
 from tests.rabbitmq import control, virtual_host
 from tests.wire import worker
@@ -180,6 +182,27 @@ def test_every_publish_is_confirmed(library):
                 mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
 
     assert answers[-1] == 0
+
+
+@pytest.mark.long
+@pytest.mark.thorough
+def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, sqlite_url, tmp_path):
+    """The worker's connections are lost without a word: its loop goes on turning, though it tells of itself every 2 s."""
+    heartbeat = tmp_path / "returns.heartbeat"
+    server = urlsplit(rabbitmq.url)
+
+    def beats():
+        return heartbeat.stat().st_mtime if heartbeat.exists() else 0.0
+
+    with Proxy(lambda: server.port or 5672) as network:
+        url = rabbitmq.url.replace(server.netloc.rpartition("@")[2], f"127.0.0.1:{network.port}")
+        with worker("returns", broker_url=url, database_url=sqlite_url, folder=tmp_path):
+            until(lambda: "ready." in (tmp_path / "returns.log").read_text())
+            until(lambda: beats() > 0)
+            network.lose()
+            time.sleep(9)  # some heartbeats for Flower
+            last = beats()
+            until(lambda: beats() > last, 10)
 
 
 def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
