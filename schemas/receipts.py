@@ -22,7 +22,12 @@ class Receipts(Generic[Sent]):
     """
 
     def __init__(self, channel: Any) -> None:
-        """From here on the server gives receipts. `channel`: py-amqp's, on which nothing was published yet."""
+        """From here on the server gives receipts. `channel`: py-amqp's, on which nothing was published yet.
+
+        Raises `ValueError` when its connection waits for each: it would take the receipts away from here.
+        """
+        if channel.connection.confirm_publish:
+            raise ValueError("the connection waits for each receipt itself: open it without confirm_publish")
         self._channel = channel
         self._last = 0
         self._awaited: dict[int, tuple[str, Sent]] = {}

@@ -90,6 +90,10 @@ class Speaking:
 
     def speak(self, closing: threading.Event) -> None:
         """Say what is to be said until `closing` is set, and what was taken in the last moment; then hang up."""
+        with contextlib.closing(self._mouth):
+            self._speak(closing)
+
+    def _speak(self, closing: threading.Event) -> None:
         pruned_at = 0.0
         with contextlib.suppress(JournalError):  # what was left by an outage goes in its order
             self._journal.wake(self._now() - HELD_AFTER, self._now())
@@ -113,7 +117,6 @@ class Speaking:
         if self._is_reached:  # otherwise the journal holds it for the next start
             with contextlib.suppress(JournalError):
                 self._say_all(self._fresh())
-        self._mouth.close()
 
     def _comes_back(self) -> bool:
         """Whether the broker is away, or has just come back: then nothing is said before everything held is due."""

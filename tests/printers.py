@@ -9,6 +9,7 @@ import struct
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,7 +111,7 @@ def ipp_printer(folder: Path, **options: str) -> Iterator[IppPrinterProcess]:
         printer.stop()
 
 
-class Listener:
+class Listener(ABC):
     """A port with a thread for each connection."""
 
     def __init__(self, port: int = 0) -> None:
@@ -124,9 +125,9 @@ class Listener:
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
+    @abstractmethod
     def serve(self, client: socket.socket) -> None:
         """Serve one connection."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Hang up on everybody."""

@@ -88,6 +88,7 @@ def celery_settings() -> dict[str, Any]:
         "worker_enable_remote_control": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "timezone": "UTC",
+        "beat_scheduler": "workers.beat:Scheduler",
         "beat_schedule": {
             "sweep-outbox": {
                 "task": topology.SWEEP_OUTBOX,

@@ -7,54 +7,19 @@ the wrong types it does not expect: that ends the worker.
 
 from collections.abc import Callable
 from logging import getLogger
-from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import structlog
-from celery.worker.consumer import Consumer as CeleryConsumer
 
-from workers.monitoring import never_waiting, without_receipts
+from workers.monitoring import TellingConsumer
 
 log = structlog.get_logger()
 
 
-GATHERED_SECONDS: Final = 0.05
-"""For so long monitoring events gather, and go to the broker as one message. Each has its own time in it."""
-
-
-class Consumer(CeleryConsumer):
+class Consumer(TellingConsumer):
     """A consumer that rejects what it cannot do. On RabbitMQ, and with our transport on Redis, that is kept."""
 
     connection_errors: tuple[type[Exception], ...]
-    hub: Any
-    _flush_events: Callable[[], None]
-    _events_go_at = 0.0
-
-    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its stubs promise a callable nobody asks for
-        """Called for each monitoring event. Celery sends what there is in every turn of its loop: mostly one event."""
-        now = monotonic()
-        # A time and no flag: the loop forgets its timers when it loses the broker.
-        if self.hub and now >= self._events_go_at:
-            self._events_go_at = now + GATHERED_SECONDS
-            self.hub.call_later(GATHERED_SECONDS, self._flush_events)
-
-    def connection_for_read(self, heartbeat: float | None = None) -> Any:
-        """Called for the connection on which messages come, and answers to remote control go."""
-        return self.ensure_connected(without_receipts(self.app.connection_for_read(heartbeat=heartbeat)))
-
-    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
-        """Called for the connection on which monitoring events go."""
-        return self.ensure_connected(never_waiting(self.app.connection_for_write(url=url, heartbeat=heartbeat)))
-
-    def stop(self) -> None:
-        """Called when the worker ends: the loop does not turn any more, so what has gathered goes now."""
-        self._flush_events()
-        super().stop()
-
-    def shutdown(self) -> None:
-        """Called when what was in hand is done: its events go too."""
-        self._flush_events()
-        super().shutdown()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """What is done with each message."""

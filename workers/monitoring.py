@@ -6,13 +6,18 @@ on RabbitMQ each message waits for its receipt: with a connection that was lost 
 ever. Here what cannot be told at once is kept, and told over the next connection.
 """
 
-from typing import Any
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
 
 from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
-from kombu import Connection
+from celery.worker.consumer import Consumer as CeleryConsumer
 
-from workers.transport import SECONDS_TO_ANSWER
+from workers.transport import never_waiting, without_receipts
+
+GATHERED_SECONDS: Final = 0.05
+"""For so long monitoring events gather, and go to the broker as one message. Each has its own time in it."""
 
 
 class Events(CeleryEvents):
@@ -28,19 +33,30 @@ class Dispatcher(EventDispatcher):
         super()._publish(event, producer, routing_key)  # type: ignore[misc]  # missing in its stubs
 
 
-def without_receipts(connection: Connection) -> Connection:
-    """`connection`, not opened yet, on which nothing that is published waits until RabbitMQ has it."""
-    return _with(connection, confirm_publish=False)
+class TellingConsumer(CeleryConsumer):
+    """A consumer whose monitoring events gather, and which no monitoring keeps waiting."""
 
+    hub: Any
+    _flush_events: Callable[[], None]
+    _events_go_at = 0.0
 
-def never_waiting(connection: Connection) -> Connection:
-    """The same, with an end to every other wait as well."""
-    return _with(
-        connection, confirm_publish=False, read_timeout=SECONDS_TO_ANSWER, write_timeout=SECONDS_TO_ANSWER
-    )  # fmt: skip
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # its stubs promise a callable nobody asks for
+        """Called for each monitoring event. Celery sends what there is in every turn of its loop: mostly one event."""
+        now = monotonic()
+        # A time and no flag: the loop forgets its timers when it loses the broker.
+        if self.hub and now >= self._events_go_at:
+            self._events_go_at = now + GATHERED_SECONDS
+            self.hub.call_later(GATHERED_SECONDS, self._flush_events)
 
+    def connection_for_read(self, heartbeat: float | None = None) -> Any:
+        """Called for the connection on which messages come, and answers to remote control go."""
+        return self.ensure_connected(without_receipts(self.app.connection_for_read(heartbeat=heartbeat)))
 
-def _with(connection: Connection, **options: Any) -> Connection:
-    if connection.transport.driver_type == "amqp":
-        connection.transport_options = {**(connection.transport_options or {}), **options}
-    return connection
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Called for the connection on which monitoring events go."""
+        return self.ensure_connected(never_waiting(self.app.connection_for_write(url=url, heartbeat=heartbeat)))
+
+    def shutdown(self) -> None:
+        """Called when the worker ends and all it had in hand is done: what has gathered goes now."""
+        self._flush_events()
+        super().shutdown()

@@ -3,11 +3,15 @@
 
 from typing import Any, Final
 
+from kombu import Connection
+
 from schemas.brokers import Broker
 from schemas.topology import DEAD_LETTER_QUEUE
 
 SECONDS_TO_ANSWER: Final = 5
 SECONDS_TO_CONNECT: Final = 3
+IMPATIENT: Final = {"read_timeout": SECONDS_TO_ANSWER, "write_timeout": SECONDS_TO_ANSWER}
+"""RabbitMQ: a server that hangs is found out. For connections that wait for nothing but answers to what was just sent."""
 
 
 def broker_options(broker: Broker, visibility_seconds: int) -> dict[str, Any]:
@@ -40,3 +44,15 @@ def broker_options(broker: Broker, visibility_seconds: int) -> dict[str, Any]:
 def atomic_options(delivery_limit: int) -> dict[str, Any]:
     """The `transport_options` that make `workers.redis_transport.Connection` receive atomically on Redis."""
     return {"atomic_receive": True, "delivery_limit": delivery_limit}
+
+
+def without_receipts(connection: Connection, **more: Any) -> Connection:
+    """`connection`, not opened yet, on which publishing does not wait until RabbitMQ has it; and `more` options for it."""
+    if connection.transport.driver_type == "amqp":
+        connection.transport_options = {**(connection.transport_options or {}), "confirm_publish": False, **more}
+    return connection
+
+
+def never_waiting(connection: Connection) -> Connection:
+    """The same, with an end to every other wait as well."""
+    return without_receipts(connection, **IMPATIENT)

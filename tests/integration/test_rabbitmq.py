@@ -18,7 +18,7 @@ from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
 from schemas.models import OutboxEntry
-from schemas.receipts import NotTakenError
+from schemas.receipts import NotTakenError, receipts_of
 from schemas.storage import open_engine
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
 from stations.client import StationClient
@@ -155,6 +155,14 @@ def test_of_many_that_are_published_together_only_what_has_no_queue_is_kept_back
     assert (published, left, again) == (20, 20, 20)
     assert bodies(rabbitmq.url, there[0]) == ['"declares it"', *(f'"{n}"' for n in range(0, 40, 2))]
     assert bodies(rabbitmq.url, there[1]) == [f'"{n}"' for n in range(1, 40, 2)]
+
+
+def test_receipts_are_waited_for_in_one_place(rabbitmq):
+    """A connection that waits for each itself would take them away: it is refused, instead of a silence of 5 s each time."""
+    waiting_each = connect(WorkerSettings(broker_url=SecretStr(rabbitmq.url)))
+
+    with waiting_each, pytest.raises(ValueError, match="confirm_publish"):
+        receipts_of(waiting_each.default_channel)
 
 
 def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):

@@ -17,8 +17,9 @@ from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
 
 from schemas.topology import DEAD_LETTER_QUEUE
-from workers import redis_transport
-from workers.redis_transport import KOMBU_VERSION, RELIED_ON, Connection
+from workers import redis_acknowledgement, redis_receiving, redis_transport
+from workers.redis_reliance import KOMBU_VERSION, RELIED_ON
+from workers.redis_transport import Connection
 
 pytestmark = pytest.mark.long
 
@@ -149,7 +150,7 @@ def test_kombu_is_as_it_was_read():
 def test_every_private_name_is_on_the_list():
     """What the transport overrides or calls of kombu's private parts is named in `RELIED_ON`."""
     listed = {part for digests in RELIED_ON.values() for part in digests}
-    ours = [redis_transport.QoS, redis_transport.AtomicReceive, redis_transport.Poller, redis_transport.Transport]
+    ours = [redis_acknowledgement.QoS, redis_receiving.AtomicReceive, redis_transport.Poller, redis_transport.Transport]
     overridden = {
         name
         for cls in ours

@@ -10,6 +10,8 @@ import uuid
 
 import pytest
 
+from tests.printers import wait_until
+from tests.wire import start_worker
 from workers import health, supervision
 
 
@@ -82,3 +84,33 @@ def test_no_supervisor_is_no_trouble(monkeypatch, address):
         monkeypatch.setenv(supervision.VARIABLE, address)
 
     assert supervision.tell(supervision.ALIVE) is False
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "role", [("returns",), ("printing", "--branch", "main"), ("housekeeping",)], ids=lambda r: r[0]
+)
+def test_nothing_outlives_a_worker_that_was_killed(role, broker_url, sqlite_url, tmp_path):
+    """SIGKILL of a worker alone: its pool ends, and so does its schedule, which would run beside the next worker's."""
+    process = start_worker(*role, broker_url=broker_url, database_url=sqlite_url, folder=tmp_path)
+    log = tmp_path / f"{role[0]}.log"
+    ready = "beat: Starting" if role[0] == "housekeeping" else "ready."
+    wait_until(lambda: ready in log.read_text(), "it does not start")
+
+    process.kill()
+    process.wait()
+
+    try:
+        wait_until(lambda: not is_alive(process.pid), "something of it goes on")
+    finally:
+        if is_alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def is_alive(group):
+    """Whether any process is left in a group."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -3,8 +3,6 @@
 
 import os
 import socket
-import tempfile
-from pathlib import Path
 
 import click
 
@@ -56,12 +54,9 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
             options += _few(concurrency)
         case _:
             queues = [topology.HOUSEKEEPING_QUEUE]
-            schedule = Path(tempfile.gettempdir()) / f"bookdrop-beat-{os.getpid()}"
             # Beat inside a solo worker would starve behind its tasks; as a thread beside them it does not.
             options += [
                 "--beat",
-                "--schedule",
-                str(schedule),
                 "--pool",
                 "threads",
                 "--concurrency",
