@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from kombu import Connection
 
@@ -32,6 +33,16 @@ class VirtualHost:
     def __init__(self, name: str, url: str) -> None:
         self.name = name
         self.url = url
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return urlsplit(self.url).port or 5672
+
+    def url_by(self, port: int) -> str:
+        """Its URL by way of another port of this machine, such as a proxy's."""
+        there = urlsplit(self.url)
+        return there._replace(netloc=f"{there.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
 
     def queues(self, *columns: str) -> dict[str, dict[str, Any]]:
         """What the server says of each queue, by name."""

@@ -6,7 +6,6 @@ import re
 import subprocess
 import time
 from contextlib import closing, contextmanager, suppress
-from urllib.parse import urlsplit
 
 import amqp
 import pytest
@@ -197,14 +196,12 @@ def test_every_publish_is_confirmed(library):
 def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, sqlite_url, tmp_path):
     """The worker's connections are lost without a word: its loop goes on turning, though it tells of itself every 2 s."""
     heartbeat = tmp_path / "returns.heartbeat"
-    server = urlsplit(rabbitmq.url)
 
     def beats():
         return heartbeat.stat().st_mtime if heartbeat.exists() else 0.0
 
-    with Proxy(lambda: server.port or 5672) as network:
-        url = rabbitmq.url.replace(server.netloc.rpartition("@")[2], f"127.0.0.1:{network.port}")
-        with worker("returns", broker_url=url, database_url=sqlite_url, folder=tmp_path):
+    with Proxy(lambda: rabbitmq.port) as network:
+        with worker("returns", broker_url=rabbitmq.url_by(network.port), database_url=sqlite_url, folder=tmp_path):
             until(lambda: "ready." in (tmp_path / "returns.log").read_text())
             until(lambda: beats() > 0)
             network.lose()
