@@ -18,12 +18,15 @@ def test_what_cannot_be_told_is_kept_for_the_next_connection(rabbitmq):
     def dispatcher(connection):
         return closing(app.events.Dispatcher(connection, hostname="returns@here"))
 
-    with Proxy(lambda: rabbitmq.port) as network:
-        with Connection(rabbitmq.url_by(network.port), connect_timeout=1) as lost, dispatcher(lost) as before:
-            before.send("worker-online", retry=True)
-            network.refuse()
-            for _ in range(3):
-                before.send("worker-heartbeat", retry=True)
+    with (
+        Proxy(lambda: rabbitmq.port) as network,
+        Connection(rabbitmq.url_by(network.port), connect_timeout=1) as lost,
+        dispatcher(lost) as before,
+    ):
+        before.send("worker-online", retry=True)
+        network.refuse()
+        for _ in range(3):
+            before.send("worker-heartbeat", retry=True)
 
     with Connection(rabbitmq.url) as connection, dispatcher(connection) as after:
         exchange = get_exchange(connection, name=app.conf.event_exchange)

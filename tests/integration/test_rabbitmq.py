@@ -200,14 +200,16 @@ def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, 
     def beats():
         return heartbeat.stat().st_mtime if heartbeat.exists() else 0.0
 
-    with Proxy(lambda: rabbitmq.port) as network:
-        with worker("returns", broker_url=rabbitmq.url_by(network.port), database_url=sqlite_url, folder=tmp_path):
-            until(lambda: "ready." in (tmp_path / "returns.log").read_text())
-            until(lambda: beats() > 0)
-            network.lose()
-            time.sleep(9)  # some heartbeats for Flower
-            last = beats()
-            until(lambda: beats() > last, 10)
+    with (
+        Proxy(lambda: rabbitmq.port) as network,
+        worker("returns", broker_url=rabbitmq.url_by(network.port), database_url=sqlite_url, folder=tmp_path),
+    ):
+        until(lambda: "ready." in (tmp_path / "returns.log").read_text())
+        until(lambda: beats() > 0)
+        network.lose()
+        time.sleep(9)  # some heartbeats for Flower
+        last = beats()
+        until(lambda: beats() > last, 10)
 
 
 def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
