@@ -8,14 +8,18 @@ nothing is counted twice.
 import threading
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from schemas.models import Sighting, TallyRow, table
 from tasks.measures import Tallied
+
+FORGOTTEN_AFTER: Final = timedelta(hours=1)
+"""For so long what a desk said last stands against what comes with an earlier time."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,11 @@ class Seen:
     """A desk that was heard of, and what it still had."""
 
     at: datetime
+    """When it was heard, by our clock."""
     held: int
     held_since: datetime | None
+    said_at: datetime
+    """When it said so, by its own clock; by ours when it says nothing of itself."""
 
 
 Cells = dict[tuple[str, str, int], list[float]]
@@ -60,10 +67,12 @@ class Tally:
         self._add(metric, label, 0, 0.0)
 
     def saw(self, desk: str, seen: Seen) -> None:
-        """Note that a desk was heard of."""
+        """Note that a desk was heard of; what it said earlier, and is heard late, changes nothing."""
         self._start()
         with self._lock:
-            self._notes.desks[desk] = seen
+            known = self._notes.desks.get(desk)
+            if known is None or known.said_at <= seen.said_at:
+                self._notes.desks[desk] = seen
 
     def take(self) -> Notes:
         """Give all notes, once."""
@@ -128,14 +137,17 @@ def add(connection: Connection, notes: Notes) -> None:
     if notes.desks:
         insertion = insert(sightings := table(Sighting))
         new = insertion.excluded
+        is_later = or_(sightings.c.said_at.is_(None), sightings.c.said_at <= new.said_at)
         connection.execute(
             insertion.on_conflict_do_update(
                 index_elements=["station"],
-                set_={"at": new.at, "held": new.held, "held_since": new.held_since},
-                where=sightings.c.at <= new.at,  # of two processes, the one that heard the desk last is right
+                set_={name: new[name] for name in ("at", "held", "held_since", "said_at")},
+                # Two processes work at once, and the one with the desk's earlier word may be the slower one. A desk
+                # whose clock was set back is believed again in an hour.
+                where=or_(is_later, sightings.c.at < bindparam("long_ago")),
             ),
             [
-                {"station": desk, "at": seen.at, "held": seen.held, "held_since": seen.held_since}
+                {"station": desk, **asdict(seen), "long_ago": seen.at - FORGOTTEN_AFTER}
                 for desk, seen in sorted(notes.desks.items())
             ],
         )

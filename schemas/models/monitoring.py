@@ -37,3 +37,5 @@ class Sighting(Model):
     """How many events it had taken and could not send."""
     held_since: Mapped[datetime | None]
     """When the oldest of them was taken, by the station's clock."""
+    said_at: Mapped[datetime | None]
+    """When the desk said so, by the station's clock. `None`: written by a version before 0006."""

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from schemas import desk_word
+from schemas.desk_word import DeskWord
 from tasks import measures
 from tasks.context import Context
 from tasks.desk.inbox import Batch
@@ -25,7 +26,7 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
         sent_at = word.sent_at.timestamp() if word is not None else made_at
         if sent_at is not None:
             tally.observe(measures.QUEUE_WAIT, began.timestamp() - sent_at)
-        tally.saw(event.station, Seen(now, word.held, word.held_since) if word is not None else Seen(now, 0, None))
+        tally.saw(event.station, _seen(word, now))
         if reply is None:
             tally.count(measures.DUPLICATES)
             continue
@@ -35,6 +36,10 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
             tally.observe(measures.SCAN_TO_ANSWER, now.timestamp() - made_at, "again" if again else "once")
     for distrusted in batch.distrusted:
         tally.count(measures.QUARANTINED, distrusted.reason)
+
+
+def _seen(word: DeskWord | None, now: datetime) -> Seen:
+    return Seen(now, 0, None, now) if word is None else Seen(now, word.held, word.held_since, word.sent_at)
 
 
 def made(event_id: UUID) -> float | None:

@@ -80,7 +80,7 @@ def test_what_cannot_be_written_is_kept(engine, library):
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE tallies RENAME TO gone")
     tally.count(DUPLICATES)
-    tally.saw("main-desk-1", Seen(NOW, 3, None))
+    tally.saw("main-desk-1", Seen(NOW, 3, None, NOW))
     write(sessions, tally)
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO tallies")
@@ -94,10 +94,12 @@ def test_what_cannot_be_written_is_kept(engine, library):
 
 
 def test_the_last_word_of_a_desk_counts(engine, library):
-    """Of what two workers heard of a desk the later one stands, whichever is written first."""
-    for minute, held in ((5, 7), (3, 40)):
+    """Of what two workers heard of a desk its later word stands, whichever worker was slower, and which is written first."""
+    spoke = NOW + timedelta(minutes=8)  # by a clock that is ahead
+    for heard, said, held in ((4, 5, 7), (5, 3, 40)):
         tally = Tally()
-        tally.saw("main-desk-1", Seen(NOW + timedelta(minutes=minute), held, NOW - timedelta(hours=1)))
+        said_at = spoke + timedelta(seconds=said)
+        tally.saw("main-desk-1", Seen(NOW + timedelta(seconds=heard), held, NOW - timedelta(hours=1), said_at))
         with engine.begin() as connection:
             add(connection, tally.take())
 
@@ -105,6 +107,28 @@ def test_the_last_word_of_a_desk_counts(engine, library):
         assert connection.execute(select(Sighting.held)).scalars().all() == [7]
     assert told(engine, "bookdrop_journal_held_events", "main") == 7
     assert told(engine, "bookdrop_journal_oldest_held_seconds", "main") == 3600
+
+
+def test_a_word_that_is_heard_late_changes_nothing():
+    """Of one process too: a batch that was tried again comes after the one that the desk sent later."""
+    tally = Tally()
+    for said, held in ((5, 0), (3, 40)):
+        tally.saw("main-desk-1", Seen(NOW, held, None, NOW + timedelta(seconds=said)))
+
+    assert tally.take().desks["main-desk-1"].held == 0
+
+
+@pytest.mark.parametrize(("minutes", "held"), [(59, 7), (61, 2)])
+def test_a_desk_whose_clock_was_set_back_is_believed_in_an_hour(minutes, held, engine, library):
+    """Its words are all earlier than its last one: they count when nothing else was heard of it for so long."""
+    for at, said_at, number in ((NOW, NOW + timedelta(days=1), 7), (NOW + timedelta(minutes=minutes), NOW, 2)):
+        tally = Tally()
+        tally.saw("main-desk-1", Seen(at, number, NOW, said_at))
+        with engine.begin() as connection:
+            add(connection, tally.take())
+
+    with engine.connect() as connection:
+        assert connection.execute(select(Sighting.held)).scalars().all() == [held]
 
 
 def test_slips_are_told_by_state_and_age(engine, wanted, here):
