@@ -49,6 +49,11 @@ class VirtualHost:
         told = control("list_queues", "-p", self.name, "name", *columns, "--formatter", "json")
         return {row["name"]: row for row in json.loads(told)}
 
+    def heartbeats(self) -> list[int]:
+        """What was agreed on with each connection: seconds between two heartbeats, 0 for none."""
+        told = json.loads(control("list_connections", "vhost", "timeout", "--formatter", "json"))
+        return [row["timeout"] for row in told if row["vhost"] == self.name]
+
     def clear(self) -> None:
         """Delete the queues that tests use. To delete one that is not there is no error."""
         self.delete(

@@ -49,6 +49,9 @@ def celery_settings() -> dict[str, Any]:
         "broker_url": broker.url,
         "broker_use_ssl": broker.ssl or False,
         "broker_transport_options": options,
+        # RabbitMQ: a connection that was lost without a word is noticed by both sides after two to three of these; until
+        # the server has noticed, nobody else may have the worker's queue for remote control, and it cannot begin anew.
+        "broker_heartbeat": 30,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_channel_error_retry": True,

@@ -14,7 +14,7 @@ class Connection(redis_transport.Connection):
     """
 
     def ensure_connection(self, *arguments: Any, **options: Any) -> Any:
-        """Connect, trying again as told; beat at every second of waiting, which is when kombu calls `callback`."""
+        """Connect, trying again as told; beat at every try, and at every second of waiting: then kombu calls `callback`."""
         theirs: Callable[[], object] | None = options.pop("callback", None)
 
         def at_every_second() -> None:
@@ -22,5 +22,6 @@ class Connection(redis_transport.Connection):
             if theirs is not None:
                 theirs()
 
+        health.beat()  # a server that takes the connection and refuses what comes next keeps us here as well
         options["callback"] = at_every_second
         return super().ensure_connection(*arguments, **options)

@@ -17,7 +17,7 @@ from workers.bookkeeper import Bookkeeper
 from workers.dead_letters import open_letters
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
-from workers.transport import IMPATIENT, broker_options
+from workers.transport import SECONDS_TO_ANSWER, broker_options, limits
 
 
 def utc_now() -> datetime:
@@ -33,7 +33,7 @@ def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
     broker = settings.broker
     options = {**broker_options(broker, settings.visibility_seconds), "max_retries": 0}
     if not broker.is_redis:
-        options |= IMPATIENT | {"confirm_publish": wait_each}
+        options |= {**limits(SECONDS_TO_ANSWER), "confirm_publish": wait_each}
     return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
 
 

@@ -14,7 +14,7 @@ from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from workers.transport import never_waiting, without_receipts
+from workers.transport import SECONDS_TO_ANSWER, SECONDS_TO_DECLARE, bounded
 
 GATHERED_SECONDS: Final = 0.05
 """For so long monitoring events gather, and go to the broker as one message. Each has its own time in it."""
@@ -50,11 +50,12 @@ class TellingConsumer(CeleryConsumer):
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         """Called for the connection on which messages come, and answers to remote control go."""
-        return self.ensure_connected(without_receipts(self.app.connection_for_read(heartbeat=heartbeat)))
+        return self.ensure_connected(bounded(self.app.connection_for_read(heartbeat=heartbeat), SECONDS_TO_DECLARE))
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """Called for the connection on which monitoring events go."""
-        return self.ensure_connected(never_waiting(self.app.connection_for_write(url=url, heartbeat=heartbeat)))
+        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
+        return self.ensure_connected(bounded(connection, SECONDS_TO_ANSWER))
 
     def shutdown(self) -> None:
         """Called when the worker ends and all it had in hand is done: what has gathered goes now."""

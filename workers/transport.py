@@ -10,8 +10,8 @@ from schemas.topology import DEAD_LETTER_QUEUE
 
 SECONDS_TO_ANSWER: Final = 5
 SECONDS_TO_CONNECT: Final = 3
-IMPATIENT: Final = {"read_timeout": SECONDS_TO_ANSWER, "write_timeout": SECONDS_TO_ANSWER}
-"""RabbitMQ: a server that hangs is found out. For connections that wait for nothing but answers to what was just sent."""
+SECONDS_TO_DECLARE: Final = 15
+"""RabbitMQ takes its time to make queues on several disks."""
 
 
 def broker_options(broker: Broker, visibility_seconds: int) -> dict[str, Any]:
@@ -46,13 +46,15 @@ def atomic_options(delivery_limit: int) -> dict[str, Any]:
     return {"atomic_receive": True, "delivery_limit": delivery_limit}
 
 
-def without_receipts(connection: Connection, **more: Any) -> Connection:
-    """`connection`, not opened yet, on which publishing does not wait until RabbitMQ has it; and `more` options for it."""
+def limits(seconds: float) -> dict[str, float]:
+    """RabbitMQ: options for a connection that waits no longer for any answer, nor for the server to take what is said."""
+    return {"read_timeout": seconds, "write_timeout": seconds}
+
+
+def bounded(connection: Connection, seconds: float) -> Connection:
+    """`connection`, not opened yet, which on RabbitMQ waits no longer than that for an answer, and for no receipt."""
     if connection.transport.driver_type == "amqp":
-        connection.transport_options = {**(connection.transport_options or {}), "confirm_publish": False, **more}
+        connection.transport_options = {
+            **(connection.transport_options or {}), "confirm_publish": False, **limits(seconds),
+        }  # fmt: skip
     return connection
-
-
-def never_waiting(connection: Connection) -> Connection:
-    """The same, with an end to every other wait as well."""
-    return without_receipts(connection, **IMPATIENT)

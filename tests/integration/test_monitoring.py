@@ -2,13 +2,42 @@
 """What a worker tells of itself: once, and again over the next connection; never by waiting for the broker."""
 
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 from celery.events import get_exchange
 from kombu import Connection, Queue
 
 from tests.fault.proxy import Proxy
+from workers import monitoring
 from workers.app import app
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("whose", ["read", "write"])
+def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
+    """A worker's connections, lost without a word while it waits to hear that it may begin: it finds out, and connects anew."""
+    for seconds in ("SECONDS_TO_ANSWER", "SECONDS_TO_DECLARE"):
+        monkeypatch.setattr(monitoring, seconds, 1)
+
+    with Proxy(lambda: rabbitmq.port) as network:
+
+        def as_told(**_):
+            options = {"confirm_publish": True, "connect_timeout": 3}
+            return Connection(rabbitmq.url_by(network.port), transport_options=options)
+
+        consumer = SimpleNamespace(
+            app=SimpleNamespace(connection_for_read=as_told, connection_for_write=as_told),
+            ensure_connected=lambda connection: connection,
+        )
+        with getattr(monitoring.TellingConsumer, f"connection_for_{whose}")(consumer) as connection:
+            channel = connection.default_channel
+            channel.basic_publish(channel.prepare_message(b"no receipt is waited for"), "", "nowhere")
+            network.lose()
+            channel.basic_publish(channel.prepare_message(b"nor here"), "", "nowhere")
+            with pytest.raises(TimeoutError):
+                channel.basic_qos(0, 5, False)
+            connection.collect()
 
 
 @pytest.mark.timeout(30)
