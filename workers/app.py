@@ -22,6 +22,7 @@ from workers.publisher import BrokerPublisher
 from workers.queues import DeadLetters, declared
 from workers.redis_users import FLOWER_KEYS
 from workers.settings import WorkerSettings
+from workers.timers import ForgetTimers
 from workers.transport import SECONDS_TO_ANSWER, atomic_options, broker_options
 
 TASK_MODULES = {
@@ -120,6 +121,7 @@ def celery_settings() -> dict[str, Any]:
 app = Celery("bookdrop", amqp="workers.queues:DeclaredAMQP", events="workers.monitoring:Events")
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
+app.steps["worker"].add(ForgetTimers)
 app.steps["consumer"].add(DeadLetters)
 
 _POOLS_OF_THREADS = frozenset({"threads", "thread", "gevent", "eventlet"})
