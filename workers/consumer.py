@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from workers.begun import hear_what_has_begun
 from workers.monitoring import TellingConsumer
 
 log = structlog.get_logger()
@@ -19,7 +20,7 @@ log = structlog.get_logger()
 class Consumer(TellingConsumer):
     """A consumer that rejects what it cannot do. On RabbitMQ, and with our transport on Redis, that is kept."""
 
-    connection_errors: tuple[type[Exception], ...]
+    controller: Any
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """What is done with each message."""
@@ -35,6 +36,13 @@ class Consumer(TellingConsumer):
                 return self._put_aside(message, type(error).__name__)
 
         return on_task_received
+
+    def on_close(self) -> None:
+        """Called when the connection is let go of: what has begun is done, all else the broker gives to somebody."""
+        if self.controller.semaphore:
+            self.controller.semaphore.clear()  # nothing more begins
+        hear_what_has_begun(self.pool, self.hub)
+        super().on_close()
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """Called for what is no task message."""

@@ -27,7 +27,7 @@ from tasks.unit_of_work import Settled, UnitOfWork
 from tests.fault.proxy import Proxy
 from tests.library import KEY, LENDER, Library
 from tests.rabbitmq import control, virtual_host
-from tests.wire import worker
+from tests.wire import stop, worker
 from workers.cli import main as operations
 from workers.context import connect, utc_now
 from workers.publisher import BrokerPublisher
@@ -194,7 +194,7 @@ def test_every_publish_is_confirmed(library):
 @pytest.mark.long
 @pytest.mark.thorough
 def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, sqlite_url, tmp_path):
-    """The worker's connections are lost without a word: its loop goes on turning, though it tells of itself every 2 s."""
+    """Its connections are lost without a word: its loop goes on turning, though it tells of itself every 2 s; TERM ends it."""
     heartbeat = tmp_path / "returns.heartbeat"
 
     def beats():
@@ -202,7 +202,9 @@ def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, 
 
     with (
         Proxy(lambda: rabbitmq.port) as network,
-        worker("returns", broker_url=rabbitmq.url_by(network.port), database_url=sqlite_url, folder=tmp_path),
+        worker(
+            "returns", broker_url=rabbitmq.url_by(network.port), database_url=sqlite_url, folder=tmp_path
+        ) as process,
     ):
         until(lambda: rabbitmq.queues("consumers").get(RETURNS_QUEUE, {}).get("consumers") == 1)
         begun = beats()
@@ -213,6 +215,7 @@ def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, 
         time.sleep(9)  # some heartbeats for Flower
         last = beats()
         until(lambda: beats() > last, 10)
+        assert stop(process, 60) == 0
 
 
 def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
