@@ -6,12 +6,11 @@ have begun. One that was handed over a moment ago is done all the same: its mess
 committed, and its process would wait half a minute, at the end, for its answer to be heard.
 """
 
-import select
 import time
 from inspect import isgenerator
 from typing import Any, Final
 
-from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.asynpool import AsynPool, _select  # type: ignore[attr-defined]  # its stubs leave it out
 from kombu.asynchronous import Hub
 
 SECONDS_TO_BEGIN: Final = 1.0
@@ -30,8 +29,9 @@ def hear_what_has_begun(pool: Any, hub: Hub | None) -> None:
 def _hear(processes: Any, hub: Hub) -> None:
     until = time.monotonic() + SECONDS_TO_BEGIN
     while _is_open(processes) and (left := until - time.monotonic()) > 0:
-        listening = [fd for fd in processes._fileno_to_outq if _hears(hub, fd)]  # noqa: SLF001
-        for fd in select.select(listening, [], [], min(left, 0.05))[0]:
+        listening = {fd for fd in processes._fileno_to_outq if _hears(hub, fd)}  # noqa: SLF001
+        readable, _, _ = _select(listening, timeout=min(left, 0.05))  # as Celery does: a process may go away meanwhile
+        for fd in readable:
             processes.handle_result_event(fd)
 
 

@@ -27,8 +27,8 @@ class ForgetTimers(bootsteps.StartStopStep):
         if isinstance(parent.timer, Timer):
             self._entry = parent.timer.call_repeatedly(FORGET_SECONDS, forget, (parent.timer,), priority=10)
 
-    def stop(self, parent: Any) -> None:
-        """End."""
+    def close(self, parent: Any) -> None:
+        """Called before anything ends: while the pool does, Celery fires the timers in another thread."""
         if self._entry is not None:
             self._entry.cancel()
 

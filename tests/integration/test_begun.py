@@ -51,7 +51,7 @@ def test_what_was_handed_over_a_moment_ago_is_not_forgotten(hub):
 
 def test_nothing_is_listened_to_where_nothing_is_open(hub, monkeypatch):
     """Processes that have nothing in hand, a pool without processes, a worker without a loop: nobody waits."""
-    monkeypatch.delattr("select.select")
+    monkeypatch.delattr("workers.begun._select")
     pool = TaskPool(1, app=app, threads=False, initargs=(app, "returns@here"))
     hear_what_has_begun(pool, hub)
     pool.start()

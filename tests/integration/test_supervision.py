@@ -13,6 +13,7 @@ import pytest
 from tests.printers import wait_until
 from tests.wire import start_worker
 from workers import health, supervision
+from workers.connecting import Connection
 
 
 @pytest.fixture
@@ -74,6 +75,17 @@ def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tm
     ear.setblocking(False)
     with pytest.raises(BlockingIOError):
         ear.recv(64)
+
+
+def test_a_worker_beats_whenever_it_connects(monkeypatch, tmp_path):
+    """A server that takes each connection at once and refuses what comes next: the worker tries on, and does not hang."""
+    monkeypatch.setattr(health.Heartbeat, "path", tmp_path / "heartbeat")
+    monkeypatch.setattr(health.Heartbeat, "beating", os.getpid())
+
+    with Connection("memory://") as connection:
+        connection.ensure_connection()
+
+    assert (tmp_path / "heartbeat").exists()
 
 
 @pytest.mark.parametrize("address", [None, "", "relative", "/nobody/listens/here"])
