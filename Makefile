@@ -59,7 +59,7 @@ bench: $(VENV)/.dev ## Run all benchmarks briefly; ARGS='--rounds 5' goes to eac
 	  echo "== $$script $$* $(ARGS)"; $(BIN)/python "$$script" "$$@" $(ARGS); done
 
 docs: $(VENV)/.dev ## Write the reference pages that are made from the program anew
-	@for page in schemas.contract tasks.intake.columns tasks.returns.picture tasks.printing.picture workers.reference workers.metrics.definitions tests.outcomes; do $(BIN)/python -m $$page; done
+	@for page in docs.generate.asyncapi docs.generate.import_columns docs.generate.return_rules docs.generate.print_states docs.generate.settings_and_commands workers.metrics.definitions docs.generate.outcomes; do $(BIN)/python -m $$page; done
 
 clean: ## Remove the environment and all caches; the library's data in .bookdrop/ stays
 	rm -rf $(VENV) dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

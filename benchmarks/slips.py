@@ -15,8 +15,8 @@ from figures import Figures, add, options, progress, run
 from uuid6 import uuid7
 
 from schemas.print_jobs import Address, SlipContent
-from tasks.printing.media import MEDIA
-from tasks.printing.pdf import render_pdf
+from tasks.slips.media import MEDIA
+from tasks.slips.pdf import render_pdf
 
 WARM_UP = 20
 

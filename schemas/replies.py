@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from schemas.events import Message
-from schemas.statuses import RequestStatus
+from schemas.request_status import RequestStatus
 
 
 class Outcome(StrEnum):

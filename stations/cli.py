@@ -3,9 +3,9 @@
 
 import click
 
-from stations.commands import cycle, returns, slips
-from stations.commands.desk import desk_command
+from stations.commands import circulation, returns, slips
 from stations.commands.journal import journal_group
+from stations.commands.prompt import desk_command
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,10 +50,10 @@ for command in (
     returns.undo_command,
     slips.pack_command,
     slips.reprint_command,
-    cycle.receive_command,
-    cycle.loan_command,
-    cycle.discharge_command,
-    cycle.complete_command,
+    circulation.receive_command,
+    circulation.loan_command,
+    circulation.discharge_command,
+    circulation.complete_command,
     desk_command,
     journal_group,
 ):

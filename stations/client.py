@@ -18,15 +18,15 @@ from uuid6 import uuid7
 
 from schemas import signing
 from schemas.barcodes import clean
-from schemas.cycle import TASKS, CycleEvent, Reply, read_reply
+from schemas.circulation_events import TASKS, CycleEvent, Reply, read_reply
 from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEvent
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
-from stations.following import Following
-from stations.hearing import Hearing
-from stations.journal import Entry, Journal
-from stations.replaying import Progress, Replaying
+from stations.journal.events import Entry, Journal
+from stations.journal.replay import Progress, Replaying
+from stations.notifier import Following
+from stations.receiver import Hearing
+from stations.sender import LOOK_SECONDS, Speaking
 from stations.settings import StationSettings
-from stations.speaking import LOOK_SECONDS, Speaking
 
 _UNSIGNED: Final = "0" * 64
 

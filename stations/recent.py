@@ -4,8 +4,8 @@
 from typing import Final
 from uuid import UUID
 
-from schemas.cycle import read_reply
-from stations.journal import Journal
+from schemas.circulation_events import read_reply
+from stations.journal.events import Journal
 
 _LOOKED_THROUGH: Final = 50
 

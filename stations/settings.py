@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from schemas.brokers import read_broker_url
+from schemas.broker_url import read_broker_url
 from schemas.configuration import SideSettings
 from schemas.topology import CODE_PATTERN
-from stations.journal_file import Bounds
+from stations.journal.file import Bounds
 
 
 class StationSettings(SideSettings):

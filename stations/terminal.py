@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from stations.words import Shown
+from stations.messages import Shown
 
 ENDS: Final = "\r\n\t"
 PROMPT: Final = "> "

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks.quarantine.letters import OpenLetters
-from tasks.tally import Tally
+from tasks.metrics.recorder import Tally
+from tasks.quarantine.dead_letter import OpenLetters
 from tasks.unit_of_work import PendingMessage, Settled, UnitOfWork
 
 

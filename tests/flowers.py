@@ -21,17 +21,17 @@ from uuid import UUID
 from sqlalchemy import select, update
 from uuid6 import uuid7
 
+from schemas.database import open_engine
 from schemas.models import PrintJob, RequestEvent
-from schemas.storage import open_engine
 from schemas.topology import reply_queue
 from tasks.context import Context
-from tasks.desk.house import House
-from tasks.desk.reception import Received
+from tasks.events.policy import House
+from tasks.events.validation import Received
 from tasks.returns.handler import return_items
 from tests.library import Library, event_id
 from tests.printers import free_port
 from tests.wire import stop
-from workers import context
+from workers import bootstrap
 from workers.settings import WorkerSettings
 
 
@@ -57,7 +57,7 @@ def library_of(place: dict[str, Any]) -> Iterator[Library]:
 def context_of(place: dict[str, Any], library: Library) -> Iterator[Context]:
     """What a Return and a decision need, with a publisher on the real broker."""
     settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
-    made = context.make(settings, library.engine)
+    made = bootstrap.make(settings, library.engine)
     with closing(made.publish):
         yield made
 

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, func, insert, select
 from uuid6 import uuid7
 
 from schemas import signing
-from schemas.cycle import CycleEvent
+from schemas.circulation_events import CycleEvent
+from schemas.database import READ_ONLY
 from schemas.events import BarcodeScanned, ReturnRequested, StationEvent
 from schemas.models import (
     Branch,
@@ -28,8 +29,7 @@ from schemas.models import (
     Station,
 )
 from schemas.print_jobs import PrintState
-from schemas.statuses import RequestStatus
-from schemas.storage import READ_ONLY
+from schemas.request_status import RequestStatus
 
 KEY = "a-key-of-the-tests"
 LENDER = "Riverside University Library"

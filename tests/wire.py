@@ -14,7 +14,7 @@ from typing import Any
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 
-from schemas.envelope import task_body, task_headers
+from schemas.task_message import task_body, task_headers
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
 
 

@@ -13,20 +13,21 @@ from celery import Celery, signals
 from sqlalchemy import Engine
 
 from schemas import topology
-from schemas.storage import open_engine
+from schemas.database import open_engine
 from tasks import context as task_context
-from tasks.desk.processing import HANDLERS
-from workers import bookkeeper, context, logging
-from workers.health import Heartbeat, heartbeat_file
+from tasks.events.processing import HANDLERS
+from workers import bootstrap, logging
+from workers.access_control.redis import FLOWER_KEYS
+from workers.broker_options import SECONDS_TO_ANSWER, atomic_options, broker_options
+from workers.heartbeat import Heartbeat, heartbeat_file
+from workers.metrics import flusher
 from workers.publisher import BrokerPublisher
-from workers.queues import DeadLetters, declared
-from workers.redis_users import FLOWER_KEYS
+from workers.runtime.queues import DeadLetters, declared
+from workers.runtime.timer_cleanup import ForgetTimers
 from workers.settings import WorkerSettings
-from workers.timers import ForgetTimers
-from workers.transport import SECONDS_TO_ANSWER, atomic_options, broker_options
 
 TASK_MODULES = {
-    "returns": ("tasks.returns.task", "tasks.cycle.task", "tasks.printing.desk_task"),
+    "returns": ("tasks.returns.task", "tasks.circulation.task", "tasks.printing.station_task"),
     "printing": ("tasks.printing.task",),
     "housekeeping": ("tasks.outbox.task", "tasks.printing.task", "tasks.privacy.task", "tasks.quarantine.task"),
 }
@@ -85,14 +86,14 @@ def celery_settings() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_send_task_events": True,
-        "worker_consumer": "workers.consumer:Consumer",
-        # What gathers while all processes are busy goes to the next free one as one job (workers/batching.py).
+        "worker_consumer": "workers.runtime.consumer:Consumer",
+        # What gathers while all processes are busy goes to the next free one as one job (workers/runtime/batching.py).
         # A full batch lies ready when a process gets free, while the broker brings the next.
         "worker_prefetch_multiplier": 64 if settings.role == "returns" and settings.batch else 4,
         "worker_enable_remote_control": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "timezone": "UTC",
-        "beat_scheduler": "workers.beat:Scheduler",
+        "beat_scheduler": "workers.runtime.beat:Scheduler",
         "beat_schedule": {
             "sweep-outbox": {
                 "task": topology.SWEEP_OUTBOX,
@@ -118,7 +119,7 @@ def celery_settings() -> dict[str, Any]:
     }
 
 
-app = Celery("bookdrop", amqp="workers.queues:DeclaredAMQP", events="workers.monitoring:Events")
+app = Celery("bookdrop", amqp="workers.runtime.queues:DeclaredAMQP", events="workers.runtime.event_dispatcher:Events")
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
 app.steps["worker"].add(ForgetTimers)
@@ -147,7 +148,7 @@ def _prepare(sender: Any, **_: Any) -> None:
     _use_own_context(connections_of(sender.pool_cls, sender.concurrency))
     if WorkerSettings.load().batch:
         for name in HANDLERS:
-            app.tasks[name].Strategy = "workers.batching:gather"
+            app.tasks[name].Strategy = "workers.runtime.batching:gather"
 
 
 @signals.worker_process_init.connect
@@ -171,7 +172,7 @@ def _use_own_context(connections: int) -> None:
     settings = WorkerSettings.load()
     engine = open_engine(settings.database_url, pool_size=connections, name=f"bookdrop-{settings.role}")
     _engines[:] = [engine]
-    task_context.use(context.make(settings, engine))
+    task_context.use(bootstrap.make(settings, engine))
 
 
 @signals.worker_process_shutdown.connect
@@ -182,7 +183,7 @@ def _close(**_: Any) -> None:
         here = task_context.current()
     except LookupError:
         return
-    bookkeeper.write(here.sessions, here.tally)
+    flusher.write(here.sessions, here.tally)
     if isinstance(here.publish, BrokerPublisher):
         here.publish.close()
 

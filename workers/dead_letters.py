@@ -16,8 +16,8 @@ from typing import Any
 from kombu import Connection, Producer
 
 from schemas.topology import DEAD_LETTER_QUEUE
-from tasks.quarantine.letters import DeadLetters, Envelope, Letter, Outgoing
-from workers.queues import declared
+from tasks.quarantine.dead_letter import DeadLetters, Envelope, Letter, Outgoing
+from workers.runtime.queues import declared
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from uuid6 import uuid7
 
-from schemas.envelope import task_body, task_headers
 from schemas.models import OutboxEntry
-from schemas.receipts import Receipts, receipts_of
+from schemas.publisher_confirms import Receipts, receipts_of
+from schemas.task_message import task_body, task_headers
 from schemas.topology import queue_arguments
 from tasks.unit_of_work import PendingMessage, Settled
-from workers.transport import SECONDS_TO_ANSWER
+from workers.broker_options import SECONDS_TO_ANSWER
 
 log = structlog.get_logger()
 

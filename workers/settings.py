@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from schemas.brokers import Broker, read_broker_url
+from schemas.broker_url import Broker, read_broker_url
 from schemas.configuration import PREFIX, SideSettings
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alembic's entry: runs migrations on the connection that `schemas.migrating.migrate` hands over."""
+"""Alembic's entry: runs migrations on the connection that `schemas.migration.migrate` hands over."""
 
 from alembic import context
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables, a module per aggregate. Import them from here, so that all are known to the metadata."""
 
-from schemas.models.catalog import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, SetAsideLink
 from schemas.models.columns import Model, table
+from schemas.models.locations import Branch, Printer, Station
 from schemas.models.messaging import InboxEntry, OutboxEntry, QuarantinedMessage
 from schemas.models.monitoring import Sighting, TallyRow
-from schemas.models.places import Branch, Printer, Station
 from schemas.models.printing import PrintAttempt, PrintJob
+from schemas.models.requests import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, SetAsideLink
 
 __all__ = [
     "Branch",

@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from schemas.print_jobs import PrintState
-from schemas.statuses import RequestStatus
+from schemas.request_status import RequestStatus
 
 
 class UtcDateTime(TypeDecorator[datetime]):

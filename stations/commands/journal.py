@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stations.commands.answers import ALL_WELL, NOT_TAKEN, PENDING, REFUSED, ToldError, journal_told, settings_of
+from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, REFUSED, ToldError, journal_told, settings_of
 
 if TYPE_CHECKING:
-    from stations.journal import Entry, Journal
-    from stations.moving import Moved
+    from stations.journal.events import Entry, Journal
+    from stations.journal.transfer import Moved
     from stations.settings import StationSettings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -45,8 +45,8 @@ def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refus
     bookdrop-station journal list --unanswered
     bookdrop-station journal list --json | jq 'select(.reply == null)'
     """
-    from stations import words
-    from stations.watching import is_offline
+    from stations import messages
+    from stations.journal.monitor import is_offline
 
     settings = settings_of(ctx.obj)
     with _opened(settings) as journal:
@@ -55,7 +55,7 @@ def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refus
         moved = journal.moved_to()
     _show(entries, as_json=as_json)
     if late is not None:
-        click.echo("Warning: " + "\n  ".join(words.offline(late).lines), err=True)
+        click.echo("Warning: " + "\n  ".join(messages.offline(late).lines), err=True)
     if moved is not None:
         click.echo(f"Warning: this journal was moved to {moved}. Nothing is taken or sent from here.", err=True)
 
@@ -103,9 +103,9 @@ def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool
     """
     import time
 
-    from stations import words
+    from stations import messages
     from stations.client import StationClient
-    from stations.replaying import Progress
+    from stations.journal.replay import Progress
 
     settings = settings_of(ctx.obj)
     seconds = settings.answer_seconds if wait is None else wait
@@ -116,7 +116,7 @@ def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool
         nonlocal heard_at
         heard_at = time.monotonic()
         if not as_json and not progress.is_over:
-            click.echo(words.replaying(progress).lines[0])
+            click.echo(messages.replaying(progress).lines[0])
 
     with journal_told(), StationClient(settings, on_progress=show) as client:
         if (moved := client.journal.moved_to()) is not None:
@@ -155,7 +155,7 @@ def journal_export_command(ctx: click.Context, file: Path, copy: bool, as_json: 
 
     To take it back, import FILE here again.
     """
-    from stations.moving import export
+    from stations.journal.transfer import export
 
     with _opened(settings_of(ctx.obj)) as journal:
         moved = export(journal, file.absolute(), datetime.now(UTC), closes=not copy)
@@ -173,7 +173,7 @@ def journal_import_command(ctx: click.Context, file: Path, as_json: bool) -> Non
 
     Nothing is sent yet: the next desk or 'journal replay' does that. To import twice does no harm.
     """
-    from stations.moving import take_in
+    from stations.journal.transfer import take_in
 
     with _opened(settings_of(ctx.obj)) as journal:
         moved = take_in(journal, file, datetime.now(UTC))
@@ -182,7 +182,7 @@ def journal_import_command(ctx: click.Context, file: Path, as_json: bool) -> Non
 
 @contextmanager
 def _opened(settings: "StationSettings") -> "Iterator[Journal]":
-    from stations.journal import Journal
+    from stations.journal.events import Journal
 
     with journal_told():
         journal = Journal(settings.journal_file, settings.code, settings.bounds)
@@ -193,7 +193,7 @@ def _opened(settings: "StationSettings") -> "Iterator[Journal]":
 
 
 def _show(entries: "Iterable[Entry]", *, as_json: bool, with_ids: bool = False) -> None:
-    from stations.words import of_entry
+    from stations.messages import of_entry
 
     for entry in entries:
         if as_json:

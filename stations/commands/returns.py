@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from stations.commands.answers import (
+from stations.commands.output import (
     ALL_WELL,
     NOT_TAKEN,
     WRONG_USE,
@@ -54,8 +54,8 @@ def scan_command(
     """
     from schemas.barcodes import BarcodeRefusedError
     from stations.client import PatronCardError, StationClient
-    from stations.journal_file import JournalError
-    from stations.words import printable, refused_here
+    from stations.journal.file import JournalError
+    from stations.messages import printable, refused_here
 
     settings = settings_of(code)
     with journal_told(), StationClient(settings) as client:
@@ -165,7 +165,7 @@ def undo_command(
     bookdrop-station undo 01a20aee-905b-70e3-bbdd-6f98a0bee5d1
     bookdrop-station undo --request BR-2026-00017 --reason "wrong book scanned"
     """
-    from schemas.cycle import UndoRequested
+    from schemas.circulation_events import UndoRequested
     from stations.recent import last_returned
 
     if (event is None) == (request is None):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stations.commands.answers import WRONG_USE, ToldError, ask, json_option, wait_option
+from stations.commands.output import WRONG_USE, ToldError, ask, json_option, wait_option
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -29,7 +29,7 @@ def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, 
     bookdrop-station pack BD:01a20aee-905b-70e3-bbdd-6f98a0bee5d1 31000000170
     """
     from schemas.barcodes import SLIP_PREFIX, slip_of
-    from schemas.cycle import SlipSeen
+    from schemas.circulation_events import SlipSeen
 
     wanted = slip_of(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
     if wanted is None:
@@ -51,7 +51,7 @@ def reprint_command(code: str | None, event: str, reason: str, wait: float | Non
     \b
     bookdrop-station reprint last --reason "torn"
     """
-    from schemas.cycle import ReprintRequested
+    from schemas.circulation_events import ReprintRequested
     from stations.recent import last_returned
 
     def take(client: "StationClient") -> "UUID":

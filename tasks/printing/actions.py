@@ -18,9 +18,9 @@ from schemas.print_jobs import PrintSlip, SlipContent
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
-from tasks.printing import job as rules
-from tasks.printing.job import words
-from tasks.printing.notices import say_notice
+from tasks.printing import state_machine as rules
+from tasks.printing.notifications import say_notice
+from tasks.printing.state_machine import words
 from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
 
 LONGEST_ACTOR = 100

@@ -17,10 +17,10 @@ from sqlalchemy import and_, exists, or_, select, update
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Station
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
-from tasks.printing import job as rules
-from tasks.printing.notices import say_notice
+from tasks.printing import state_machine as rules
+from tasks.printing.notifications import say_notice
 from tasks.printing.printers.driver import PrinterError
-from tasks.printing.printers.opening import open_printer
+from tasks.printing.printers.factory import open_printer
 from tasks.unit_of_work import PendingMessage, UnitOfWork
 
 log = structlog.get_logger()
@@ -247,7 +247,7 @@ def _settle(job: PrintJob, state: State, uow: UnitOfWork, printer: Printer | Non
     _move(job, state, uow.now)
     job.last_error = why
     job.lease_until = None
-    # With a printer it waits for that one; an unknown one is asked for there (`tasks.printing.following`).
+    # With a printer it waits for that one; an unknown one is asked for there (`tasks.printing.reconcile`).
     waits = state is State.HELD and printer is None
     job.next_attempt_at = uow.now + rules.NEGLECTED if waits else uow.now if state is State.UNKNOWN else None
     uow.session.flush()

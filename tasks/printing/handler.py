@@ -10,21 +10,21 @@ from uuid import UUID
 import structlog
 from sqlalchemy import select, update
 
+from schemas.database import READ_ONLY
 from schemas.models import PrintAttempt, Printer, PrintJob, table
 from schemas.print_jobs import PrintSlip, SlipContent
 from schemas.print_jobs import PrintState as State
-from schemas.storage import READ_ONLY
 from schemas.topology import PRINT_SLIP, printing_queue
-from tasks import measures
 from tasks.context import Context
-from tasks.printing import job as rules
+from tasks.metrics import definitions
+from tasks.printing import state_machine as rules
 from tasks.printing.claim import Claim, Claimed, claim, claim_next
-from tasks.printing.drawing import draw
-from tasks.printing.media import MEDIA
-from tasks.printing.notices import say_notice
-from tasks.printing.pdf import unprintable
+from tasks.printing.notifications import say_notice
 from tasks.printing.printers.driver import PrinterError, PrinterInterruptedError, PrinterUnavailableError
-from tasks.printing.printers.opening import open_printer
+from tasks.printing.printers.factory import open_printer
+from tasks.slips.media import MEDIA
+from tasks.slips.pdf import unprintable
+from tasks.slips.render import draw
 from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
 
 log = structlog.get_logger()
@@ -238,9 +238,9 @@ def _finish(
         return uow
 
     here.publish.publish_outbox(run_again_on_conflict(record).promised)
-    here.tally.count(measures.SLIP_TRIES, state.value)
+    here.tally.count(definitions.SLIP_TRIES, state.value)
     if state in _TAKEN:
-        here.tally.observe(measures.SLIP_SENT, (here.now() - claimed.created_at).total_seconds())
+        here.tally.observe(definitions.SLIP_SENT, (here.now() - claimed.created_at).total_seconds())
     log.info("slip_moved", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
     return state
 

@@ -27,10 +27,10 @@ from schemas.topology import (
 from tasks import context
 from tasks.printing import actions
 from tasks.printing.actions import By
-from tasks.printing.following import follow, order_looks
+from tasks.printing.dispatch import order_due
 from tasks.printing.handler import print_job
-from tasks.printing.sweep import order_due
-from tasks.putting_back import put_back
+from tasks.printing.reconcile import follow, order_looks
+from tasks.requeue import put_back
 from tasks.unit_of_work import StaleStateError
 
 log = structlog.get_logger()

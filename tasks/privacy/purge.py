@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, u
 from sqlalchemy.orm import Session
 
 from schemas.models import Item, Loan, Model, Request, SetAsideLink
-from schemas.statuses import CLOSED
+from schemas.request_status import CLOSED
 
 
 @dataclass(frozen=True)

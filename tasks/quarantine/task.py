@@ -8,7 +8,7 @@ from celery import shared_task
 
 from schemas.topology import SWEEP_QUARANTINE
 from tasks import context
-from tasks.quarantine.sweep import sweep
+from tasks.quarantine.maintenance import sweep
 
 log = structlog.get_logger()
 

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from schemas.events import Event, ReturnRequested
 from schemas.models import Item, Loan, Model, PrintJob, Request, RequestEvent, SetAsideLink, table
 from schemas.print_jobs import Address, PrintState, SlipContent
-from schemas.statuses import RequestStatus
-from tasks.desk.notes import bounded
-from tasks.desk.stations import Desk
-from tasks.returns.records import Shelf
-from tasks.returns.states import ItemState, RequestState, Returned
+from schemas.request_status import RequestStatus
+from tasks.events.stations import Desk
+from tasks.requests.model import ItemState, RequestState, Returned
+from tasks.requests.notes import bounded
+from tasks.requests.repository import Shelf
 from tasks.unit_of_work import StaleStateError
 
 

@@ -12,14 +12,15 @@ from schemas.events import BarcodeScanned, Event, ReturnRequested
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply
 from schemas.topology import PRINT_SLIP, printing_queue
-from tasks.desk.house import House
-from tasks.desk.inbox import Batch, FollowUp, Performed, Trusted, answer
-from tasks.desk.reception import Believed, Received
-from tasks.desk.stations import Desk
-from tasks.returns import records, wording
+from tasks.events.inbox import Batch, FollowUp, Performed, Trusted, answer
+from tasks.events.policy import House
+from tasks.events.stations import Desk
+from tasks.events.validation import Believed, Received
+from tasks.requests import repository
+from tasks.requests.barcode_lookup import Ambiguous, Match, no_barcode, resolve, unmatched
+from tasks.requests.model import ItemState, Refused, RequestState, Returned, Wish
 from tasks.returns.effects import Effects, Homeward
-from tasks.returns.resolution import Ambiguous, Match, no_barcode, resolve, unmatched
-from tasks.returns.states import ItemState, Refused, RequestState, Returned, Wish
+from tasks.returns.replies import choice, refusal, reply_to_decision
 from tasks.returns.transition import decide
 from tasks.unit_of_work import UnitOfWork
 
@@ -33,7 +34,7 @@ EVENTS: Final[Mapping[str, type[Event]]] = {
 def return_items(events: Sequence[Received], uow: UnitOfWork, house: House) -> Batch[Event]:
     """Perform the Return that each of `events` asks for, in order, in the open transaction of `uow`.
 
-    Each event gets a reply; its row, its slip's and the history's are written together. See `tasks.desk.inbox`
+    Each event gets a reply; its row, its slip's and the history's are written together. See `tasks.events.inbox`
     for events that were answered before, or cannot be believed.
     Raises only what makes the whole transaction worth another try, or what is a fault of ours.
     """
@@ -42,7 +43,7 @@ def return_items(events: Sequence[Received], uow: UnitOfWork, house: House) -> B
 
 def _perform(fresh: Sequence[Trusted[Event]], uow: UnitOfWork, house: House) -> Performed:
     asked = [_subject(each) for each, _ in fresh]
-    shelf = records.lock_and_read(
+    shelf = repository.lock_and_read(
         uow.session,
         {subject for subject, is_barcode in asked if subject and is_barcode},
         {subject for subject, is_barcode in asked if subject and not is_barcode},
@@ -72,7 +73,7 @@ def _subject(each: Believed[Event]) -> tuple[str | None, bool]:
     return (event.request.strip() if printable else None), False
 
 
-def _one(trusted: Trusted[Event], shelf: records.Shelf, effects: Effects, house: House) -> ReturnReply:
+def _one(trusted: Trusted[Event], shelf: repository.Shelf, effects: Effects, house: House) -> ReturnReply:
     """Decide one event, add its effects, and let the shelf move on."""
     each, desk = trusted
     event = each.event
@@ -95,13 +96,11 @@ def _one(trusted: Trusted[Event], shelf: records.Shelf, effects: Effects, house:
         slips = [house.new_id() for _ in decision.items] if event.print_slip and decision.wants_slip else []
         effects.add(Homeward(event, desk, request, decision, slips), shelf)
         shelf.states[request.request_id] = _moved_on(request, decision, desk)
-    return wording.reply_to_decision(
-        event.event_id, decision, request, barcode=barcode, slip=slips[0] if slips else None
-    )
+    return reply_to_decision(event.event_id, decision, request, barcode=barcode, slip=slips[0] if slips else None)
 
 
 def _meant(
-    each: Believed[Event], shelf: records.Shelf, house: House
+    each: Believed[Event], shelf: repository.Shelf, house: House
 ) -> tuple[RequestState, int | None, str | None] | ReturnReply:
     """The request, the scanned item and its barcode; or the refusal of an event that means no request."""
     event = each.event
@@ -109,26 +108,26 @@ def _meant(
         try:
             return _scanned(event.event_id, clean(event.barcode), shelf, house)
         except BarcodeRefusedError as error:
-            return wording.refusal(event.event_id, no_barcode(error))
+            return refusal(event.event_id, no_barcode(error))
     subject, _ = _subject(each)
     request_id = shelf.external_ids.get(subject) if subject else None
     if request_id is None:
         words = f"Not returned: there is no request {subject or ''}".rstrip()
         unknown = Refused("unknown_request", words, "Look the request up again and use its identifier.")
-        return wording.refusal(event.event_id, unknown, request=subject)
+        return refusal(event.event_id, unknown, request=subject)
     return shelf.states[request_id], None, None
 
 
 def _scanned(
-    event_id: UUID, barcode: str, shelf: records.Shelf, house: House
+    event_id: UUID, barcode: str, shelf: repository.Shelf, house: House
 ) -> tuple[RequestState, int | None, str | None] | ReturnReply:
     match resolve(shelf.matches(barcode)):
         case Match(item_id=item_id, request=RequestState() as request):
             return request, item_id, barcode
         case Ambiguous() as ambiguous:
-            return wording.choice(event_id, ambiguous, barcode)
+            return choice(event_id, ambiguous, barcode)
         case Refused() as refused:
-            return wording.refusal(event_id, refused, barcode=barcode)
+            return refusal(event_id, refused, barcode=barcode)
         case _:
             refused = unmatched(
                 barcode,
@@ -137,7 +136,7 @@ def _scanned(
             )
             # A patron card's number goes no further: not into the inbox, not onto the reply channel.
             shown = None if refused.reason == "patron_card" else barcode
-            return wording.refusal(event_id, refused, barcode=shown)
+            return refusal(event_id, refused, barcode=shown)
 
 
 def _moved_on(request: RequestState, decision: Returned, desk: Desk) -> RequestState:
@@ -159,7 +158,7 @@ def _moved_on(request: RequestState, decision: Returned, desk: Desk) -> RequestS
 
 
 def _offer_reprints(
-    replies: list[ReturnReply], shelf: records.Shelf, effects: Effects, uow: UnitOfWork
+    replies: list[ReturnReply], shelf: repository.Shelf, effects: Effects, uow: UnitOfWork
 ) -> list[ReturnReply]:
     """Name the slip of what was returned before, so that the desk can offer its reprint."""
     wanted: dict[UUID, int] = {}
@@ -174,7 +173,7 @@ def _offer_reprints(
                 wanted[reply.event_id] = item.item_id
     if not wanted:
         return replies
-    slips = records.slips_of(uow.session, set(wanted.values()))
+    slips = repository.slips_of(uow.session, set(wanted.values()))
     slips.update({job["item_id"]: job["id"] for job in effects.print_jobs})
     return [
         reply.model_copy(update={"slip": slips.get(wanted[reply.event_id])}) if reply.event_id in wanted else reply

@@ -6,10 +6,10 @@ from typing import Any
 from celery import shared_task
 
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN, PROCESS_UNDO
-from tasks.desk.processing import HANDLERS, process
-from tasks.desk.request import EventTask
+from tasks.events.event_task import EventTask
+from tasks.events.processing import HANDLERS, process
 from tasks.returns.handler import return_items
-from tasks.returns.undoing import undo_returns
+from tasks.returns.undo_handler import undo_returns
 
 HANDLERS.update({PROCESS_SCAN: return_items, PROCESS_RETURN: return_items})
 

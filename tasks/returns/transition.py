@@ -8,8 +8,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
-from schemas.statuses import RequestStatus as Status
-from tasks.returns.states import (
+from schemas.request_status import RequestStatus as Status
+from tasks.requests.discharge_time import end_of_loan
+from tasks.requests.model import (
     AlreadyReturned,
     Decision,
     ItemState,
@@ -18,7 +19,6 @@ from tasks.returns.states import (
     Returned,
     Wish,
 )
-from tasks.returns.timing import end_of_loan
 
 
 class Action(StrEnum):

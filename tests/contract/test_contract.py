@@ -7,9 +7,9 @@ import re
 import jsonschema
 import pytest
 
-from schemas import contract
-from schemas.envelope import task_headers
+from docs.generate import asyncapi
 from schemas.print_jobs import PrintSlip
+from schemas.task_message import task_headers
 from schemas.topology import PRINT_SLIP, PRINTING_QUEUE_PREFIX, PROCESS_RETURN, PROCESS_SCAN, REPLY_QUEUE_PREFIX
 
 
@@ -34,39 +34,39 @@ def pointed_at(document, reference):
     return document
 
 
-@pytest.mark.parametrize("path", contract.documents())
+@pytest.mark.parametrize("path", asyncapi.documents())
 def test_committed_documents_are_what_the_types_say(path):
-    """After a change of a message, `python -m schemas.contract` has been run and its result committed."""
-    wanted = contract.documents()[path]
+    """After a change of a message, `python -m docs.generate.asyncapi` has been run and its result committed."""
+    wanted = asyncapi.documents()[path]
 
-    committed = (contract.FOLDER / path).read_text(encoding="utf-8")
+    committed = (asyncapi.FOLDER / path).read_text(encoding="utf-8")
 
-    assert committed == wanted, "run `python -m schemas.contract` and commit what it writes"
+    assert committed == wanted, "run `python -m docs.generate.asyncapi` and commit what it writes"
 
 
 def test_no_schema_of_a_message_that_is_gone():
     """The folder of schemas holds those of today's messages and no other."""
-    committed = {f"messages/{file.name}" for file in (contract.FOLDER / "messages").iterdir()}
+    committed = {f"messages/{file.name}" for file in (asyncapi.FOLDER / "messages").iterdir()}
 
-    assert committed == set(contract.documents()) - {"asyncapi.json"}
+    assert committed == set(asyncapi.documents()) - {"asyncapi.json"}
 
 
 def test_writing_repairs_a_drifted_folder(tmp_path):
     """What is missing, changed or obsolete is put right and named; a second run finds nothing to do."""
-    contract.write(tmp_path)
+    asyncapi.write(tmp_path)
     (tmp_path / "asyncapi.json").write_text("{}", encoding="utf-8")
     (tmp_path / "messages" / "gone.v1.schema.json").write_text("{}", encoding="utf-8")
 
-    changed = contract.write(tmp_path)
+    changed = asyncapi.write(tmp_path)
 
     assert changed == ["asyncapi.json", "messages/gone.v1.schema.json"]
-    assert contract.write(tmp_path) == []
+    assert asyncapi.write(tmp_path) == []
 
 
-@pytest.mark.parametrize("message", contract.MESSAGES)
+@pytest.mark.parametrize("message", asyncapi.MESSAGES)
 def test_schemas_are_valid_and_demand_the_type(message):
     """Each schema keeps to JSON Schema 2020-12, and a message must say what it is."""
-    schema = contract.message_schema(message)
+    schema = asyncapi.message_schema(message)
 
     jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -76,7 +76,7 @@ def test_schemas_are_valid_and_demand_the_type(message):
 
 def test_every_reference_in_the_asyncapi_document_leads_somewhere():
     """No `$ref` of the AsyncAPI document points at nothing."""
-    document = contract.asyncapi()
+    document = asyncapi.asyncapi()
     found = list(references(document))
 
     targets = [pointed_at(document, reference) for reference in found]
@@ -87,7 +87,7 @@ def test_every_reference_in_the_asyncapi_document_leads_somewhere():
 
 def test_schemas_in_the_asyncapi_document_are_valid():
     """AsyncAPI 3.0 reads schemas as JSON Schema draft 7."""
-    document = contract.asyncapi()
+    document = asyncapi.asyncapi()
     messages = document["components"]["messages"].values()
 
     schemas = [*document["components"]["schemas"].values(), *(message["payload"] for message in messages)]
@@ -98,7 +98,7 @@ def test_schemas_in_the_asyncapi_document_are_valid():
 
 def test_channels_are_the_queues_of_the_topology():
     """The document names the queues that are really used."""
-    addresses = {channel["address"] for channel in contract.asyncapi()["channels"].values()}
+    addresses = {channel["address"] for channel in asyncapi.asyncapi()["channels"].values()}
 
     assert addresses == {"returns", PRINTING_QUEUE_PREFIX + "{branch}", REPLY_QUEUE_PREFIX + "{station}"}
 
@@ -106,22 +106,22 @@ def test_channels_are_the_queues_of_the_topology():
 @pytest.mark.parametrize("task", [PROCESS_SCAN, PROCESS_RETURN, PRINT_SLIP])
 def test_headers_that_are_sent_keep_to_the_documented_ones(task):
     """What our own code puts into a task message fits the schema of its headers."""
-    headers = task_headers(task, contract.EXAMPLE_ID, origin="main-desk-1")
-    schema = contract.headers_schema(task, from_station=task != PRINT_SLIP)
+    headers = task_headers(task, asyncapi.EXAMPLE_ID, origin="main-desk-1")
+    schema = asyncapi.headers_schema(task, from_station=task != PRINT_SLIP)
 
     jsonschema.validate(headers, schema)
 
-    assert contract.EXAMPLE_ID in headers["argsrepr"]
+    assert asyncapi.EXAMPLE_ID in headers["argsrepr"]
 
 
-@pytest.mark.parametrize("header", contract.headers_schema(PROCESS_SCAN, from_station=True)["required"])
+@pytest.mark.parametrize("header", asyncapi.headers_schema(PROCESS_SCAN, from_station=True)["required"])
 def test_a_task_message_needs_each_documented_header(header):
     """Leaving out one of the headers breaks the contract."""
-    headers = task_headers(PROCESS_SCAN, contract.EXAMPLE_ID, origin="main-desk-1")
+    headers = task_headers(PROCESS_SCAN, asyncapi.EXAMPLE_ID, origin="main-desk-1")
     del headers[header]
 
     with pytest.raises(jsonschema.ValidationError, match=re.escape(header)):
-        jsonschema.validate(headers, contract.headers_schema(PROCESS_SCAN, from_station=True))
+        jsonschema.validate(headers, asyncapi.headers_schema(PROCESS_SCAN, from_station=True))
 
 
 def test_an_order_to_print_carries_an_id_and_nothing_else():
@@ -134,7 +134,7 @@ def test_an_order_to_print_carries_an_id_and_nothing_else():
 def test_no_message_has_a_field_for_a_reader():
     """No property of any message is about a patron, except a remark on the way the item came back."""
     names = re.findall(
-        r'^ *"(\w+)": \{$', json.dumps([contract.message_schema(m) for m in contract.MESSAGES], indent=1), re.MULTILINE
+        r'^ *"(\w+)": \{$', json.dumps([asyncapi.message_schema(m) for m in asyncapi.MESSAGES], indent=1), re.MULTILINE
     )
 
     assert "barcode" in names

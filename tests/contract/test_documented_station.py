@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from uuid6 import uuid7
 
-from schemas.storage import open_engine
+from schemas.database import open_engine
 from tests.library import KEY, LENDER, Library
 from tests.wire import worker
 

@@ -22,12 +22,12 @@ from kombu import Connection
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from schemas.migrating import migrate
+from schemas.database import READ_ONLY, open_engine
+from schemas.migration import migrate
 from schemas.models import InboxEntry, OutboxEntry, PrintJob
 from schemas.print_jobs import PrintState
-from schemas.storage import READ_ONLY, open_engine
 from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE, printing_queue, reply_queue
-from stations.wire import declared
+from stations.transport import declared
 from tests.fault import station, worker
 from tests.fault.arming import Arms
 from tests.fault.proxy import Proxy

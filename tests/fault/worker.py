@@ -17,11 +17,11 @@ from typing import Any
 from celery.worker.request import Request
 from sqlalchemy import delete
 
-import tasks.desk.inbox
+import tasks.events.inbox
 import tasks.outbox.task
 import tasks.printing.claim
 import tasks.printing.handler
-import tasks.printing.job
+import tasks.printing.state_machine
 import tasks.unit_of_work
 import workers.app
 from schemas.models import InboxEntry
@@ -46,7 +46,7 @@ POINTS = {
 _ALL_MODULES = sorted({module for modules in workers.app.TASK_MODULES.values() for module in modules})
 for module in (*_ALL_MODULES, "celery.apps.worker", "celery.concurrency.prefork", "celery.concurrency.thread",
                "celery.beat", "kombu.transport.redis", "kombu.transport.pyamqp", "psycopg", "workers.commands.worker",
-               "workers.batching", "celery.fixups.django"):  # fmt: skip
+               "workers.runtime.batching", "celery.fixups.django"):  # fmt: skip
     importlib.import_module(module)  # once, in the process that all workers are forked from
 
 
@@ -100,7 +100,7 @@ def _wrap(arms: Arms, role: str) -> None:
 def _hurry() -> None:
     tasks.unit_of_work.SWEEP_GRACE = timedelta(seconds=2)
     tasks.printing.claim.LEASE = timedelta(seconds=4)
-    tasks.printing.job.NEGLECTED = timedelta(seconds=4)  # type: ignore[misc]
+    tasks.printing.state_machine.NEGLECTED = timedelta(seconds=4)  # type: ignore[misc]
     options = workers.app.broker_options
 
     def sooner(url: str, visibility_seconds: int) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _skip_the_inbox_check() -> None:
         session.execute(delete(InboxEntry).where(InboxEntry.event_id.in_(list(event_ids))))
         return {}
 
-    tasks.desk.inbox.known_answers = nothing_known
+    tasks.events.inbox.known_answers = nothing_known
 
 
 def _ack_before_commit() -> None:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from schemas.storage import open_engine
+from schemas.database import open_engine
 from tests.library import KEY, LENDER, Library
 from tests.wire import Wire, worker
 

@@ -8,7 +8,7 @@ from celery.concurrency.prefork import TaskPool
 from kombu.asynchronous import Hub, set_event_loop
 
 from workers.app import app
-from workers.begun import hear_what_has_begun
+from workers.runtime.pool_drain import hear_what_has_begun
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_what_was_handed_over_a_moment_ago_is_not_forgotten(hub):
 
 def test_nothing_is_listened_to_where_nothing_is_open(hub, monkeypatch):
     """Processes that have nothing in hand, a pool without processes, a worker without a loop: nobody waits."""
-    monkeypatch.delattr("workers.begun._select")
+    monkeypatch.delattr("workers.runtime.pool_drain._select")
     pool = TaskPool(1, app=app, threads=False, initargs=(app, "returns@here"))
     hear_what_has_begun(pool, hub)
     pool.start()

@@ -11,14 +11,14 @@ from kombu import Connection, Producer
 from sqlalchemy import func, select
 from uuid6 import uuid7
 
-from schemas.envelope import task_body, task_headers
+from schemas.database import open_engine
 from schemas.models import OutboxEntry, RequestEvent
-from schemas.storage import open_engine
+from schemas.task_message import task_body, task_headers
 from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE
 from tests.killing import KILL
 from tests.library import Library
 from tests.wire import Wire, start_worker, stop, worker
-from workers.queues import declared
+from workers.runtime.queues import declared
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
 

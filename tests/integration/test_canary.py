@@ -21,12 +21,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import inspect, select, text, update
 from sqlalchemy.orm import Session
 
-from schemas.cycle import ItemLoaned, ItemsReceived, LoanDischarged, RequestCompleted, UndoRequested
+from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, RequestCompleted, UndoRequested
+from schemas.database import open_engine
 from schemas.events import Override
 from schemas.models import Patron, PrintJob, SetAsideLink
 from schemas.print_jobs import PrintState
-from schemas.statuses import RequestStatus
-from schemas.storage import open_engine
+from schemas.request_status import RequestStatus
 from stations.client import PatronCardError, StationClient
 from stations.settings import StationSettings
 from tasks.privacy.purge import purge

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from schemas.cycle import ItemLoaned, ItemsReceived, LoanDischarged, ReceivedItem, RequestCompleted
+from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, ReceivedItem, RequestCompleted
 from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, SetAsideLink
-from schemas.statuses import RequestStatus
-from tasks.cycle.handler import play_cycle
+from schemas.request_status import RequestStatus
+from tasks.circulation.handler import play_cycle
 from tasks.returns.handler import return_items
 
 SENT = RequestStatus.REQUEST_SENT

@@ -9,8 +9,8 @@ import sys
 import pytest
 from sqlalchemy import select
 
+from schemas.database import open_engine
 from schemas.models import Loan, Request, SetAsideLink
-from schemas.storage import open_engine
 from tests.wire import worker
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]

@@ -5,9 +5,9 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import func, select
 
+from schemas.database import open_engine
 from schemas.models import Branch, Item, Loan, Partner, Patron, Request
-from schemas.statuses import RequestStatus
-from schemas.storage import open_engine
+from schemas.request_status import RequestStatus
 from workers.cli import main
 
 

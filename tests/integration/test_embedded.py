@@ -19,12 +19,12 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from schemas.migrating import migrate
-from schemas.storage import open_engine
-from tasks.intake.demo import load_demo
+from schemas.database import open_engine
+from schemas.migration import migrate
+from tasks.data_import.demo import load_demo
 from tests.flowers import Visitor
-from workers.embedded import STATIONS
-from workers.home import Home
+from workers.embedded.data_dir import Home
+from workers.embedded.service import STATIONS
 
 pytestmark = pytest.mark.long
 

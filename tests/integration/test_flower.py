@@ -10,7 +10,7 @@ from sqlalchemy import insert, update
 
 from schemas.models import Printer, QuarantinedMessage
 from schemas.print_jobs import PrintState as State
-from schemas.statuses import RequestStatus
+from schemas.request_status import RequestStatus
 from tests.flowers import (
     FlowerProcess,
     Visitor,

@@ -14,14 +14,14 @@ import pytest
 from kombu import Connection
 from sqlalchemy import update
 
+from schemas.database import open_engine
 from schemas.models import Printer
-from schemas.storage import open_engine
 from tests.library import Library
 from tests.wire import Wire, start_worker, stop, worker
-from workers import answering
 from workers.app import app
-from workers.home import Home, Remembered
-from workers.processes import started_at
+from workers.doctor import workers
+from workers.embedded.data_dir import Home, Remembered
+from workers.embedded.supervisor import started_at
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -215,7 +215,7 @@ def test_status_names_a_worker_that_hangs(bookdrop, tmp_path):
 
 def test_a_queue_that_nobody_takes_from_is_named():
     """A branch whose slips no print worker takes is found, although print workers answer for others."""
-    found = list(answering.told({"printing-main@here": ["printing.main", "print-actions"]}, ["main", "north"]))
+    found = list(workers.told({"printing-main@here": ["printing.main", "print-actions"]}, ["main", "north"]))
 
     [queue] = [each for each in found if each.part == "queue"]
     assert (queue.good, queue.words) == (False, "printing.north: no worker takes from it")

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from sqlalchemy import func, select
 
 from schemas.models import Item, ItemBarcode, Loan, Partner, Patron, Request
-from schemas.statuses import RequestStatus
+from schemas.request_status import RequestStatus
 from workers.cli import main
 
 

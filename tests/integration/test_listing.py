@@ -5,17 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import update
 
-from schemas.cycle import RequestCompleted
+from schemas.circulation_events import RequestCompleted
 from schemas.models import InboxEntry, Printer
 from schemas.print_jobs import PrintState as State
 from schemas.replies import Outcome
-from schemas.statuses import RequestStatus
-from tasks.cycle.handler import play_cycle
-from tasks.desk import listing as desk
-from tasks.desk.listing import Asked
-from tasks.printing import listing as printing
-from tasks.printing.listing import Wanted
+from schemas.request_status import RequestStatus
+from tasks.circulation.handler import play_cycle
+from tasks.printing import queries as printing
+from tasks.printing.queries import Wanted
+from tasks.returns import queries as desk
 from tasks.returns.handler import return_items
+from tasks.returns.queries import Asked
 
 
 def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, perform):

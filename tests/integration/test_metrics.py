@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from schemas import desk_word
+from schemas import station_status
 from schemas.models import Printer, Sighting
 from stations.client import StationClient
 from stations.settings import StationSettings
@@ -21,7 +21,7 @@ from tests.conftest import missing
 from tests.library import KEY
 from tests.scrape import exporter
 from tests.wire import Wire, worker
-from workers.context import utc_now
+from workers.bootstrap import utc_now
 from workers.metrics import database
 from workers.metrics.broker import lengths
 from workers.metrics.database import Buckets
@@ -135,8 +135,8 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
             now=lambda: utc_now() + later,
         )
 
-    written = desk_word.written
-    monkeypatch.setattr(desk_word, "written", lambda *word: words.append(word[2]) or written(*word))
+    written = station_status.written
+    monkeypatch.setattr(station_status, "written", lambda *word: words.append(word[2]) or written(*word))
     with desk("redis://127.0.0.1:1/0") as away:
         for number in range(120):
             away.scan(f"NO-SUCH-{number}")

@@ -9,8 +9,8 @@ from celery.events import get_exchange
 from kombu import Connection, Queue
 
 from tests.fault.proxy import Proxy
-from workers import monitoring
 from workers.app import app
+from workers.runtime import event_dispatcher
 
 
 @pytest.mark.timeout(30)
@@ -18,7 +18,7 @@ from workers.app import app
 def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
     """A worker's connections, lost without a word while it waits to hear that it may begin: it finds out, and connects anew."""
     for seconds in ("SECONDS_TO_ANSWER", "SECONDS_TO_DECLARE"):
-        monkeypatch.setattr(monitoring, seconds, 1)
+        monkeypatch.setattr(event_dispatcher, seconds, 1)
 
     with Proxy(lambda: rabbitmq.port) as network:
 
@@ -30,7 +30,7 @@ def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
             app=SimpleNamespace(connection_for_read=as_told, connection_for_write=as_told),
             ensure_connected=lambda connection: connection,
         )
-        with getattr(monitoring.TellingConsumer, f"connection_for_{whose}")(consumer) as connection:
+        with getattr(event_dispatcher.TellingConsumer, f"connection_for_{whose}")(consumer) as connection:
             channel = connection.default_channel
             channel.basic_publish(channel.prepare_message(b"no receipt is waited for"), "", "nowhere")
             network.lose()

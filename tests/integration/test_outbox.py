@@ -16,7 +16,7 @@ from tasks.context import Context
 from tasks.outbox.relay import retry_after, sweep
 from tasks.unit_of_work import SWEEP_GRACE, Settled, StaleStateError, UnitOfWork, run_again_on_conflict
 from tests.clock import Clock
-from workers.context import connect
+from workers.bootstrap import connect
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
 

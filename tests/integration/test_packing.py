@@ -4,11 +4,11 @@
 import pytest
 from sqlalchemy import select, update
 
-from schemas.cycle import ReprintRequested, SlipSeen
+from schemas.circulation_events import ReprintRequested, SlipSeen
 from schemas.models import OutboxEntry, PrintJob, RequestEvent
 from schemas.print_jobs import PrintState as State
-from tasks.printing.from_desk import hear_of_slips
 from tasks.printing.handler import print_job
+from tasks.printing.station_handler import hear_of_slips
 
 
 def job(engine, job_id):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from schemas.storage import open_engine
+from schemas.database import open_engine
 from tests.library import KEY, Library
 from tests.wire import worker
 

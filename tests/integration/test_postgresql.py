@@ -13,16 +13,16 @@ from sqlalchemy import event, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from schemas import migrating, storage
-from schemas.migrating import MigrationBusyError, migrate, revisions
+from schemas import database, migration
+from schemas.database import open_engine
+from schemas.migration import MigrationBusyError, migrate, revisions
 from schemas.models import InboxEntry, OutboxEntry, Patron, PrintJob, RequestEvent, SetAsideLink
-from schemas.storage import open_engine
 from tasks import context as task_context
 from tasks.context import Context
-from tasks.desk.processing import process_many
-from tasks.desk.reception import Received
+from tasks.events.processing import process_many
+from tasks.events.validation import Received
 from tasks.outbox.relay import sweep
-from tasks.printing.sweep import order_due
+from tasks.printing.dispatch import order_due
 from tasks.privacy.purge import purge
 from tasks.returns.task import process_scan
 from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
@@ -45,7 +45,7 @@ def engine(postgres_url):
 @pytest.fixture
 def old(engine, monkeypatch):
     """The same database with the tables of the first release; migrations wait a short time only."""
-    monkeypatch.setattr(migrating, "MIGRATION_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(migration, "MIGRATION_LOCK_SECONDS", 0.1)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
@@ -89,7 +89,7 @@ def test_a_migration_gives_way_to_a_long_transaction(old):
     assert revisions(old)[0] == "0002"
     assert f"pg_terminate_backend({pid})" in str(caught.value)
     assert "Nothing was changed" in str(caught.value)
-    assert len(pauses) == migrating.MIGRATION_TRIES - 1
+    assert len(pauses) == migration.MIGRATION_TRIES - 1
 
 
 def test_a_migration_is_tried_again(old):
@@ -104,7 +104,7 @@ def test_a_migration_is_tried_again(old):
 
 def test_two_migrations_do_not_run_at_once(old):
     """The second one finds the advisory lock taken, and says so."""
-    lock = f"SELECT pg_advisory_xact_lock({migrating.MIGRATION_LOCK})"
+    lock = f"SELECT pg_advisory_xact_lock({migration.MIGRATION_LOCK})"
 
     with held(old, lock), pytest.raises(MigrationBusyError, match="Another migration is running"):
         migrate(old, pause=lambda _: None)
@@ -115,7 +115,7 @@ def test_two_migrations_do_not_run_at_once(old):
 def test_the_command_says_who_is_in_the_way(old, monkeypatch):
     """`bookdrop migrate` ends with 1 and the words, without a trace."""
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", old.url.render_as_string(hide_password=False))
-    monkeypatch.setattr(migrating, "MIGRATION_TRIES", 1)
+    monkeypatch.setattr(migration, "MIGRATION_TRIES", 1)
 
     with held(old, "LOCK TABLE printers IN ACCESS SHARE MODE"):
         result = CliRunner().invoke(main, ["migrate"])
@@ -167,7 +167,7 @@ def test_nothing_waits_for_ever(engine):
 
 def test_a_frozen_worker_lets_go(engine, postgres_url, monkeypatch):
     """What a worker that does nothing in its transaction has locked, others get."""
-    monkeypatch.setattr(storage, "STATEMENT_SECONDS", 0.2)
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.2)
     frozen = open_engine(postgres_url)
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO patrons (id, number, name) VALUES (1, 'P1', 'Test Reader 1')"))

@@ -14,8 +14,8 @@ from schemas.print_jobs import PrintState as State
 from tasks import context
 from tasks.printing import task as tasks
 from tasks.printing.claim import claim
+from tasks.printing.dispatch import order_due
 from tasks.printing.handler import print_job
-from tasks.printing.sweep import order_due
 from tests.printers import free_port
 from workers.cli import main
 

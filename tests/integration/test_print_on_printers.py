@@ -12,8 +12,8 @@ from uuid6 import uuid7
 from schemas.models import Printer, PrintJob
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
-from tasks.desk.house import House
-from tasks.desk.reception import Received
+from tasks.events.policy import House
+from tasks.events.validation import Received
 from tasks.printing.handler import print_job
 from tasks.returns.handler import return_items
 from tests.clock import Clock

@@ -16,17 +16,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import select
 from sqlalchemy.orm import sessionmaker
 
+from schemas.database import open_engine
 from schemas.models import PrintJob
 from schemas.print_jobs import PrintState as State
-from schemas.storage import open_engine
 from tasks.context import Context
-from tasks.desk.reception import Received
+from tasks.events.validation import Received
 from tasks.printing import actions
 from tasks.printing.actions import By, RefusedActionError
+from tasks.printing.dispatch import order_due
 from tasks.printing.handler import print_job
-from tasks.printing.job import IN_HAND, WAITING
 from tasks.printing.printers.driver import PrinterInterruptedError, PrinterUnavailableError
-from tasks.printing.sweep import order_due
+from tasks.printing.state_machine import IN_HAND, WAITING
 from tasks.returns.handler import return_items
 from tests.clock import Clock
 from tests.conftest import HOUSE, Kept

@@ -16,9 +16,9 @@ from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
 from tasks import context
 from tasks.printing.claim import LEASE, claim
+from tasks.printing.dispatch import order_due
 from tasks.printing.handler import print_job
-from tasks.printing.job import NEGLECTED
-from tasks.printing.sweep import order_due
+from tasks.printing.state_machine import NEGLECTED
 from tasks.printing.task import print_slip, sweep_prints
 
 

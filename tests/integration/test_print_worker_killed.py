@@ -11,9 +11,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
+from schemas.database import open_engine
 from schemas.models import Printer, PrintJob
 from schemas.print_jobs import PrintState as State
-from schemas.storage import open_engine
 from tests.library import Library
 from tests.printers import BadLine, LabelPrinter, ipp_printer
 from tests.wire import Wire, start_worker, worker

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tasks.printing.claim import LEASE
-from tasks.printing.printers.connection import Patience
 from tasks.printing.printers.driver import (
     Completed,
     Forgotten,
@@ -22,7 +21,8 @@ from tasks.printing.printers.driver import (
     PrinterUnavailableError,
     Waiting,
 )
-from tasks.printing.printers.opening import keeper, open_printer
+from tasks.printing.printers.factory import keeper, open_printer
+from tasks.printing.printers.timeouts import Patience
 from tests.printers import PDF, BadLine, LabelPrinter, cups_server, free_port, ipp_printer, wait_until
 
 SHORT = Patience(timedelta(seconds=2), timedelta(seconds=1), timedelta(seconds=0.5))

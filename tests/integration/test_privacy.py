@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from schemas.models import Loan, Request, SetAsideLink
-from schemas.statuses import RequestStatus
+from schemas.request_status import RequestStatus
 from tasks.privacy.purge import purge
 from tasks.returns.handler import return_items
 from tests.wire import worker

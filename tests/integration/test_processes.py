@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from workers.home import AlreadyRunningError, Home, Remembered
-from workers.processes import Crew, Program, end, started_at
+from workers.embedded.data_dir import AlreadyRunningError, Home, Remembered
+from workers.embedded.supervisor import Crew, Program, end, started_at
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 STUBBORN = (

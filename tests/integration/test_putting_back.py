@@ -6,7 +6,7 @@ from celery import Celery
 from celery.exceptions import Reject, Retry
 from kombu import Connection
 
-from tasks.putting_back import put_back
+from tasks.requeue import put_back
 
 
 def do(_self, _order):

@@ -13,10 +13,10 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import sessionmaker
 
 from schemas import signing
-from schemas.envelope import task_body, task_headers
+from schemas.database import open_engine
 from schemas.models import Branch, QuarantinedMessage, RequestEvent, Station, table
 from schemas.replies import SET_APART
-from schemas.storage import open_engine
+from schemas.task_message import task_body, task_headers
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
     PROCESS_SCAN,
@@ -24,15 +24,15 @@ from schemas.topology import (
     SWEEP_OUTBOX,
 )
 from tasks.context import Context
-from tasks.desk import reception
-from tasks.quarantine.decisions import By, RefusedDecisionError, drop, retry
-from tasks.quarantine.sweep import gather, sweep
+from tasks.events import validation
+from tasks.quarantine.actions import By, RefusedDecisionError, drop, retry
+from tasks.quarantine.maintenance import gather, sweep
 from tasks.returns.handler import return_items
 from tests.conftest import HOUSE, Kept
 from tests.library import KEY, Library
 from tests.wire import Wire, worker
 from workers.dead_letters import open_letters
-from workers.queues import declared
+from workers.runtime.queues import declared
 
 ME = By("a test", "because")
 quarantine = table(QuarantinedMessage)
@@ -109,7 +109,7 @@ def until(condition, patience=40.0):
 
 def larger(payload):
     """The same event with a field that nobody knows, which the signature covers."""
-    payload = payload | {"padding": "x" * reception.LARGEST_EVENT}
+    payload = payload | {"padding": "x" * validation.LARGEST_EVENT}
     return payload | {"signature": signing.sign(payload, KEY.encode())}
 
 
@@ -168,7 +168,7 @@ def let_in(engine):
 
 def distrusted(here, payload):
     with here.unit_of_work() as uow:
-        return_items([reception.Received(payload, "reply.west-desk-1", PROCESS_SCAN)], uow, HOUSE)
+        return_items([validation.Received(payload, "reply.west-desk-1", PROCESS_SCAN)], uow, HOUSE)
 
 
 def test_a_retry_is_the_message_as_it_was(sqlite_library, with_any, any_broker_url, sqlite_engine):
@@ -441,4 +441,4 @@ def test_a_returns_worker_lives_with_anything(
 
 def test_stations_know_which_refusals_are_not_the_last_word():
     """What a worker sets apart is what a station expects another answer to."""
-    assert set(reception.REFUSALS) == SET_APART
+    assert set(validation.REFUSALS) == SET_APART

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import insert, select
 
+from schemas.database import open_engine
 from schemas.models import Branch, QuarantinedMessage, Station, table
-from schemas.storage import open_engine
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
     HOUSEKEEPING_QUEUE,
@@ -17,7 +17,7 @@ from schemas.topology import (
     PROCESS_SCAN,
     printing_queue,
 )
-from tasks.desk.reception import Received
+from tasks.events.validation import Received
 from tasks.returns.handler import return_items
 from tests.conftest import HOUSE
 from tests.library import KEY, Library

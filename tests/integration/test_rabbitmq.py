@@ -16,23 +16,23 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
+from schemas.database import open_engine
 from schemas.models import OutboxEntry
-from schemas.receipts import NotTakenError, receipts_of
-from schemas.storage import open_engine
+from schemas.publisher_confirms import NotTakenError, receipts_of
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
 from stations.client import StationClient
 from stations.settings import StationSettings
-from stations.wire import Mouth, Saying
+from stations.transport import Mouth, Saying
 from tasks.unit_of_work import Settled, UnitOfWork
 from tests.fault.proxy import Proxy
 from tests.library import KEY, LENDER, Library
 from tests.rabbitmq import control, virtual_host
 from tests.wire import stop, worker
+from workers.access_control.rabbitmq import permissions
+from workers.bootstrap import connect, utc_now
 from workers.cli import main as operations
-from workers.context import connect, utc_now
 from workers.publisher import BrokerPublisher
-from workers.queues import declared
-from workers.rabbitmq_users import permissions
+from workers.runtime.queues import declared
 from workers.settings import WorkerSettings
 
 REPLY_QUEUE = "reply.main-desk-1"

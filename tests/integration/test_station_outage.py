@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from schemas.cycle import read_reply
+from schemas.circulation_events import read_reply
 from stations.client import StationClient
-from stations.journal import Journal
-from stations.journal_file import JournalError
-from stations.replaying import Progress
+from stations.journal.events import Journal
+from stations.journal.file import JournalError
+from stations.journal.replay import Progress
 from stations.settings import StationSettings
 from tests.integration.test_station_client import (
     CODE,

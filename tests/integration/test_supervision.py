@@ -12,8 +12,8 @@ import pytest
 
 from tests.printers import wait_until
 from tests.wire import start_worker
-from workers import health, supervision
-from workers.connecting import Connection
+from workers import heartbeat, systemd_notify
+from workers.runtime.connection import Connection
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def test_a_worker_lives_while_its_broker_is_away(supervisor, sqlite_url, tmp_pat
         told = [ear.recv(64).decode() for _ in range(4)]
         beats = heartbeat.exists()
         worker.send_signal(signal.SIGTERM)
-        while told[-1] != supervision.ENDING:
+        while told[-1] != systemd_notify.ENDING:
             told.append(ear.recv(64).decode())
         code = worker.wait(30)
     finally:
         worker.kill()
         worker.wait()
 
-    assert told[:4] == [supervision.ALIVE, supervision.UP, supervision.ALIVE, supervision.ALIVE]
+    assert told[:4] == [systemd_notify.ALIVE, systemd_notify.UP, systemd_notify.ALIVE, systemd_notify.ALIVE]
     assert beats
     assert not heartbeat.exists()
     assert code == 0
@@ -65,11 +65,11 @@ def test_a_worker_lives_while_its_broker_is_away(supervisor, sqlite_url, tmp_pat
 def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tmp_path):
     """Only the process whose heart it is beats: a child that goes on does not make a hanging parent look alive."""
     address, ear = supervisor
-    monkeypatch.setenv(supervision.VARIABLE, address)
-    monkeypatch.setattr(health.Heartbeat, "path", tmp_path / "heartbeat")
-    monkeypatch.setattr(health.Heartbeat, "beating", os.getpid() + 1)
+    monkeypatch.setenv(systemd_notify.VARIABLE, address)
+    monkeypatch.setattr(heartbeat.Heartbeat, "path", tmp_path / "heartbeat")
+    monkeypatch.setattr(heartbeat.Heartbeat, "beating", os.getpid() + 1)
 
-    health.beat()
+    heartbeat.beat()
 
     assert not (tmp_path / "heartbeat").exists()
     ear.setblocking(False)
@@ -79,8 +79,8 @@ def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tm
 
 def test_a_worker_beats_whenever_it_connects(monkeypatch, tmp_path):
     """A server that takes each connection at once and refuses what comes next: the worker tries on, and does not hang."""
-    monkeypatch.setattr(health.Heartbeat, "path", tmp_path / "heartbeat")
-    monkeypatch.setattr(health.Heartbeat, "beating", os.getpid())
+    monkeypatch.setattr(heartbeat.Heartbeat, "path", tmp_path / "heartbeat")
+    monkeypatch.setattr(heartbeat.Heartbeat, "beating", os.getpid())
 
     with Connection("memory://") as connection:
         connection.ensure_connection()
@@ -91,11 +91,11 @@ def test_a_worker_beats_whenever_it_connects(monkeypatch, tmp_path):
 @pytest.mark.parametrize("address", [None, "", "relative", "/nobody/listens/here"])
 def test_no_supervisor_is_no_trouble(monkeypatch, address):
     """Without a supervisor, or with one that is gone, a worker goes on."""
-    monkeypatch.delenv(supervision.VARIABLE, raising=False)
+    monkeypatch.delenv(systemd_notify.VARIABLE, raising=False)
     if address is not None:
-        monkeypatch.setenv(supervision.VARIABLE, address)
+        monkeypatch.setenv(systemd_notify.VARIABLE, address)
 
-    assert supervision.tell(supervision.ALIVE) is False
+    assert systemd_notify.tell(systemd_notify.ALIVE) is False
 
 
 @pytest.mark.long

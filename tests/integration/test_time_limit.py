@@ -3,7 +3,7 @@
 
 from tasks.printing.claim import LEASE
 from tasks.printing.handler import LONGEST_SHIFT
-from tasks.printing.printers.connection import Patience
+from tasks.printing.printers.timeouts import Patience
 from tasks.printing.task import TIME_LIMIT, follow_slip, print_slip
 from workers.app import celery_settings
 

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select
 
+from schemas.database import open_engine
 from schemas.models import InboxEntry, Loan, OutboxEntry, PrintJob, Request, RequestEvent
 from schemas.print_jobs import PrintState
-from schemas.statuses import RequestStatus
-from schemas.storage import open_engine
+from schemas.request_status import RequestStatus
 from stations.client import StationClient
 from stations.settings import StationSettings
 from tests.conftest import is_thorough

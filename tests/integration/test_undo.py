@@ -7,15 +7,15 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select
 
-from schemas.cycle import ActionOutcome, RequestCompleted, UndoRequested
+from schemas.circulation_events import ActionOutcome, RequestCompleted, UndoRequested
 from schemas.events import Override
 from schemas.models import Item, Loan, PrintJob, Request, RequestEvent, SetAsideLink
 from schemas.print_jobs import PrintState
-from schemas.statuses import RequestStatus
-from tasks.cycle.handler import play_cycle
-from tasks.desk.house import House
+from schemas.request_status import RequestStatus
+from tasks.circulation.handler import play_cycle
+from tasks.events.policy import House
 from tasks.returns.handler import return_items
-from tasks.returns.undoing import undo_returns
+from tasks.returns.undo_handler import undo_returns
 from tests.conftest import HOUSE
 
 

@@ -6,7 +6,7 @@ from celery import Celery
 from kombu import Connection
 
 from tests.printers import free_port
-from workers.announcing import TaskAnnouncer
+from workers.task_events import TaskAnnouncer
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from schemas.brokers import database_of, password_of, read_broker_url, with_user
+from schemas.broker_url import database_of, password_of, read_broker_url, with_user
 from schemas.configuration import ConfigurationError
 from stations.settings import StationSettings
 from workers.settings import WorkerSettings

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stations.messages import Shown
 from stations.terminal import LONGEST_LINE, Keys, Screen, lines_of
-from stations.words import Shown
 
 BARCODES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1), max_size=20)
 

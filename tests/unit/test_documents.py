@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate import outcomes, return_rules, settings_and_commands
+from docs.generate import print_states as slips
 from stations.cli import main as station
-from tasks.printing import picture as slips
-from tasks.returns import picture
-from tests import outcomes
-from workers import reference
 from workers.cli import main as operations
 
 ROOT = Path(__file__).parents[2]
@@ -29,12 +27,12 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("file", reference.pages())
+@pytest.mark.parametrize("file", settings_and_commands.pages())
 def test_generated_pages_are_current(file):
     """`make docs` would change nothing."""
-    committed = (ROOT / reference.FOLDER / file).read_text(encoding="utf-8")
+    committed = (ROOT / settings_and_commands.FOLDER / file).read_text(encoding="utf-8")
 
-    assert committed == reference.pages()[file]
+    assert committed == settings_and_commands.pages()[file]
 
 
 def test_the_picture_of_a_slips_way_is_current():
@@ -44,7 +42,7 @@ def test_the_picture_of_a_slips_way_is_current():
 
 def test_the_picture_of_the_table_is_current():
     """`make docs` would change nothing: the page shows the table that the program uses."""
-    assert (ROOT / picture.PAGE).read_text(encoding="utf-8") == picture.page()
+    assert (ROOT / return_rules.PAGE).read_text(encoding="utf-8") == return_rules.page()
 
 
 def test_the_page_of_outcomes_is_current_and_complete():

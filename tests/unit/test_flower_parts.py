@@ -16,13 +16,13 @@ from tornado.options import OptionParser
 from schemas.configuration import ConfigurationError
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, PROCESS_SCAN, RETRY_SLIP
-from tasks.desk.listing import made_at
-from tasks.printing import job as rules
-from workers.flower.arguments import readable
-from workers.flower.decisions import open_to
+from tasks.printing import state_machine as rules
+from tasks.returns.queries import made_at
+from workers.flower.auth import PROXY_HEADER, People, named_in
 from workers.flower.page import when
-from workers.flower.people import PROXY_HEADER, People, named_in
-from workers.flower.searches import SEARCHES
+from workers.flower.saved_searches import SEARCHES
+from workers.flower.slip_actions import open_to
+from workers.flower.task_format import readable
 from workers.flower.template_loader import OURS
 from workers.settings import WorkerSettings
 

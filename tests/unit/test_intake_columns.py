@@ -3,11 +3,11 @@
 
 from pathlib import Path
 
-from tasks.intake.columns import PAGE, page
+from docs.generate.import_columns import PAGE, page
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_is_current():
-    """`python -m tasks.intake.columns` would change nothing."""
+    """`python -m docs.generate.import_columns` would change nothing."""
     assert (ROOT / PAGE).read_text(encoding="utf-8") == page()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.printing.printers.ipp_message import NoIppError, Operation, Reply, decode, encode
+from tasks.printing.printers.ipp_codec import NoIppError, Operation, Reply, decode, encode
 
 
 def attribute(tag, name, value):

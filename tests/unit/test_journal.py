@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stations.journal import Entry, Journal, Standing
-from stations.journal_file import Bounds, JournalError
+from stations.journal.events import Entry, Journal, Standing
+from stations.journal.file import Bounds, JournalError
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"
@@ -48,7 +48,7 @@ def test_what_is_taken_is_there_for_the_next_process(journal: Journal, path: Pat
     take(journal, "first")
 
     words = (
-        "import sys; from pathlib import Path; from datetime import *; from stations.journal import Journal\n"
+        "import sys; from pathlib import Path; from datetime import *; from stations.journal.events import Journal\n"
         "j = Journal(Path(sys.argv[1]), 'main-desk-1'); now = datetime.now(UTC)\n"
         "print(j.take(lambda n: ('second', 't', 's', 'p'), now, now).sequence, j.unanswered()[0].payload)\n"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stations.journal import Journal
-from stations.journal_file import JournalError
-from stations.moving import Moved, export, take_in
+from stations.journal.events import Journal
+from stations.journal.file import JournalError
+from stations.journal.transfer import Moved, export, take_in
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.print_jobs import PrintState as State
-from tasks.printing.job import (
+from tasks.printing.state_machine import (
     IN_HAND,
     TRANSITIONS,
     TRIES_BEFORE_HELD,

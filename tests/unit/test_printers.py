@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tasks.printing.printers.cups import queue_address
 from tasks.printing.printers.driver import PrinterUnavailableError, WrongPrinterUriError
-from tasks.printing.printers.opening import KINDS, keeper, open_printer
+from tasks.printing.printers.factory import KINDS, keeper, open_printer
 from tasks.printing.printers.raw import _read_status
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from schemas.replies import Destination
-from schemas.statuses import RequestStatus
-from tasks.desk.notes import MAX_LENGTH, bounded
-from tasks.returns.resolution import Ambiguous, Match, Refused, resolve, unmatched
-from tasks.returns.states import ItemState, RequestState
+from schemas.request_status import RequestStatus
+from tasks.requests.barcode_lookup import Ambiguous, Match, Refused, resolve, unmatched
+from tasks.requests.model import ItemState, RequestState
+from tasks.requests.notes import MAX_LENGTH, bounded
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 LENDER = Destination(name="Riverside", code="XX-RUL", delivery_code="RUL")

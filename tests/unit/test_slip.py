@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.print_jobs import Address
-from tasks.printing.codes import dots_per_module
-from tasks.printing.media import MEDIA
-from tasks.printing.pdf import MISSING, measure, printable, render_pdf, unprintable
-from tasks.printing.slip import CAPITALS, POINT_MM, compose, depth
+from tasks.slips.layout import CAPITALS, POINT_MM, compose, depth
+from tasks.slips.media import MEDIA
+from tasks.slips.pdf import MISSING, measure, printable, render_pdf, unprintable
+from tasks.slips.symbologies import dots_per_module
 from tests.paper import codes_on, page, picture_of
 from tests.slips import FULL, content, contents
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from schemas.print_jobs import Address
-from tasks.printing.media import MEDIA
-from tasks.printing.pdf import render_pdf
-from tasks.printing.zpl import render_zpl
+from tasks.slips.media import MEDIA
+from tasks.slips.pdf import render_pdf
+from tasks.slips.zpl import render_zpl
 from tests.paper import label_of, picture_of
 from tests.slips import content
 

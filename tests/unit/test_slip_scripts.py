@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.printing.pdf import MISSING, _glyphs, printable, unprintable
-from tasks.printing.scripts import in_order_of_sight, shaped
+from tasks.slips.bidi import in_order_of_sight, shaped
+from tasks.slips.pdf import MISSING, _glyphs, printable, unprintable
 from tests.slips import content
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tasks.printing.typesetting import ELLIPSIS, fit, parts_of_code, wrap
+from tasks.slips.text_fitting import ELLIPSIS, fit, parts_of_code, wrap
 
 
 def measure(words, size, bold):

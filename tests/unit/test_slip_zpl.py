@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from tasks.printing.media import MEDIA
-from tasks.printing.pdf import compose_slip, render_pdf
-from tasks.printing.zpl import NoLabelError, _shortened, draw, render_zpl
+from tasks.slips.media import MEDIA
+from tasks.slips.pdf import compose_slip, render_pdf
+from tasks.slips.zpl import NoLabelError, _shortened, draw, render_zpl
 from tests.paper import codes_on, label_of, picture_of
 from tests.slips import FULL, content, contents
 

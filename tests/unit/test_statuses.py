@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.statuses import CLOSED, RequestStatus
+from schemas.request_status import CLOSED, RequestStatus
 
 WORDS = {
     "Created borrowing request",

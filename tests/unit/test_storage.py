@@ -4,7 +4,7 @@
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from schemas.migrating import migrate, revisions
+from schemas.migration import migrate, revisions
 from schemas.models import Model
 
 

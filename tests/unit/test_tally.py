@@ -11,16 +11,16 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
-from schemas import desk_word
+from schemas import station_status
 from schemas.models import PrintJob, QuarantinedMessage, Sighting
 from schemas.print_jobs import PrintState
-from tasks.desk.measuring import made
-from tasks.measures import ANSWERS, DUPLICATES, SCAN_TO_ANSWER, TALLIED
-from tasks.tally import Seen, Tally, add
-from workers.bookkeeper import write
+from tasks.events.metrics import made
+from tasks.metrics.definitions import ANSWERS, DUPLICATES, SCAN_TO_ANSWER, TALLIED
+from tasks.metrics.recorder import Seen, Tally, add
 from workers.metrics import database
 from workers.metrics.database import Buckets, Sample
 from workers.metrics.definitions import METRICS
+from workers.metrics.flusher import write
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -184,8 +184,8 @@ def test_the_time_of_an_event_is_in_its_id():
 
 def test_a_desks_word_is_read_as_it_was_written():
     """What a desk says beside an event comes through; nonsense is no word, and no error."""
-    word = desk_word.read(desk_word.written(NOW, 2, 5, NOW - timedelta(hours=1)))
+    word = station_status.read(station_status.written(NOW, 2, 5, NOW - timedelta(hours=1)))
 
     assert (word.sent_at, word.attempt, word.held, word.held_since) == (NOW, 2, 5, NOW - timedelta(hours=1))
     for nonsense in (None, "x", 7, [], {}, {"sent_at": "noon"}, {"sent_at": NOW.isoformat(), "held": -1}):
-        assert desk_word.read(nonsense) is None
+        assert station_status.read(nonsense) is None

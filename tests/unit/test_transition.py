@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from schemas.events import Override
 from schemas.replies import Destination
-from schemas.statuses import CLOSED, RequestStatus
-from tasks.returns.states import AlreadyReturned, ItemState, OpenLoan, Refused, RequestState, Returned, Wish
+from schemas.request_status import CLOSED, RequestStatus
+from tasks.requests.model import AlreadyReturned, ItemState, OpenLoan, Refused, RequestState, Returned, Wish
 from tasks.returns.transition import TABLE, Action, decide
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

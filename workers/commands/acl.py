@@ -49,8 +49,8 @@ def redis_command(stations: tuple[str, ...], folder: Path | None) -> None:
     \b
     Exit codes: 0 printed; 1 no station was found, or the folder cannot be written; 2 wrong use or settings.
     """
-    from schemas.brokers import database_of
-    from workers import redis_users
+    from schemas.broker_url import database_of
+    from workers.access_control import redis
     from workers.settings import WorkerSettings
 
     url = WorkerSettings.load().broker_url.get_secret_value()
@@ -59,12 +59,12 @@ def redis_command(stations: tuple[str, ...], folder: Path | None) -> None:
         database = database_of(url)
     except ValueError as error:
         raise click.ClickException(f"BOOKDROP_BROKER_URL {error}. Nothing was written.") from None
-    made = redis_users.users(found, database)
+    made = redis.users(found, database)
     try:
         hashes = {user.name: _hash(_password(folder, user.name, url)) for user in made} if folder else {}
     except OSError as error:
         raise click.ClickException(f"{error}. Nothing was printed.") from None
-    click.echo(redis_users.DEFAULT_OFF)
+    click.echo(redis.DEFAULT_OFF)
     for user in made:
         click.echo(user.line(hashes.get(user.name)))
     words = f"{len(found)} stations, {len(made) - len(found)} others; database {database}."
@@ -99,8 +99,8 @@ def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str
     \b
     Exit codes: 0 printed; 1 no station was found, or the folder cannot be written; 2 wrong use or settings.
     """
-    from schemas.brokers import virtual_host_of
-    from workers.rabbitmq_users import permissions
+    from schemas.broker_url import virtual_host_of
+    from workers.access_control.rabbitmq import permissions
     from workers.settings import WorkerSettings
 
     url = WorkerSettings.load().broker_url.get_secret_value()
@@ -130,7 +130,7 @@ def _known(stations: Sequence[str]) -> list[str]:
 
     from schemas.models import Station
     from schemas.topology import CODE_PATTERN
-    from workers.commands.access import reading
+    from workers.commands.sessions import reading
 
     for code in stations:
         if not re.fullmatch(CODE_PATTERN, code):
@@ -148,7 +148,7 @@ def _known(stations: Sequence[str]) -> list[str]:
 
 def _password(folder: Path, name: str, url: str) -> str:
     """The user's password: the one in its file, or a new one, which is written there. Raises `OSError`."""
-    from schemas.brokers import password_of, with_user
+    from schemas.broker_url import password_of, with_user
 
     file = folder / f"{name}.url"
     if file.exists() and (kept := password_of(file.read_text(encoding="utf-8").strip())):

@@ -14,7 +14,7 @@ def doctor_command(as_json: bool) -> None:
     A "note" is worth a look, and nothing stands still for it.
     Exit code 0 when a scan would be answered and its slip printed, else 1.
     """
-    from workers.diagnosis import diagnose
+    from workers.doctor.checks import diagnose
 
     findings = diagnose()
     if as_json:

@@ -34,7 +34,7 @@ def live_command(role: str, within: float, as_json: bool) -> None:
     role on a machine need a file each.
     Exit codes: 0 it is alive; 1 it hangs, or there is none.
     """
-    from workers.health import age, heartbeat_file
+    from workers.heartbeat import age, heartbeat_file
     from workers.settings import WorkerSettings
 
     path = heartbeat_file(WorkerSettings.load(), role)
@@ -58,7 +58,7 @@ def ready_command(as_json: bool) -> None:
 
     Exit codes: 0 all is there; 1 something is not.
     """
-    from workers.diagnosis import readiness
+    from workers.doctor.checks import readiness
 
     findings = readiness()
     if as_json:

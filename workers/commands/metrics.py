@@ -31,8 +31,8 @@ def metrics_command(listen: str, once: bool) -> None:
 
     from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-    from schemas.storage import open_engine
-    from workers import context, logging
+    from schemas.database import open_engine
+    from workers import bootstrap, logging
     from workers.app import app
     from workers.metrics.collector import BookdropCollector
     from workers.metrics.heartbeats import Listener
@@ -43,12 +43,12 @@ def metrics_command(listen: str, once: bool) -> None:
         raise click.BadParameter(f"{listen!r} is no ADDRESS:PORT, such as 127.0.0.1:{PORT}", param_hint="--listen")
     settings = WorkerSettings.load()
     logging.configure(settings.log_level, settings.log_format)
-    listener = Listener(app, lambda: context.connect(settings))
+    listener = Listener(app, lambda: bootstrap.connect(settings))
     listener.start()
     registry = CollectorRegistry()
     registry.register(
         BookdropCollector(
-            open_engine(settings.database_url), lambda: context.connect(settings), listener, context.utc_now
+            open_engine(settings.database_url), lambda: bootstrap.connect(settings), listener, bootstrap.utc_now
         )
     )
     if once:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from workers.commands.access import deciding, reading
+from workers.commands.sessions import deciding, reading
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -28,7 +28,7 @@ def printers_group() -> None:
 @json_option
 def list_command(as_json: bool) -> None:
     """List every printer: what it is, how it does, and how many slips wait for it."""
-    from tasks.printing.listing import printers
+    from tasks.printing.queries import printers
 
     with reading() as connection:
         found = printers(connection, datetime.now(UTC))
@@ -68,7 +68,7 @@ def add_command(
 
     Example: bookdrop printers add main-labels --branch main --uri socket://10.1.2.3:9100 --fallback main-slips
     """
-    from tasks.printing.registry import add_printer
+    from tasks.printing.printer_admin import add_printer
 
     done = _change(
         lambda session: add_printer(
@@ -105,7 +105,7 @@ def check_command(printer: str, as_json: bool) -> None:
 @click.argument("printer", metavar="CODE")
 def hold_command(printer: str) -> None:
     """Send no slips to a printer; they wait, or go to its fallback."""
-    from tasks.printing.registry import hold
+    from tasks.printing.printer_admin import hold
 
     _change(lambda session: hold(session, printer))
     click.echo(f"Printer {printer} is on hold. Go on: bookdrop printers resume {printer}")
@@ -115,7 +115,7 @@ def hold_command(printer: str) -> None:
 @click.argument("printer", metavar="CODE")
 def resume_command(printer: str) -> None:
     """Send slips to a printer again; what waits for it goes out within seconds, in order."""
-    from tasks.printing.registry import resume
+    from tasks.printing.printer_admin import resume
 
     _change(lambda session: resume(session, printer))
     click.echo(f"Printer {printer} goes on.")
@@ -128,8 +128,8 @@ def test_page_command(printer: str) -> None:
     from uuid6 import uuid7
 
     from schemas.print_jobs import Address, SlipContent
-    from tasks.printing.drawing import draw
     from tasks.printing.printers.driver import PrinterError
+    from tasks.slips.render import draw
 
     driver, uri, media = _opened(printer)
     page = SlipContent(
@@ -159,7 +159,7 @@ def _opened(code: str) -> "tuple[PrinterDriver, str, str]":
 
     from schemas.models import Printer
     from tasks.printing.printers.driver import PrinterError
-    from tasks.printing.printers.opening import open_printer
+    from tasks.printing.printers.factory import open_printer
 
     with reading() as connection:
         row = connection.execute(select(Printer.uri, Printer.media).where(Printer.code == code)).one_or_none()
@@ -172,8 +172,8 @@ def _opened(code: str) -> "tuple[PrinterDriver, str, str]":
 
 
 def _change(change: "Callable[[Session], Result]") -> "Result":
+    from tasks.printing.printer_admin import RefusedPrinterError
     from tasks.printing.printers.driver import PrinterError
-    from tasks.printing.registry import RefusedPrinterError
 
     with deciding() as here:
         try:

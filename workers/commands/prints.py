@@ -9,7 +9,7 @@ from uuid import UUID
 
 import click
 
-from workers.commands.access import deciding, reading
+from workers.commands.sessions import deciding, reading
 
 if TYPE_CHECKING:
     from tasks.context import Context
@@ -81,13 +81,13 @@ def list_command(
 @json_option
 def unconfirmed_command(branch: str | None, limit: int, as_json: bool) -> None:
     """List the slips that were sent and that nobody has scanned at packing, the oldest first."""
-    from tasks.printing.listing import UNSEEN
+    from tasks.printing.queries import UNSEEN
 
     _show(UNSEEN, branch, None, limit, as_json)
 
 
 def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_json: bool) -> None:
-    from tasks.printing.listing import Wanted, slips
+    from tasks.printing.queries import Wanted, slips
 
     with reading() as connection:
         found = slips(connection, Wanted(states=states, branch=branch, printer=printer, limit=limit))
@@ -108,7 +108,7 @@ def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_j
 @json_option
 def show_command(slip: UUID, as_json: bool) -> None:
     """Tell all of one slip: where it is, every try, who decided what."""
-    from tasks.printing.listing import slip as story_of
+    from tasks.printing.queries import slip as story_of
 
     with reading() as connection:
         found = story_of(connection, slip)

@@ -30,7 +30,7 @@ def purge_command(dry_run: bool, as_json: bool) -> None:
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.orm import Session
 
-    from schemas.storage import open_engine
+    from schemas.database import open_engine
     from tasks.privacy.purge import purge
     from workers.settings import WorkerSettings
 

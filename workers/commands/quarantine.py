@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.commands.access import deciding, reading
+from workers.commands.sessions import deciding, reading
 
 if TYPE_CHECKING:
     from tasks.context import Context
-    from tasks.quarantine.decisions import By
+    from tasks.quarantine.actions import By
 
 actor_option = click.option("--actor", help="Who decides (default: your login name); stands in the record.")
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -62,7 +62,7 @@ def list_command(
 
     Example: bookdrop quarantine list --why unknown_station --station north-desk-1
     """
-    from tasks.quarantine.listing import Wanted, messages
+    from tasks.quarantine.queries import Wanted, messages
 
     with reading() as connection:
         found = messages(connection, Wanted(reason=why, station=station, queue=queue, closed=closed, limit=limit))
@@ -87,7 +87,7 @@ def list_command(
 @json_option
 def show_command(message: int, reveal: bool, as_json: bool) -> None:
     """Tell all of one message. What was scanned or typed is masked unless --body is given."""
-    from tasks.quarantine.listing import message as story_of
+    from tasks.quarantine.queries import message as story_of
 
     with reading() as connection:
         found = story_of(connection, message, reveal=reveal)
@@ -141,7 +141,7 @@ def retry_command(
     bookdrop quarantine retry 17 18
     bookdrop quarantine retry --all --why unknown_station --station north-desk-1
     """
-    from tasks.quarantine.decisions import retry
+    from tasks.quarantine.actions import retry
 
     chosen = _chosen(message, everything, why, station, queue)
     _decide(retry, chosen, actor, reason, as_json)
@@ -168,7 +168,7 @@ def drop_command(
 
     Example: bookdrop quarantine drop 17 --reason "sent by a test program"
     """
-    from tasks.quarantine.decisions import drop
+    from tasks.quarantine.actions import drop
 
     chosen = _chosen(message, everything, why, station, queue)
     _decide(drop, chosen, actor, reason, as_json)
@@ -180,7 +180,7 @@ def gather_command(as_json: bool) -> None:
     """Bring the broker's dead letters into the list now; housekeeping does it every few seconds."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tasks.quarantine.sweep import gather
+    from tasks.quarantine.maintenance import gather
 
     with deciding() as here:
         try:
@@ -204,7 +204,7 @@ def _chosen(
         if why or station or queue:
             raise click.UsageError("--why, --station and --queue go with --all.")
         return list(given)
-    from tasks.quarantine.listing import Wanted, messages
+    from tasks.quarantine.queries import Wanted, messages
 
     with reading() as connection:
         found = messages(connection, Wanted(reason=why, station=station, queue=queue, limit=10_000))
@@ -218,7 +218,7 @@ def _decide(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    from tasks.quarantine.decisions import By, RefusedDecisionError
+    from tasks.quarantine.actions import By, RefusedDecisionError
 
     told: list[dict[str, Any]] = []
     by = By(actor or getpass.getuser(), reason)

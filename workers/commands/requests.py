@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from workers.commands.access import reading
+from workers.commands.sessions import reading
 
 
 @click.group("requests")
@@ -31,8 +31,8 @@ def list_command(
 
     Example: bookdrop requests list --status "Loaned to patron" --overdue
     """
-    from schemas.statuses import RequestStatus
-    from tasks.requests.story import Filter, page
+    from schemas.request_status import RequestStatus
+    from tasks.requests.queries import Filter, page
 
     try:
         wanted = RequestStatus.from_words(status) if status else None
@@ -62,7 +62,7 @@ def list_command(
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def show_command(request: str, as_json: bool) -> None:
     """Tell the story of REQUEST (its external identifier): items, loans, slips, history."""
-    from tasks.requests.story import story
+    from tasks.requests.queries import story
 
     with reading() as connection:
         found = story(connection, request)

@@ -82,8 +82,8 @@ def _few(concurrency: int | None) -> list[str]:
 def _branches(database_url: str) -> list[str]:
     from sqlalchemy import select
 
+    from schemas.database import READ_ONLY, open_engine
     from schemas.models import Branch
-    from schemas.storage import READ_ONLY, open_engine
 
     engine = open_engine(database_url)
     try:

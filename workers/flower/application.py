@@ -17,15 +17,15 @@ from flower.urls import settings as flowers_settings
 from tornado.ioloop import IOLoop
 from tornado.web import StaticFileHandler, url
 
-from schemas.storage import open_engine
-from workers import context
-from workers.flower.arguments import readable
-from workers.flower.live import LiveEvents
+from schemas.database import open_engine
+from workers import bootstrap
+from workers.flower.auth import People
 from workers.flower.page import Parts
-from workers.flower.people import People
 from workers.flower.prints import PrintsPage, RetryAllPage, SlipPage
 from workers.flower.returns import ReturnsPage
 from workers.flower.sign_in import SignInPage, SignOutPage
+from workers.flower.slip_events import LiveEvents
+from workers.flower.task_format import readable
 from workers.flower.template_loader import TemplateLoader
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
@@ -72,7 +72,7 @@ def made(capp: Celery, settings: WorkerSettings) -> Iterator[Flower]:
     """Flower's application with our pages in it, by the options that were read. Raises `ConfigurationError`."""
     people = People.of(settings)
     engine = open_engine(settings.database_url)
-    here = context.make(settings, engine)
+    here = bootstrap.make(settings, engine)
     deciding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bookdrop-deciding")
     parts = Parts(settings=settings, engine=engine, here=here, people=people, deciding=deciding)
     loop = IOLoop.current()

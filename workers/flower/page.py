@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.escape import xhtml_escape
 
-from schemas.storage import READ_ONLY
+from schemas.database import READ_ONLY
 from tasks.context import Context
-from workers.flower.people import People, named_in
-from workers.flower.searches import SEARCHES, Search
+from workers.flower.auth import People, named_in
+from workers.flower.saved_searches import SEARCHES, Search
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger()

@@ -14,12 +14,12 @@ import tornado.web
 from sqlalchemy import Connection
 
 from schemas.print_jobs import PrintState as State
-from tasks.printing import actions, listing
-from tasks.printing import job as rules
+from tasks.printing import actions, queries
+from tasks.printing import state_machine as rules
 from tasks.printing.actions import LONGEST_REASON, By, RefusedActionError
-from tasks.printing.listing import UNSEEN, Wanted
-from workers.flower.decisions import DECISIONS, Name, decide, open_to
+from tasks.printing.queries import UNSEEN, Wanted
 from workers.flower.page import Page
+from workers.flower.slip_actions import DECISIONS, Name, decide, open_to
 
 log = structlog.get_logger()
 
@@ -88,19 +88,19 @@ class PrintsPage(Page):
         )
 
     def _look(self, connection: Connection, wanted: Wanted) -> tuple[list[Line], dict[str, int], list[dict[str, Any]]]:
-        printers = listing.printers(connection, self.parts.here.now())
+        printers = queries.printers(connection, self.parts.here.now())
         by_code = {each["printer"]: each for each in printers}
 
         def place(slip: dict[str, Any]) -> tuple[str, str]:
             return slip["branch"], slip["printer"] or ""
 
-        found = sorted(listing.slips(connection, wanted), key=place)  # stays oldest first within a line
+        found = sorted(queries.slips(connection, wanted), key=place)  # stays oldest first within a line
         lines = [
             Line(branch, printer or None, list(slips), by_code.get(printer))
             for (branch, printer), slips in groupby(found, key=place)
         ]
         counts = {
-            name: listing.count(connection, replace(wanted, states=states, blocked=name in BLOCKED, limit=COUNTED + 1))
+            name: queries.count(connection, replace(wanted, states=states, blocked=name in BLOCKED, limit=COUNTED + 1))
             for name, (_, states) in KINDS.items()
         }
         return lines, counts, printers
@@ -137,8 +137,8 @@ class SlipPage(Page):
     async def _show(self, slip: UUID, do: str, back: str, *, status: int = 200, trouble: str | None = None) -> None:
         story, printers = await self.ask(
             lambda connection: (
-                listing.slip(connection, slip),
-                listing.printers(connection, self.parts.here.now()),
+                queries.slip(connection, slip),
+                queries.printers(connection, self.parts.here.now()),
             )
         )
         if story is None:
@@ -181,7 +181,7 @@ class RetryAllPage(Page):
         self.redirect(_back_to(self, back))
 
     async def _show(self, printer: str, back: str, *, trouble: str | None = None) -> None:
-        printers = await self.ask(lambda connection: listing.printers(connection, self.parts.here.now()))
+        printers = await self.ask(lambda connection: queries.printers(connection, self.parts.here.now()))
         found = next((each for each in printers if each["printer"] == printer), None)
         if found is None:
             raise tornado.web.HTTPError(404, "There is no such printer.")

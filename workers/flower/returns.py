@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 
 from schemas.replies import Outcome
 from schemas.topology import RETURNS_QUEUE, reply_queue
-from tasks.desk import listing
-from tasks.desk.listing import Asked
-from workers import context
+from tasks.returns import queries
+from tasks.returns.queries import Asked
+from workers import bootstrap
 from workers.flower.page import Page
 from workers.metrics.broker import lengths as lengths_of
 
@@ -47,9 +47,9 @@ class ReturnsPage(Page):
 
         def look(connection: Connection) -> tuple[Any, Any, Any]:
             return (
-                listing.answers(connection, asked),
-                listing.quarantined(connection),
-                listing.stations(connection, now),
+                queries.answers(connection, asked),
+                queries.quarantined(connection),
+                queries.stations(connection, now),
             )
 
         answers, quarantine, stations = await self.ask(look)
@@ -72,7 +72,7 @@ class ReturnsPage(Page):
 
     def _lengths(self, queues: Sequence[str]) -> dict[str, int]:
         """How much waits in each of the queues; nothing, when the broker does not tell."""
-        connection: Broker = context.connect(self.parts.settings)
+        connection: Broker = bootstrap.connect(self.parts.settings)
         try:
             return lengths_of(connection, queues)
         except Exception as error:  # noqa: BLE001 - whatever the transport raises: the page shows the rest

@@ -7,8 +7,8 @@ from typing import Final
 import structlog
 import tornado.web
 
+from workers.flower.auth import LONGEST_NAME
 from workers.flower.page import SIGNED_IN, SIGNED_IN_DAYS, Page
-from workers.flower.people import LONGEST_NAME
 
 log = structlog.get_logger()
 

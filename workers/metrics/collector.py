@@ -13,8 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine, select
 
+from schemas.database import READ_ONLY
 from schemas.models import Branch
-from schemas.storage import READ_ONLY
 from workers.metrics import broker, database
 from workers.metrics.database import Buckets, Sample
 from workers.metrics.definitions import METRICS, SOURCE_UP

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, func, select
 
+from schemas.database import READ_ONLY
 from schemas.models import (
     Branch,
     OutboxEntry,
@@ -20,11 +21,10 @@ from schemas.models import (
     TallyRow,
 )
 from schemas.print_jobs import PrintState
-from schemas.storage import READ_ONLY
-from tasks.desk.quarantine import OPEN as UNDECIDED
-from tasks.measures import DEAD_LETTERS, QUARANTINED, TALLIED, Tallied
-from tasks.printing.job import IN_HAND, WAITING
-from tasks.printing.listing import printers
+from tasks.metrics.definitions import DEAD_LETTERS, QUARANTINED, TALLIED, Tallied
+from tasks.printing.queries import printers
+from tasks.printing.state_machine import IN_HAND, WAITING
+from tasks.quarantine.store import OPEN as UNDECIDED
 
 OPEN: Final = (*sorted(WAITING | IN_HAND), PrintState.ACCEPTED, PrintState.UNKNOWN)
 """States whose slips are few, however many slips there ever were."""

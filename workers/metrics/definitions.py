@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tasks.measures import TALLIED
+from tasks.metrics.definitions import TALLIED
 
 Kind = Literal["gauge", "counter", "histogram"]
 

@@ -14,7 +14,6 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
 
-from tasks.printing.printers.connection import Patience, why
 from tasks.printing.printers.driver import (
     REASONS,
     Completed,
@@ -28,7 +27,7 @@ from tasks.printing.printers.driver import (
     Waiting,
     in_words,
 )
-from tasks.printing.printers.ipp_message import (
+from tasks.printing.printers.ipp_codec import (
     LARGEST_REPLY,
     Attributes,
     Group,
@@ -39,6 +38,7 @@ from tasks.printing.printers.ipp_message import (
     decode,
     encode,
 )
+from tasks.printing.printers.timeouts import Patience, why
 
 PORT: Final = 631
 USER: Final = "bookdrop"

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final
 
-from tasks.printing.printers.connection import Patience, why
 from tasks.printing.printers.driver import (
     PrinterInterruptedError,
     PrinterStatus,
     PrinterUnavailableError,
     in_words,
 )
+from tasks.printing.printers.timeouts import Patience, why
 
 PORT: Final = 9100
 BUFFER: Final = 8192

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`desk`: the prompt, or a pipe of barcodes."""
+
+import sys
+
+import click
+
+from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, journal_told, settings_of
+
+
+@click.command("desk")
+@click.pass_obj
+def desk_command(code: str | None) -> None:
+    """A prompt for a scanner, or a pipe of barcodes, one a line.
+
+    The prompt is ready again at once after each scan; answers follow, each with its barcode. ":help" at the prompt
+    says what else it can do. At the end of the input (Ctrl-D) it waits for the answers that are still out; Ctrl-C
+    leaves at once. Refusals are shown and do not change the exit code here.
+
+    \b
+    bookdrop-station desk
+    bookdrop-station desk <barcodes.txt
+    """
+    import signal
+    from datetime import UTC, datetime
+
+    from stations.client import StationClient
+    from stations.prompt import Desk
+    from stations.terminal import Screen, lines_of, typed_lines
+
+    settings = settings_of(code)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # leave as Ctrl-C does, with the terminal as it was found
+        signal.signal(number, signal.default_int_handler)
+    interactive = sys.stdin.isatty()
+    screen = Screen(sys.stdout, interactive=interactive, sounds=interactive)
+    desk = Desk(screen, lambda: datetime.now(UTC), tells_pending=interactive)
+    with (
+        journal_told(),
+        StationClient(settings, on_reply=desk.heard, on_slip=desk.slipped, on_progress=desk.replayed) as client,
+    ):
+        if interactive:
+            click.echo(f"Station {settings.code}. Scan an item, or :help.")
+        standing = client.journal.standing()
+        if standing.unanswered:
+            click.echo(f"Earlier scans without an answer: {standing.unanswered}. They are asked again.")
+        if standing.exceptions:
+            click.echo(f"Held scans that were refused later: {standing.exceptions}. Type :exceptions to see them.")
+        try:
+            desk.serve(client, typed_lines(sys.stdin, screen) if interactive else lines_of(sys.stdin))
+            screen.leave()
+            pending = desk.finish(client, settings.answer_seconds)
+        except KeyboardInterrupt:
+            screen.leave()
+            pending = desk.still_pending(client)
+    if pending:
+        click.echo(
+            f"Still pending: {len(pending)}. Kept in {settings.journal_file}, and asked again by the next command or"
+            " desk of this station."
+        )
+    raise SystemExit(NOT_TAKEN if desk.not_taken else PENDING if pending else ALL_WELL)

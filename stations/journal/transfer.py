@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A journal goes to another machine: as one file, whole, and never in two places as if it were in one.
+
+The moment it is written out, it is closed where it was: nothing is taken, sent or heard there any more. Should both go on
+all the same (somebody copied the file by hand), no harm is done: an event is performed once, whoever sends it.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from stations.journal.events import EXCEPTION, Journal, as_text
+from stations.journal.file import VERSION, JournalError
+
+_BASE = "event_id, task, subject, payload, made_at, attempts, answered_at, reply, slip_state, slip_words"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What went or came."""
+
+    events: int
+    unanswered: int
+
+
+def export(journal: Journal, target: Path, now: datetime, *, closes: bool = True) -> Moved:
+    """Write the whole journal into the new file `target`; unless `closes` is false it is closed here.
+
+    Raises `JournalError`; then nothing was changed, and `target` is not there.
+    """
+    if target.exists():
+        raise JournalError(f"There is a file {target} already. Nothing was changed; name another one.")
+    part = target.with_name(target.name + ".part")
+    try:
+        with journal.writing("Nothing was changed") as connection:
+            if closes and journal.moved_to() is not None:
+                raise JournalError(f"This journal was moved to {journal.moved_to()} already. Nothing was changed.")
+            _copy(journal.path, part)
+            counts = _counts(connection)
+            # The file is there before the journal closes: killed in between, there are two, which does no harm.
+            part.rename(target)
+            _sync(target.parent)
+            if closes:
+                connection.execute("UPDATE station SET moved_at = ?, moved_to = ?", (as_text(now), str(target)))
+    finally:
+        part.unlink(missing_ok=True)
+    return counts
+
+
+def take_in(journal: Journal, source: Path, now: datetime) -> Moved:
+    """Take what a journal's file holds into this one of the same station; give what is new here. Safe to do twice.
+
+    An empty journal takes everything; one in use takes what has no answer, and refusals that nobody has seen to. A journal
+    that was closed when it was moved is open again. Raises `JournalError`; then nothing was changed.
+    """
+    with _opened(source, journal.code) as other:
+        known = {row[1] for row in other.execute("PRAGMA table_info(events)")}
+        extra = ", held, ticked_at" if {"held", "ticked_at"} <= known else ", 1, NULL"
+        wanted = f"answered_at IS NULL OR ({EXCEPTION})" if "held" in known else "answered_at IS NULL"
+        with journal.writing("Nothing was changed") as connection:
+            is_empty = connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
+            rows = other.execute(
+                f"SELECT {_BASE}{extra} FROM events WHERE {'1' if is_empty else wanted} ORDER BY sequence"  # noqa: S608
+            ).fetchall()
+            (last,) = other.execute(
+                "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+            ).fetchone()
+            _count_on_from(connection, last)
+            before = _counts(connection)
+            connection.executemany(
+                f"INSERT OR IGNORE INTO events ({_BASE}, held, ticked_at) VALUES ({', '.join('?' * 12)})",  # noqa: S608
+                rows,
+            )
+            connection.execute(
+                "UPDATE events SET next_resend_at = ?, held = 1 WHERE answered_at IS NULL AND next_resend_at IS NULL",
+                (as_text(now),),
+            )
+            connection.execute("UPDATE station SET moved_at = NULL, moved_to = NULL")
+            after = _counts(connection)
+    return Moved(after.events - before.events, after.unanswered - before.unanswered)
+
+
+def _copy(path: Path, part: Path) -> None:
+    """A copy as of the last commit, in one file, on the disk when this returns."""
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT, 0o600))
+    with contextlib.closing(sqlite3.connect(path)) as read, contextlib.closing(sqlite3.connect(part)) as written:
+        read.backup(written)
+        written.execute("PRAGMA journal_mode = DELETE")
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _opened(source: Path, code: str) -> Iterator[sqlite3.Connection]:
+    """The other journal, to read. Raises `JournalError` when it is none of this station."""
+    if not source.is_file():
+        raise JournalError(f"There is no file {source}. Nothing was changed.")
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(source.resolve()))}?mode=ro", uri=True)) as other:
+        try:
+            _check(other, source, code)
+            yield other
+        except sqlite3.Error as error:
+            raise JournalError(f"{source} is no journal that can be read ({error}). Nothing was changed.") from error
+
+
+def _check(other: sqlite3.Connection, source: Path, code: str) -> None:
+    if other.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise sqlite3.DatabaseError("database disk image is malformed")
+    if other.execute("PRAGMA user_version").fetchone()[0] > VERSION:
+        raise JournalError(f"{source} was written by a newer bookdrop-station. Nothing was changed; update this one.")
+    (owner,) = other.execute("SELECT code FROM station").fetchone()
+    if owner != code:
+        raise JournalError(
+            f"{source} is the journal of station {owner}, and this is {code}. Nothing was changed: its events are signed"
+            f" by {owner}. Run the command as that station (--code {owner}, with its key)."
+        )
+
+
+def _count_on_from(connection: sqlite3.Connection, last: int) -> None:
+    """Have the next number be beyond `last`: a station's numbers are not used twice."""
+    if connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (last,)).rowcount == 0:
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (last,))
+
+
+def _counts(connection: sqlite3.Connection) -> Moved:
+    return Moved(*connection.execute("SELECT count(*), count(*) - count(answered_at) FROM events").fetchone())
+
+
+def _sync(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

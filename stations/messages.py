@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a desk shows: from an answer to words, a colour and a tone. Pure.
+
+Words come first; colour and tone only repeat what the words say.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.circulation_events import ActionOutcome, ActionReply, Reply, read_reply
+from schemas.replies import Outcome, ReturnReply
+from stations.journal.events import Entry, Standing
+from stations.journal.replay import Progress
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Lines for the screen, and the colour and tone that go with them."""
+
+    lines: tuple[str, ...]
+    """The first is the large one."""
+    colour: str = ""
+    """`green`, `yellow`, `red`, `magenta` or none."""
+    tone: int = 0
+    """How many times the bell rings; each outcome has its own number."""
+
+
+_LARGE: Final = {
+    Outcome.RETURNED: ("RETURNED", "green", 1),
+    Outcome.ALREADY_RETURNED: ("ALREADY RETURNED", "yellow", 2),
+    Outcome.REFUSED: ("REFUSED", "red", 3),
+}
+_LARGE_OF_ACTION: Final = {
+    ActionOutcome.DONE: ("green", 1),
+    ActionOutcome.ALREADY_DONE: ("yellow", 2),
+    ActionOutcome.REFUSED: ("red", 3),
+}
+_LISTED: Final = 10
+"""How many exceptions are shown at once."""
+_PENDING_TONE: Final = 4
+_NOT_TAKEN_TONE: Final = 5
+_REPRINTABLE: Final = frozenset({"unknown", "expired"})
+"""Nothing comes by itself any more: staff are offered another one."""
+_TROUBLED_SLIPS: Final = frozenset({"held", "failed_safe", "unknown", "expired"})
+
+
+def of_reply(reply: Reply, subject: str) -> Shown:
+    """The answer: the large word with what it is about, the message as it came, then what staff do."""
+    return _of_action(reply, subject) if isinstance(reply, ActionReply) else _of_return(reply, subject)
+
+
+def _of_action(reply: ActionReply, subject: str) -> Shown:
+    colour, tone = _LARGE_OF_ACTION[reply.outcome]
+    large = reply.outcome.value.replace("_", " ").upper()
+    lines = [f"{large}  {reply.barcode or reply.request or subject}", reply.message]
+    if reply.outcome is ActionOutcome.DONE and reply.status_after is not None:
+        lines.append(f"Status: {reply.status_after.label}")
+    lines += [f"Note: {warning}" for warning in reply.warnings]
+    if reply.next_step:
+        lines.append(f"-> {reply.next_step}")
+    return Shown(tuple(lines), colour, tone)
+
+
+def _of_return(reply: ReturnReply, subject: str) -> Shown:
+    large, colour, tone = _LARGE[reply.outcome]
+    if reply.urgent:
+        large += "  URGENT"
+    lines = [f"{large}  {reply.barcode or reply.request or subject}", reply.message]
+    if reply.destination is not None and reply.outcome is not Outcome.REFUSED:
+        code = reply.destination.delivery_code
+        lines.append(f"Delivery code {code}" if code else "No delivery code: send it by name and address")
+    if reply.items is not None:
+        lines.append(f"{reply.items.here} of {reply.items.of} items of this request are here")
+    if reply.outcome is Outcome.ALREADY_RETURNED and reply.returned_at is not None:
+        by = f" at {reply.returned_by}" if reply.returned_by else ""
+        lines.append(f"Returned {reply.returned_at.astimezone():%Y-%m-%d %H:%M}{by}")
+    lines += [f"Note: {warning}" for warning in reply.warnings]
+    lines += [
+        f":return {choice.external_id}   {choice.title}, to {choice.destination.name}" for choice in reply.choices
+    ]
+    if reply.next_step:
+        lines.append(f"-> {reply.next_step}")
+    return Shown(tuple(lines), colour, tone)
+
+
+def of_slip(entry: Entry) -> Shown:
+    """A word of a slip: loud only when staff must do something."""
+    is_troubled = entry.slip_state in _TROUBLED_SLIPS
+    lines = [f"{entry.slip_words}  ({entry.subject})"]
+    if entry.slip_state in _REPRINTABLE:
+        lines.append(f"-> If there is none: bookdrop-station reprint {entry.event_id} --reason ...")
+    return Shown(tuple(lines), "yellow" if is_troubled else "", int(is_troubled))
+
+
+def pending(subject: str, *, is_reached: bool = True) -> Shown:
+    """No answer yet, with the broker in reach or away."""
+    why = (
+        "No answer yet. It is kept at this desk and asked again until the answer comes. Go on scanning."
+        if is_reached
+        else "Held, slip follows: the network is away. It is kept at this desk and sent later. Go on scanning."
+    )
+    return Shown((f"PENDING  {subject}", why), "magenta", _PENDING_TONE)
+
+
+def refused_here(subject: str, words: str) -> Shown:
+    """Refused at the desk itself: nothing was sent."""
+    return Shown((f"REFUSED  {subject}".rstrip(), words), "red", _LARGE[Outcome.REFUSED][2])
+
+
+def hint() -> Shown:
+    """An empty line."""
+    return Shown(("Nothing was scanned. Scan the item's barcode, or type :help.",))
+
+
+def swallowed(subject: str) -> Shown:
+    """The same barcode twice within two seconds."""
+    return Shown((f"SAME SCAN  {subject}", "Scanned twice within two seconds: taken once."), "", 1)
+
+
+def scan_its_item() -> Shown:
+    """A slip's own code was scanned."""
+    return Shown(
+        (
+            "SLIP  Now scan the item that it lies in.",
+            "A barcode in the next minute is checked against the slip; :cancel ends that.",
+        )
+    )
+
+
+def not_taken(words: str) -> Shown:
+    """The journal could not keep it."""
+    return Shown(("NOT TAKEN", words), "red", _NOT_TAKEN_TONE)
+
+
+def obstacle(why: str) -> Shown:
+    """Nothing was scanned, and the next scan would not be taken."""
+    return Shown(("NOTHING CAN BE TAKEN", why), "red", _NOT_TAKEN_TONE)
+
+
+def offline(standing: Standing) -> Shown:
+    """Scans wait for longer than they should."""
+    since = f"{standing.oldest.astimezone():%Y-%m-%d %H:%M}" if standing.oldest else "-"
+    return Shown(
+        (
+            f"NO ANSWER SINCE {since}",
+            f"{standing.unanswered} scans wait at this desk. They are safe, and go out by themselves.",
+            "-> Tell the person who runs the stations. Do not wipe this machine; its journal can be moved.",
+        ),
+        "yellow",
+        _PENDING_TONE,
+    )
+
+
+def replaying(progress: Progress) -> Shown:
+    """How far held scans are; at the end, which of them were refused."""
+    if not progress.is_over:
+        return Shown((f"HELD SCANS  {progress.answered} of {progress.total} answered",))
+    lines = [f"HELD SCANS  all {progress.total} answered"]
+    if not progress.exceptions:
+        return Shown(tuple(lines), "green", 1)
+    lines += [f"Refused: {len(progress.exceptions)}", *(of_entry(entry) for entry in progress.exceptions[:_LISTED])]
+    if (more := len(progress.exceptions) - _LISTED) > 0:
+        lines.append(f"... and {more} more: :exceptions")
+    lines.append("-> Find these items and see to them, then type :exceptions done")
+    return Shown(tuple(lines), "red", _LARGE[Outcome.REFUSED][2])
+
+
+def of_entry(entry: Entry) -> str:
+    """A journal line for a list."""
+    answer = "pending"
+    if entry.reply is not None:
+        reply = read_reply(entry.reply)
+        answer = f"{reply.outcome.value.replace('_', ' ')}: {reply.message}"
+    slip = f"  [{entry.slip_words}]" if entry.slip_words else ""
+    return f"{entry.made_at.astimezone():%m-%d %H:%M:%S}  {entry.subject}  {answer}{slip}"
+
+
+def printable(line: str, longest: int = 64) -> str:
+    """What was scanned, fit to be shown: control characters as question marks, cut when too long."""
+    cut = line.strip(" \t\r\n")[: longest + 1]
+    shown = "".join(char if char.isprintable() else "?" for char in cut)
+    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
+
+
+HELP: Final = (
+    "Scan or type a barcode, then Enter. The prompt is ready again at once; answers name their barcode.",
+    ":return REQUEST               Return from the request",
+    ":undo                         take back the last Return of this desk;   :undo REQUEST [reason]",
+    "a slip's own code, then its item: packing; says whether they belong together",
+    ":reprint [reason]             another slip for the last Return of this desk; COPY 2 stands on it",
+    ":recent                       the last scans",
+    ":pending                      those without an answer",
+    ":exceptions                   held scans that were refused later;   :exceptions done   they were seen to",
+    ":backdate 2026-11-22 18:00    drop-box mode: the items came back then;   :backdate off",
+    ":help   this                  :quit   leave (Ctrl-D does too)",
+)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A desk's two queues: what it says goes to `returns`, what it hears comes on its own reply queue."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kombu import Connection, Consumer, Message, Producer, Queue
+
+from schemas.broker_url import Broker, read_broker_url
+from schemas.publisher_confirms import Receipts, receipts_of
+from schemas.station_status import HEADER
+from schemas.task_message import task_body, task_headers
+from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
+
+_HEARD_AT_ONCE = 50
+_SECONDS_TO_ANSWER = 5
+_SECONDS_OF_HEARTBEAT = 10
+"""RabbitMQ: an ear that heard nothing for twice as long has lost its connection without a word, and needs another."""
+_SECONDS_OF_SILENCE = 0.002
+"""When nothing more comes for so long, what was gathered is heard."""
+
+
+def connect(url: str, station: str, *, heartbeat: int = 0) -> Connection:
+    """A connection that fails at once when the broker is away; what was taken waits in the journal.
+
+    Raises `ValueError` when `url` is no broker's.
+    """
+    broker = read_broker_url(url)
+    return Connection(
+        broker.url,
+        ssl=broker.ssl or False,
+        transport_options=_options(broker, station),
+        connect_timeout=3,
+        heartbeat=heartbeat,
+    )
+
+
+def _options(broker: Broker, station: str) -> dict[str, Any]:
+    if not broker.is_redis:
+        return {
+            "max_retries": 0,
+            "read_timeout": _SECONDS_TO_ANSWER,
+            "write_timeout": _SECONDS_TO_ANSWER,
+        }
+    # Own keys for what is not acknowledged: the shortest visibility timeout of all who share them would win.
+    own = unacked_keys(station)
+    options: dict[str, Any] = {
+        "socket_timeout": _SECONDS_TO_ANSWER,
+        "socket_connect_timeout": 3,
+        "health_check_interval": 10,
+        "max_retries": 0,
+        "polling_interval": 0.25,  # how long one BRPOP waits, and so the longest goodbye
+        "unacked_mutex_expire": 10,
+        "priority_steps": [0],  # answers have no priorities; a user of the server's may read the one list
+        "unacked_key": own[0],
+        "unacked_index_key": own[1],
+        "unacked_mutex_key": own[2],
+        **broker.options,
+    }
+    if broker.scheme != "redis+socket":
+        options["socket_keepalive"] = True
+    return options
+
+
+def declared(name: str) -> Queue:
+    """Queue `name` as everybody declares it."""
+    return Queue(name, exchange="", routing_key=name, durable=True, queue_arguments=queue_arguments(name))
+
+
+class Saying(NamedTuple):
+    """An event to say: the task it asks for, and its JSON, signed."""
+
+    event_id: str
+    task: str
+    payload: str
+    desk: Mapping[str, Any] | None = None
+    """What goes beside it for monitoring (`schemas.station_status`)."""
+
+
+class Mouth:
+    """Says events. Not for two threads at once."""
+
+    def __init__(self, url: str, station: str) -> None:
+        self._url = url
+        self._station = station
+        self._is_redis = read_broker_url(url).is_redis
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+        self._receipts: Receipts[Saying] | None = None
+
+    def say(self, sayings: Sequence[Saying]) -> None:
+        """Publish events in order, connecting first if need be; all of them in one round trip.
+
+        Raises whatever the transport raises, when a fresh connection does not do either; then any of them may have
+        been said.
+        """
+        is_kept = self._producer is not None
+        try:
+            self._publish_all(sayings)
+        except Exception:
+            self.close()
+            if not is_kept:
+                raise
+            # The kept connection may have died while nobody spoke; twice said is harmless, unsaid is not.
+            try:
+                self._publish_all(sayings)
+            except Exception:
+                self.close()
+                raise
+
+    def reach(self) -> None:
+        """Connect, if need be. Raises whatever the transport raises."""
+        try:
+            self._ready()
+        except Exception:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection; the next event makes a new one."""
+        connection, self._connection, self._producer, self._receipts = self._connection, None, None, None
+        _release(connection)
+
+    def _publish_all(self, sayings: Sequence[Saying]) -> None:
+        producer = self._ready()
+        if self._receipts is not None:
+            for saying in sayings:
+                self._publish(producer, saying)
+                self._receipts.expect(RETURNS_QUEUE, saying)
+            self._receipts.wait(_SECONDS_TO_ANSWER)
+            self._receipts.collect()
+        elif len(sayings) == 1:
+            self._publish(producer, sayings[0])
+        else:
+            with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
+                for saying in sayings:
+                    self._publish(producer, saying)
+
+    def _publish(self, producer: Producer, saying: Saying) -> None:
+        producer.publish(
+            task_body(saying.payload),
+            exchange="",
+            routing_key=RETURNS_QUEUE,
+            headers=task_headers(saying.task, saying.event_id, origin=self._station)
+            | ({HEADER: saying.desk} if saying.desk else {}),
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_mode=2,
+            correlation_id=saying.event_id,
+            reply_to=reply_queue(self._station),
+            retry=False,
+            mandatory=True,  # RabbitMQ: a queue that is gone is an error, not a message that is gone
+        )
+
+    def _ready(self) -> Producer:
+        if self._producer is None:
+            self._connection = connect(self._url, self._station)
+            channel = self._connection.default_channel
+            # A message for a queue that nobody declared vanishes on RabbitMQ, and so does an answer.
+            declared(reply_queue(self._station)).bind(channel).queue_declare()
+            work = declared(RETURNS_QUEUE).bind(channel)
+            try:
+                work.queue_declare(passive=not self._is_redis)
+            except self._connection.channel_errors:
+                # Not there. A station's own user on RabbitMQ may not make it: then it is held until a worker has.
+                work.queue_declare()
+            self._receipts = receipts_of(channel)
+            self._producer = Producer(channel)
+        return self._producer
+
+
+class Ear:
+    """Hears answers. Not for two threads at once. `hear` keeps what it is given before it returns."""
+
+    def __init__(self, url: str, station: str, hear: Callable[[Sequence[str]], None]) -> None:
+        self._connection = connect(url, station, heartbeat=_SECONDS_OF_HEARTBEAT)
+        self._hear = hear
+        self._gathered: list[Message] = []
+        is_redis = read_broker_url(url).is_redis
+        queue = declared(reply_queue(station))
+        if is_redis:
+            # Here the worker's word counts. Given ours, kombu would sweep what belongs to queues that are not ours.
+            queue.queue_arguments = None
+        try:
+            self._consumer = Consumer(
+                self._connection.default_channel,
+                [queue],
+                on_message=self._gathered.append,
+                prefetch_count=_HEARD_AT_ONCE,
+                # On Redis acknowledging takes longer than hearing, and keeps no promise: what a crash takes along is
+                # an answer that is asked for again, for it was not written down.
+                no_ack=is_redis,
+            )
+            self._consumer.consume()
+        except BaseException:
+            self.close()
+            raise
+
+    def listen(self, seconds: float, *, gather: bool) -> None:
+        """Hear what comes within `seconds`. Raises whatever the transport raises.
+
+        `gather`: many are expected, so hear those together that come close behind each other.
+        """
+        with contextlib.suppress(TimeoutError):
+            self._connection.drain_events(timeout=seconds)
+            while gather and len(self._gathered) < _HEARD_AT_ONCE:
+                self._connection.drain_events(timeout=_SECONDS_OF_SILENCE)
+        if self._gathered:
+            self._hear([_text(message.body) for message in self._gathered])
+            # Acknowledged only after it was kept: what is heard and lost by a crash comes again.
+            for message in self._gathered:
+                message.ack()
+            self._gathered.clear()
+        self._connection.heartbeat_check()
+
+    def close(self) -> None:
+        """Let go of the connection; what is not acknowledged is heard again."""
+        _release(self._connection)
+
+
+def _text(body: Any) -> str:
+    return body if isinstance(body, str) else bytes(body).decode("utf-8", errors="replace")
+
+
+def _release(connection: Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(Exception):  # a dead connection cannot always say goodbye
+            connection.release()

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows that can be imported: their columns, and what is right in each."""
+
+import unicodedata
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from schemas.barcodes import clean
+from schemas.request_status import RequestStatus
+from schemas.topology import CODE_PATTERN
+
+
+def _text(value: object) -> object:
+    """Text without control characters, white space folded."""
+    if not isinstance(value, str):
+        return value
+    plain = "".join(" " if c.isspace() else c for c in value if c.isspace() or unicodedata.category(c) != "Cc")
+    return " ".join(plain.split())
+
+
+def _optional(value: object) -> object:
+    folded = _text(value)
+    return None if folded == "" else folded
+
+
+def _lines(value: object) -> object:
+    """Lines separated by `|`, or a JSON list."""
+    parts = value.split("|") if isinstance(value, str) else value
+    return [_text(part) for part in parts if _text(part)] if isinstance(parts, list) else parts
+
+
+def _barcodes(value: object) -> object:
+    parts = value.split("|") if isinstance(value, str) else value
+    return [clean(part) if isinstance(part, str) else part for part in parts] if isinstance(parts, list) else parts
+
+
+def _status(value: object) -> object:
+    return RequestStatus.from_words(value) if isinstance(value, str) else value
+
+
+def _moment(value: object) -> object:
+    """ISO 8601; without a zone it is this machine's local time."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+    return moment.astimezone(UTC) if isinstance(moment, datetime) else moment
+
+
+def _yes(value: object) -> object:
+    return False if isinstance(value, str) and not value.strip() else value
+
+
+Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200)]
+LongText = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=1000)]
+OptionalText = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_optional)]
+Code = Annotated[str, BeforeValidator(_text), Field(pattern=CODE_PATTERN, max_length=40)]
+OptionalCode = Annotated[Annotated[str, Field(pattern=CODE_PATTERN, max_length=40)] | None, BeforeValidator(_optional)]
+PartnerCode = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=40)]
+Lines = Annotated[list[Annotated[str, Field(max_length=200)]], BeforeValidator(_lines), Field(max_length=7)]
+Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+Flag = Annotated[bool, BeforeValidator(_yes)]
+
+
+class Row(BaseModel):
+    """A row of a file. Columns are its fields; the natural key says which row it is the second time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    kind: ClassVar[str]
+    natural_key: ClassVar[str]
+
+
+class BranchRow(Row):
+    """A branch of the library."""
+
+    kind: ClassVar[str] = "branches"
+    natural_key: ClassVar[str] = "code"
+    code: Code
+    """Lower case letters, digits and hyphens, such as `main`."""
+    name: Text
+    library: Text
+    """Name of the library, as it stands on slips under FROM."""
+    address: Lines = []
+    """Lines separated by `|`."""
+
+
+class PrinterRow(Row):
+    """A printer at a branch."""
+
+    kind: ClassVar[str] = "printers"
+    natural_key: ClassVar[str] = "code"
+    code: Code
+    branch: Code
+    uri: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=500)]
+    """Such as `spool:///var/spool/bookdrop/main` or `ipp://printer/ipp/print`."""
+    media: Code = "label-4x6"
+    """Its paper: `label-4x6`, `a6`, `a4-corner` or `receipt-80`."""
+    is_default: Flag = False
+    """Whether it takes the branch's slips."""
+
+
+class StationRow(Row):
+    """A desk with a scanner."""
+
+    kind: ClassVar[str] = "stations"
+    natural_key: ClassVar[str] = "code"
+    code: Code
+    branch: Code
+    key: Annotated[str, Field(min_length=16, max_length=200)]
+    """The secret that signs its events, 16 characters at least."""
+    printer: OptionalCode = None
+    """If its slips go to another printer than the branch's."""
+    active: Flag = True
+
+
+class PartnerRow(Row):
+    """A lending library."""
+
+    kind: ClassVar[str] = "partners"
+    natural_key: ClassVar[str] = "code"
+    code: PartnerCode
+    """Its identifier among partners, usually the ISIL."""
+    name: Text
+    address: Lines = []
+    """Lines separated by `|`."""
+    delivery_code: Annotated[Annotated[str, Field(max_length=40)] | None, BeforeValidator(_optional)] = None
+    """The courier's sort code, printed largest on the slip."""
+
+
+class PatronRow(Row):
+    """A reader. Only requests and loans point to it, until they are discharged."""
+
+    kind: ClassVar[str] = "patrons"
+    natural_key: ClassVar[str] = "number"
+    number: Text
+    name: Text
+
+
+class RequestRow(Row):
+    """A borrowing request."""
+
+    kind: ClassVar[str] = "requests"
+    natural_key: ClassVar[str] = "external_id"
+    external_id: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=100)]
+    partner: PartnerCode
+    """Code of the lending library."""
+    branch: Code
+    """Code of the branch that owns the request."""
+    status: Annotated[RequestStatus, BeforeValidator(_status)]
+    """A status in the desk's words, such as `Loaned to patron`."""
+    title: LongText
+    author: OptionalText = None
+    patron: OptionalText = None
+    """Number of the reader."""
+    return_address: Lines = []
+    """If the lender gave one with this item: its name first, lines separated by `|`."""
+    damage_note: OptionalText = None
+    created_at: Moment = None
+    """ISO 8601; without a zone, local time. Now, if empty."""
+
+
+class ItemRow(Row):
+    """A physical item: of a request, or one of our own."""
+
+    kind: ClassVar[str] = "items"
+    natural_key: ClassVar[str] = "request and position; barcode for an item of our own"
+    barcode: Annotated[list[str], BeforeValidator(_barcodes), Field(min_length=1, max_length=20)]
+    """Its barcodes, separated by `|`."""
+    temporary_barcode: Annotated[
+        list[str], BeforeValidator(lambda v: _barcodes(v) if v else []), Field(max_length=20)
+    ] = []
+    """Barcodes put on at receipt."""
+    request: OptionalText = None
+    """External identifier of its request; empty for an item of our own."""
+    position: Annotated[int, Field(ge=1, le=1000)] = 1
+    """1 for the first item of its request."""
+    description: OptionalText = None
+
+
+class LoanRow(Row):
+    """A loan of an item to a reader."""
+
+    kind: ClassVar[str] = "loans"
+    natural_key: ClassVar[str] = "barcode and loaned_at"
+    barcode: Annotated[str, BeforeValidator(lambda v: clean(v) if isinstance(v, str) else v)]
+    """A barcode of the item; of several items that bear it, the one added last is meant."""
+    patron: OptionalText = None
+    """Number of the reader; not kept for a loan that is discharged."""
+    loaned_at: Annotated[datetime, BeforeValidator(_moment)]
+    due_at: Moment = None
+    discharged_at: Moment = None
+    """Empty while the item is out."""
+    fee_open: Flag = False
+    claimed_returned: Flag = False
+
+
+KINDS: dict[str, type[Row]] = {
+    row.kind: row for row in (BranchRow, PrinterRow, StationRow, PartnerRow, PatronRow, RequestRow, ItemRow, LoanRow)
+}
+"""In the order in which files are to be imported: each kind points only to those before it."""

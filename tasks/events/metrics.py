@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What monitoring wants to know of answered events: how long they took, how they ended, and how their desk does."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from schemas import station_status
+from schemas.station_status import DeskWord
+from tasks.context import Context
+from tasks.events.inbox import Batch
+from tasks.metrics import definitions
+from tasks.metrics.recorder import Seen
+
+_UUID7 = 7
+
+
+def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
+    """Note what became of the events of a transaction that `began` then, and whose answers were given to the broker."""
+    tally, now = here.tally, here.now()
+    tally.observe(definitions.TRANSACTION, (now - began).total_seconds())
+    for answered in batch.answered:
+        event, reply = answered.event.event, answered.reply
+        word = station_status.read(answered.event.received.desk)
+        made_at = made(event.event_id)
+        sent_at = word.sent_at.timestamp() if word is not None else made_at
+        if sent_at is not None:
+            tally.observe(definitions.QUEUE_WAIT, began.timestamp() - sent_at)
+        tally.saw(event.station, _seen(word, now))
+        if reply is None:
+            tally.count(definitions.DUPLICATES)
+            continue
+        tally.count(definitions.ANSWERS, reply.outcome.value)
+        if made_at is not None:
+            again = word is not None and word.attempt > 1
+            tally.observe(definitions.SCAN_TO_ANSWER, now.timestamp() - made_at, "again" if again else "once")
+    for distrusted in batch.distrusted:
+        tally.count(definitions.QUARANTINED, distrusted.reason)
+
+
+def _seen(word: DeskWord | None, now: datetime) -> Seen:
+    return Seen(now, 0, None, now) if word is None else Seen(now, word.held, word.held_since, word.sent_at)
+
+
+def made(event_id: UUID) -> float | None:
+    """When an event was made, by its desk's clock, in seconds since 1970: a UUIDv7 begins with it (RFC 9562, 5.7).
+
+    `None` for other UUIDs. Any number is possible: the id comes from outside.
+    """
+    return (event_id.int >> 80) / 1000 if event_id.version == _UUID7 else None

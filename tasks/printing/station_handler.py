@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What desks say of slips: it lies in this item (packing), or another one is wanted. Answered like every event."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, assert_never
+
+from sqlalchemy import exists, insert, select
+
+from schemas.barcodes import BarcodeRefusedError, clean
+from schemas.circulation_events import ActionOutcome, ActionReply, ReprintRequested, SlipSeen
+from schemas.models import ItemBarcode, PrintJob, RequestEvent, table
+from schemas.print_jobs import PrintState as State
+from tasks.events.inbox import Batch, Performed, Trusted, answer
+from tasks.events.policy import House
+from tasks.events.validation import Received
+from tasks.printing import state_machine as rules
+from tasks.printing.actions import By, copy_job
+from tasks.unit_of_work import UnitOfWork
+
+SlipEvent = SlipSeen | ReprintRequested
+
+EVENTS: Final[Mapping[str, type[SlipEvent]]] = {
+    "bookdrop.slip-seen.v1": SlipSeen,
+    "bookdrop.reprint-requested.v1": ReprintRequested,
+}
+
+NOT_SENT = "not_sent"
+
+
+def hear_of_slips(events: Sequence[Received], uow: UnitOfWork, _house: House) -> Batch[SlipEvent]:
+    """Do what each of `events` says, in order, in the open transaction of `uow`."""
+    return answer(events, uow, EVENTS, lambda fresh: Performed([_one(each, uow) for each in fresh]))
+
+
+def _one(trusted: Trusted[SlipEvent], uow: UnitOfWork) -> ActionReply:
+    event = trusted[0].event
+    match event:
+        case SlipSeen():
+            return _confirm(event, trusted, uow)
+        case ReprintRequested():
+            return _reprint(event, trusted, uow)
+        case _:
+            assert_never(event)
+
+
+def _confirm(event: SlipSeen, trusted: Trusted[SlipEvent], uow: UnitOfWork) -> ActionReply:
+    job = uow.session.scalars(select(PrintJob).where(PrintJob.id == event.slip).with_for_update()).one_or_none()
+    if job is None:
+        return _refused(event, None, "unknown_slip", "No slip of ours has this code", "Scan the slip's code again.")
+    wrong = _wrong_item(event, job, uow) or _wrong_slip(event, job, uow)
+    if wrong is not None:
+        return wrong
+    if job.state is State.CONFIRMED:
+        return _reply(
+            event, job, ActionOutcome.ALREADY_DONE, "already_confirmed", "Scanned before: slip and item belong together"
+        )
+    job.state = State.CONFIRMED
+    job.state_since = uow.now
+    job.next_attempt_at = None
+    job.last_error = None
+    _tell(trusted, job, uow, "slip_confirmed", None)
+    return _reply(
+        event,
+        job,
+        ActionOutcome.DONE,
+        "confirmed",
+        f"Slip and item belong together: to {job.content['return_to']['name']}",
+    )
+
+
+def _wrong_item(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply | None:
+    """The refusal when the slip lies in another item than its own."""
+    try:
+        barcode = clean(event.barcode)
+    except BarcodeRefusedError as error:
+        return _refused(event, job, "no_barcode", str(error), "Scan the barcode on the item again.")
+    fits = exists().where(ItemBarcode.item_id == job.item_id, ItemBarcode.barcode == barcode)
+    if uow.session.execute(select(fits)).scalar_one():
+        return None
+    return _refused(
+        event, job, "wrong_item",
+        f"WRONG SLIP: it belongs to “{job.content['title']}” ({job.content['barcode']}), not to {barcode}",
+        "Take the slip out. Find the item it belongs to, and the slip of this one.",
+    )  # fmt: skip
+
+
+def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply | None:
+    """The refusal when the slip is the item's own, and not the one that may go with it."""
+    if job.voided_at is not None:
+        return _refused(
+            event, job, "void_slip", "The Return of this slip was undone: the item stays here", "Throw the slip away."
+        )
+    other = uow.session.execute(
+        select(PrintJob.copy_number)
+        .where(
+            PrintJob.item_id == job.item_id,
+            PrintJob.event_id == job.event_id,
+            PrintJob.id != job.id,
+            PrintJob.state == State.CONFIRMED,
+        )
+        .limit(1)
+    ).scalar_one_or_none()
+    if other is not None:
+        return _refused(
+            event, job, "second_slip", f"Another slip of this item was seen already (copy {other})",
+            "Throw this one away.",
+        )  # fmt: skip
+    if job.state is State.CANCELLED:
+        return _refused(
+            event, job, "cancelled_slip", "This slip was given up; a copy may have been ordered in its place",
+            "Throw this one away, and pack the item with its copy.",
+        )  # fmt: skip
+    if job.state is not State.CONFIRMED and State.CONFIRMED not in rules.TRANSITIONS[job.state]:
+        return _refused(
+            event, job, NOT_SENT, f"This slip is not known as sent ({job.state.value.replace('_', ' ')})",
+            "Scan it again in a minute; if that does not help, tell who runs the printers.",
+        )  # fmt: skip
+    return None
+
+
+def _reprint(event: ReprintRequested, trusted: Trusted[SlipEvent], uow: UnitOfWork) -> ActionReply:
+    jobs = uow.session.scalars(
+        select(PrintJob)
+        .where(PrintJob.event_id == event.reprints)
+        .order_by(PrintJob.item_id, PrintJob.copy_number)
+        .with_for_update()
+    ).all()
+    newest = list({job.item_id: job for job in jobs}.values())
+    if not newest:
+        return _refused(
+            event, None, "no_slip", "That Return has no slip",
+            "Return it from the request with “Automatically print slip”, or ask interlibrary loan.",
+        )  # fmt: skip
+    if newest[0].voided_at is not None:
+        return _refused(
+            event, newest[0], "void_slip", "That Return was undone: there is nothing to send back", "Go on."
+        )
+    waiting = [job for job in newest if job.state in rules.WAITING | rules.IN_HAND]
+    if waiting:
+        return _refused(
+            event, waiting[0], NOT_SENT, "Its slip has not come out yet: it waits for its printer",
+            "Wait for it; operations can try it again or move it to another printer.",
+        )  # fmt: skip
+    by = By(f"station {event.station}", event.reason)
+    copies = [copy_job(job, uow, by) for job in newest]
+    for job, copy in zip(newest, copies, strict=True):
+        if job.state is State.UNKNOWN:
+            job.state = State.CANCELLED
+            job.state_since = uow.now
+            job.next_attempt_at = None
+        _tell(trusted, job, uow, "slip_reprinted", event.reason, copy=str(copy.id), copy_number=copy.copy_number)
+    number = copies[0].copy_number
+    return _reply(event, newest[0], ActionOutcome.DONE, "reprinting", f"Copy {number} of the slip is on its way")
+
+
+def _tell(
+    trusted: Trusted[SlipEvent], job: PrintJob, uow: UnitOfWork, kind: str, note: str | None, **details: Any
+) -> None:
+    event, desk = trusted[0].event, trusted[1]
+    uow.session.flush()
+    uow.session.connection().execute(
+        insert(table(RequestEvent)).values(
+            request_id=job.request_id,
+            item_id=job.item_id,
+            event_id=event.event_id,
+            kind=kind,
+            at=uow.now,
+            recorded_at=uow.now,
+            branch=desk.branch,
+            station=desk.code,
+            note=note,
+            details={"slip": str(job.id), "actor": f"station {desk.code}", **details},
+        )
+    )
+
+
+def _refused(event: SlipEvent, job: PrintJob | None, reason: str, message: str, next_step: str) -> ActionReply:
+    return _reply(event, job, ActionOutcome.REFUSED, reason, message, next_step=next_step)
+
+
+def _reply(
+    event: SlipEvent,
+    job: PrintJob | None,
+    outcome: ActionOutcome,
+    reason: str,
+    message: str,
+    *,
+    next_step: str | None = None,
+) -> ActionReply:
+    content = job.content if job is not None else {}
+    return ActionReply(
+        event_id=event.event_id,
+        outcome=outcome,
+        reason=reason,
+        message=message,
+        next_step=next_step,
+        barcode=getattr(event, "barcode", None) or content.get("barcode"),
+        title=content.get("title"),
+        request=content.get("external_id"),
+    )

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A slip in the language of its printer. Pure."""
+
+from typing import Literal
+
+from schemas.print_jobs import SlipContent
+from tasks.slips.pdf import render_pdf
+from tasks.slips.zpl import render_zpl
+
+
+def draw(content: SlipContent, media: str, language: Literal["pdf", "zpl"], *, job_name: str) -> bytes:
+    """The document for a slip on `media`. Raises `KeyError` for a medium nobody knows."""
+    match language:
+        case "pdf":
+            return render_pdf(content, media)
+        case "zpl":
+            return render_zpl(content, media, job_name=job_name)

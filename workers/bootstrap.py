@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker process's own connections: made once per process, after any fork."""
+
+import os
+import socket
+from datetime import UTC, datetime, timedelta
+
+from kombu import Connection
+from sqlalchemy import Engine
+from sqlalchemy.orm import sessionmaker
+
+from schemas.database import open_engine
+from tasks import context
+from tasks.unit_of_work import Settled
+from workers.broker_options import SECONDS_TO_ANSWER, broker_options, limits
+from workers.dead_letters import open_letters
+from workers.metrics.flusher import Bookkeeper
+from workers.publisher import BrokerPublisher
+from workers.settings import WorkerSettings
+from workers.task_events import TaskAnnouncer
+
+
+def utc_now() -> datetime:
+    """The clock of a worker, aware UTC."""
+    return datetime.now(UTC)
+
+
+def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
+    """A connection to publish on, not opened yet. A broker that is away is told at once: the outbox waits for it.
+
+    `wait_each`: RabbitMQ has what was published when `publish` returns; else whoever publishes waits for the receipts.
+    """
+    broker = settings.broker
+    options = {**broker_options(broker, settings.visibility_seconds), "max_retries": 0}
+    if not broker.is_redis:
+        options |= {**limits(SECONDS_TO_ANSWER), "confirm_publish": wait_each}
+    return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
+
+
+def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:
+    """The context for this process."""
+    sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)
+    settled = Settled()
+    worker = f"{socket.gethostname()}:{os.getpid()}"
+    bookkeeper = Bookkeeper(sessions)
+    return context.Context(
+        sessions=sessions,
+        now=utc_now,
+        publish=BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, worker),
+        settled=settled,
+        worker=worker,
+        tally=bookkeeper.tally,
+        undo_window=settings.undo_window,
+        patron_card_pattern=settings.patron_card_pattern,
+        slip_life=timedelta(hours=settings.slip_hours),
+        letters=lambda: open_letters(lambda: connect(settings)),
+        quarantine_kept=timedelta(days=settings.quarantine_days),
+        announce=TaskAnnouncer(lambda: connect(settings)),
+    )

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bookdrop import` and `bookdrop demo-data`: data in."""
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tasks.data_import.importer import Report
+
+SOME_REFUSED, WRONG_FILE = 1, 2
+KIND_NAMES = ("branches", "printers", "stations", "partners", "patrons", "requests", "items", "loans")
+SHOWN = 20
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(KIND_NAMES), help="What the rows are, if the columns do not tell.")
+@click.option(
+    "--mapping", type=click.Path(path_type=Path), help="TOML file that maps another system's columns and words."
+)
+@click.option("--strict", is_flag=True, help="One bad row keeps all out.")
+@click.option("--dry-run", is_flag=True, help="Only say what would happen.")
+@click.option("--json", "as_json", is_flag=True, help="Report for scripts.")
+def import_command(
+    file: Path, kind: str | None, mapping: Path | None, strict: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Import FILE: branches, printers, stations, partners, patrons, requests, items or loans.
+
+    CSV (comma, semicolon or tab; UTF-8) or JSON Lines. A row that is here already is changed where it differs, so
+    the same file twice changes nothing the second time. Every bad row is told with its line and reason; the good
+    ones are kept.
+
+    \b
+    Import in this order, for each kind points to those before it:
+      branches printers stations partners patrons requests items loans
+
+    \b
+    Example: bookdrop import partners.csv
+             bookdrop import export.csv --kind requests --mapping alma.toml --dry-run
+
+    Exit codes: 0 all rows kept; 1 some were refused; 2 the file or the mapping cannot be used.
+    """
+    from datetime import UTC, datetime
+
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.orm import sessionmaker
+
+    from schemas.database import open_engine
+    from tasks.data_import.importer import import_rows
+    from tasks.data_import.readers import ColumnMapping, WrongFileError, read, read_mapping
+    from workers.settings import WorkerSettings
+
+    engine = open_engine(WorkerSettings.load().database_url)
+    try:
+        rows = read(file, kind, read_mapping(mapping) if mapping else ColumnMapping())
+        with _progress(file) as progress:
+            report = import_rows(
+                rows, sessionmaker(engine), datetime.now(UTC), strict=strict, dry_run=dry_run, progress=progress
+            )
+    except WrongFileError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(WRONG_FILE) from None
+    except SQLAlchemyError as error:
+        words = str(getattr(error, "orig", None) or error).strip()
+        raise click.ClickException(
+            f"The database could not be written: {words}\nBatches reported so far are kept; run the import again, it"
+            " goes on where it stopped. 'bookdrop doctor' says more."
+        ) from None
+    finally:
+        engine.dispose()
+    _tell(report, dry_run=dry_run, as_json=as_json)
+    raise SystemExit(SOME_REFUSED if report.refused else 0)
+
+
+@contextmanager
+def _progress(file: Path) -> "Iterator[Callable[[int], None]]":
+    """Rows done, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _rows: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(f"{file.name}: {{task.completed:,}} rows"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("import", total=None)
+        yield lambda rows: bar.advance(task, rows)
+
+
+def _tell(report: "Report", *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        refused = [{"line": bad.line, "reason": bad.reason} for bad in report.refused]
+        counts = {"added": report.added, "changed": report.changed, "unchanged": report.unchanged}
+        click.echo(json.dumps({**counts, "kept": report.kept, "refused": refused}, indent=2, ensure_ascii=False))
+        return
+    for bad in report.refused[:SHOWN]:
+        click.echo(f"line {bad.line}: {bad.reason}", err=True)
+    if len(report.refused) > SHOWN:
+        click.echo(f"... and {len(report.refused) - SHOWN} more; --json lists all.", err=True)
+    words = (
+        f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {len(report.refused)} refused"
+    )
+    if report.kept:
+        click.echo(f"{words}.")
+    elif dry_run:
+        click.echo(f"Would be: {words}. Nothing was kept: it was a dry run.")
+    else:
+        click.echo(f"Nothing was kept, for --strict was asked: {words}. Correct the rows above and run it again.")
+
+
+@click.command("add")
+@click.argument("kind", type=click.Choice(KIND_NAMES))
+@click.argument("values", nargs=-1, required=True, metavar="COLUMN=VALUE...")
+@click.option("--json", "as_json", is_flag=True, help="Report for scripts.")
+def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
+    """Add or change one thing of KIND by hand. The columns are those of an import.
+
+    A station without a key gets a new one, which is shown once.
+
+    \b
+    bookdrop add branches code=main name='Main Library' library='Our Public Library' address='1 Home Street|Hometown'
+    bookdrop add printers code=main-slips branch=main uri=spool:///var/spool/bookdrop is_default=yes
+    bookdrop add stations code=main-desk-1 branch=main
+    bookdrop add partners code=XX-RUL name='Riverside University Library' delivery_code=RUL
+    bookdrop add patrons number=P000001 name='Test Reader'
+    bookdrop add requests external_id=BR-1 partner=XX-RUL branch=main status=request_sent title='A book' patron=P000001
+
+    Exit codes: 0 added, changed or there already; 1 refused; 2 wrong use.
+    """
+    import secrets
+    from datetime import UTC, datetime
+
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.orm import sessionmaker
+
+    from schemas.database import open_engine
+    from tasks.data_import.importer import import_rows
+    from tasks.data_import.readers import ColumnMapping, row_of
+    from tasks.data_import.row_models import KINDS
+    from workers.settings import WorkerSettings
+
+    record: dict[str, str] = {}
+    for value in values:
+        column, equals, text = value.partition("=")
+        if not equals or column not in KINDS[kind].model_fields:
+            known = ", ".join(KINDS[kind].model_fields)
+            raise click.UsageError(f"{value!r} is no COLUMN=VALUE of {kind}. Columns: {known}. Nothing was changed.")
+        record[column] = text
+    key = secrets.token_hex(32) if kind == "stations" and "key" not in record else None
+    engine = open_engine(WorkerSettings.load().database_url)
+    try:
+        row = row_of(kind, ColumnMapping(), 1, record | ({"key": key} if key else {}))
+        report = import_rows([row], sessionmaker(engine), datetime.now(UTC))
+    except SQLAlchemyError as error:
+        words = str(getattr(error, "orig", None) or error).strip()
+        raise click.ClickException(
+            f"The database could not be written: {words}\nNothing was changed. 'bookdrop doctor' says more."
+        ) from None
+    finally:
+        engine.dispose()
+    if report.refused:
+        raise click.ClickException(f"{report.refused[0].reason}. Nothing was changed.")
+    words = "Added" if report.added else "Changed" if report.changed else "There already"
+    if as_json:
+        click.echo(
+            json.dumps({"outcome": words.lower().replace(" ", "_"), "kind": kind} | ({"key": key} if key else {}))
+        )
+        return
+    click.echo(f"{words}.")
+    if key:
+        click.echo(f"Its key, shown this once (BOOKDROP_STATION_KEY): {key}")
+
+
+@click.command("demo-data")
+@click.option("--spool", type=click.Path(file_okay=False, path_type=Path), default=Path("slips"), show_default=True,
+              help="Folder in which the demo's printers leave their slips.")  # fmt: skip
+@click.option("--seed", default=1, show_default=True, help="Another number makes another demo.")
+def demo_data_command(spool: Path, seed: int) -> None:
+    """Fill an empty database with demo data: branches, stations, lenders, requests in every status.
+
+    The lenders are real libraries; readers and requests are invented.
+    """
+    import secrets
+    from datetime import UTC, datetime
+
+    from sqlalchemy import func, select
+    from sqlalchemy.orm import Session
+
+    from schemas.database import open_engine
+    from schemas.migration import migrate
+    from schemas.models import Request
+    from tasks.data_import.demo import is_empty, load_demo
+    from workers.settings import WorkerSettings
+
+    keys = {code: secrets.token_hex(32) for code in ("main-desk-1", "main-desk-2", "north-desk-1")}
+    engine = open_engine(WorkerSettings.load().database_url)
+    try:
+        migrate(engine)
+        with Session(engine) as session:
+            if not is_empty(session):
+                raise click.ClickException(
+                    "This database is not empty. Nothing was changed. Demo data goes into a database of its own:"
+                    " set BOOKDROP_DATABASE_URL."
+                )
+            load_demo(session, seed=seed, now=datetime.now(UTC), spool_dir=spool.resolve(), station_keys=keys)
+            session.commit()
+            number = session.execute(select(func.count()).select_from(Request)).scalar_one()
+    finally:
+        engine.dispose()
+    click.echo(f"{number} requests in all statuses. Slips will come out in {spool.resolve()}.")
+    click.echo("Stations and their keys (BOOKDROP_STATION_CODE, BOOKDROP_STATION_KEY):")
+    for code, key in keys.items():
+        click.echo(f"  {code:<14}{key}")
