@@ -30,7 +30,7 @@ from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, reply_queue
 from stations.client import StationClient
 from stations.journal.events import Journal
 from stations.settings import StationSettings
-from stations.transport import Mouth, Saying, connect, declared
+from stations.transport import EventPublisher, OutgoingEvent, connect, declared
 from tests.library import KEY
 
 STATION = "main-desk-1"
@@ -64,11 +64,11 @@ def push(here: Place, valkey: redis.Redis) -> float:
     return timed(lambda: valkey.lpush(RETURNS_QUEUE, message))
 
 
-def say(here: Place, mouth: Mouth) -> float:
+def say(here: Place, mouth: EventPublisher) -> float:
     """Publish as a station does."""
     event_id, payload = ready(here)
     body = json.dumps(payload)
-    return timed(lambda: mouth.say([Saying(event_id, PROCESS_SCAN, body)]))
+    return timed(lambda: mouth.publish([OutgoingEvent(event_id, PROCESS_SCAN, body)]))
 
 
 def send(here: Place, app: Celery) -> float:
@@ -89,7 +89,7 @@ def ways_to_publish(here: Place) -> Iterator[dict[str, Stroke]]:
         strokes: dict[str, Stroke] = {"Valkey, list push": partial(push, here, valkey)}
         for name, url in urls.items():
             stack.callback(_clean, url)
-            mouth = stack.enter_context(closing(Mouth(url, STATION)))
+            mouth = stack.enter_context(closing(EventPublisher(url, STATION)))
             app = stack.enter_context(closing(Celery(broker=url, set_as_current=False)))
             app.conf.update(task_ignore_result=True, task_queues=[declared(RETURNS_QUEUE)])
             app.conf.broker_transport_options = {} if url.startswith("redis") else {"confirm_publish": True}

@@ -15,18 +15,18 @@ from uuid6 import uuid7
 
 from schemas.database import open_engine
 from schemas.topology import RETURNS_QUEUE
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.policy import LibraryPolicy
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
-from tasks.unit_of_work import Settled, UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import PublishedRows, UnitOfWork, retry_on_conflict
 
 
 def main(socket: str) -> None:
     """Until TERM."""
     client = redis.Redis(unix_socket_path=socket)
     engine = open_engine(os.environ["BOOKDROP_DATABASE_URL"])
-    sessions, settled = sessionmaker(engine), Settled()
-    house = House(new_id=uuid7, undo_window=timedelta(minutes=10))
+    sessions, settled = sessionmaker(engine), PublishedRows()
+    house = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     while not ending.is_set():
@@ -42,12 +42,12 @@ def main(socket: str) -> None:
                 return_items([received], uow, house)
             return uow
 
-        uow = run_again_on_conflict(work)
-        for promise in uow.promised:
+        uow = retry_on_conflict(work)
+        for promise in uow.pending_messages:
             # As little as an answer can be: a list entry that names its event.
             answer = {"body": promise.body, "properties": {"correlation_id": str(promise.event_id)}}
             client.lpush(promise.queue, json.dumps(answer))
-        settled.add(promise.outbox_id for promise in uow.promised if promise.outbox_id is not None)
+        settled.add(promise.outbox_id for promise in uow.pending_messages if promise.outbox_id is not None)
     engine.dispose()
 
 

@@ -27,17 +27,17 @@ from uuid6 import uuid7
 
 from schemas.database import open_engine
 from schemas.topology import reply_queue
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.policy import LibraryPolicy
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
-from tasks.unit_of_work import Settled, UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import PublishedRows, UnitOfWork, retry_on_conflict
 from tests.library import Library
 
 STATION = "main-desk-1"
 WARM_UP = 50
 
 
-class Shelf:
+class RequestSet:
     """A database of one size, and the barcodes that can be scanned in it."""
 
     def __init__(self, url: str, requests: int, on_loan: int, spool: Path) -> None:
@@ -49,8 +49,8 @@ class Shelf:
         random.Random(1).shuffle(barcodes)
         self._barcodes: Iterator[str] = iter(barcodes)
         self._sessions = sessionmaker(self._engine)
-        self._settled = Settled()
-        self._house = House(new_id=uuid7, undo_window=timedelta(minutes=10))
+        self._settled = PublishedRows()
+        self._house = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
 
     def scan(self) -> float:
         """Return one item; give the seconds from the event to its commit."""
@@ -65,9 +65,9 @@ class Shelf:
                     raise RuntimeError(f"not returned: {answered.reply}")
             return uow
 
-        uow = run_again_on_conflict(work)
+        uow = retry_on_conflict(work)
         seconds = time.perf_counter() - began
-        self._settled.add(promise.outbox_id for promise in uow.promised if promise.outbox_id is not None)
+        self._settled.add(promise.outbox_id for promise in uow.pending_messages if promise.outbox_id is not None)
         return seconds
 
     def close(self) -> None:
@@ -79,13 +79,13 @@ def measure(chosen: argparse.Namespace) -> Figures:
     """All sizes in turns, in short strokes."""
     found: Figures = {}
     with tempfile.TemporaryDirectory(prefix="bd-") as name, ExitStack() as stack:
-        shelves: dict[str, Shelf] = {}
+        shelves: dict[str, RequestSet] = {}
         for size in chosen.sizes:
             folder = Path(name) / str(size)
             folder.mkdir()
             url = stack.enter_context(database(chosen.database, folder))
             on_loan = size if chosen.on_loan == "all" else int(chosen.on_loan)
-            shelves[named(size)] = Shelf(url, size, on_loan, folder / "spool")
+            shelves[named(size)] = RequestSet(url, size, on_loan, folder / "spool")
             stack.callback(shelves[named(size)].close)
         for shelf in shelves.values():
             for _ in range(WARM_UP):

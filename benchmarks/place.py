@@ -162,7 +162,7 @@ def workers(place: Place, kind: str, broker: str) -> Iterator[list[int]]:
         "BOOKDROP_LOG_LEVEL": "warning",
         "BOOKDROP_HEARTBEAT_FILE": str(place.folder / "heartbeat"),
         "PYTHONPATH": str(CODE),
-        "BOOKDROP_BATCH": "false" if kind == "plain" else "true",
+        "BOOKDROP_BATCHING": "false" if kind == "plain" else "true",
         "BOOKDROP_ROLE": "returns",
     }
     if kind == "floor":

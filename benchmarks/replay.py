@@ -77,7 +77,7 @@ def started_again(here: Place, broker: str, held: int, number: int) -> dict[str,
     """A station starts with a full journal, and the broker is there."""
     with outage(here, broker, held, Answers(held), number) as (client, _):
         pass
-    time.sleep(client.settings.resend_seconds)  # an outage is long; the last scan is as due as the first
+    time.sleep(client.settings.retry_interval_seconds)  # an outage is long; the last scan is as due as the first
     answers = Answers(held)
     with ExitStack() as stack:
         stack.enter_context(workers(here, "batch", broker))

@@ -3,7 +3,7 @@
 
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -70,3 +70,13 @@ class SlipContent(Message):
     def code(self) -> str:
         """What the slip's QR code says: scanned at packing, it names the job."""
         return f"{SLIP_PREFIX}{self.job_id}"
+
+
+WAITING: Final = frozenset({PrintState.REQUESTED, PrintState.FAILED_SAFE, PrintState.HELD})
+"""Nobody has the job; it is taken when it is due."""
+
+IN_HAND: Final = frozenset({PrintState.CLAIMED, PrintState.RENDERED, PrintState.SENDING})
+"""A worker has the job, for as long as its lease."""
+
+RECONCILABLE: Final = frozenset({PrintState.ACCEPTED, PrintState.UNKNOWN})
+"""Its printer is asked what became of it, if it is one that knows."""

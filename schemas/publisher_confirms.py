@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 Sent = TypeVar("Sent")
 
 
-class NotTakenError(ConnectionError):
+class PublishRejectedError(ConnectionError):
     """The server refused something that it was given, or had no queue to put it in."""
 
 
-class Receipts(Generic[Sent]):
+class PublisherConfirms(Generic[Sent]):
     """What a channel was given, and what of it the server has. Not for two threads at once.
 
     The channel's connection is opened without kombu's `confirm_publish`, which waits each time.
@@ -46,14 +46,14 @@ class Receipts(Generic[Sent]):
     def wait(self, seconds: float) -> None:
         """Wait until the server has all that is expected.
 
-        Raises `NotTakenError`, `TimeoutError` when it says nothing for so long, and whatever the connection raises.
+        Raises `PublishRejectedError`, `TimeoutError` when it says nothing for so long, and whatever the connection raises.
         """
         while self._awaited:
             if self._channel.connection is None:
                 raise ConnectionResetError("the channel was closed")
             self._channel.connection.drain_events(timeout=seconds)
         if self._refused:
-            raise NotTakenError("; ".join(f"{queue}: {why}" for queue, why in self._refused.items()))
+            raise PublishRejectedError("; ".join(f"{queue}: {why}" for queue, why in self._refused.items()))
 
     def collect(self) -> list[Sent]:
         """Give what the server has, once; nothing for a queue of which it returned or refused anything."""
@@ -75,6 +75,6 @@ class Receipts(Generic[Sent]):
         return [self._awaited.pop(each) for each in numbers]
 
 
-def receipts_of(channel: Any) -> Receipts[Any] | None:
+def confirms_of(channel: Any) -> PublisherConfirms[Any] | None:
     """The receipts for a kombu channel; `None` on Redis, where what was published without an error is there."""
-    return Receipts(channel) if hasattr(channel, "confirm_select") else None
+    return PublisherConfirms(channel) if hasattr(channel, "confirm_select") else None

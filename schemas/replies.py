@@ -19,7 +19,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-SET_APART = frozenset(
+PROVISIONAL_REASONS = frozenset(
     {"bad_schema", "unknown_version", "unknown_station", "bad_signature", "oversize", "failed", "other_payload"}
 )
 """Reasons of refusals that are not the last word: the message is kept, and may be answered after all."""

@@ -15,7 +15,7 @@ HEADER: Final = "desk"
 """Name of the header in the task message."""
 
 
-class DeskWord(Message):
+class StationStatus(Message):
     """How a sending came about, and what the desk still has."""
 
     sent_at: AwareDatetime
@@ -28,17 +28,17 @@ class DeskWord(Message):
     """When the oldest of them was taken."""
 
 
-def written(sent_at: datetime, attempt: int, held: int, held_since: datetime | None) -> dict[str, Any]:
+def to_header(sent_at: datetime, attempt: int, held: int, held_since: datetime | None) -> dict[str, Any]:
     """The header's value: plain values, as any transport carries them."""
     word: dict[str, Any] = {"sent_at": sent_at.isoformat(timespec="milliseconds"), "attempt": attempt, "held": held}
     return word if held_since is None else {**word, "held_since": held_since.isoformat(timespec="milliseconds")}
 
 
-def read(value: object) -> DeskWord | None:
+def read(value: object) -> StationStatus | None:
     """What the header says; `None` when there is none, or it cannot be read: monitoring refuses no scan."""
     if not isinstance(value, dict):
         return None
     try:
-        return DeskWord.model_validate(value)
+        return StationStatus.model_validate(value)
     except ValidationError:
         return None

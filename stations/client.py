@@ -22,10 +22,10 @@ from schemas.circulation_events import TASKS, CycleEvent, Reply, read_reply
 from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEvent
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
 from stations.journal.events import Entry, Journal
-from stations.journal.replay import Progress, Replaying
-from stations.notifier import Following
-from stations.receiver import Hearing
-from stations.sender import LOOK_SECONDS, Speaking
+from stations.journal.replay import Progress, ReplayProgressTracker
+from stations.notifier import ReplyNotifier
+from stations.receiver import ReplyReceiver
+from stations.sender import LOOK_SECONDS, EventSender
 from stations.settings import StationSettings
 
 _UNSIGNED: Final = "0" * 64
@@ -62,12 +62,12 @@ class StationClient:
         self._new_id = new_id
         self._news = threading.Condition()
         self._closing = threading.Event()
-        self._following = Following(
+        self._following = ReplyNotifier(
             self.journal, on_reply or (lambda _entry, _reply: None), on_slip or (lambda _entry: None)
         )
-        replaying = Replaying(self.journal, on_progress or (lambda _progress: None))
-        self._speaking = Speaking(settings, self.journal, self._following, replaying, now)
-        hearing = Hearing(
+        replaying = ReplayProgressTracker(self.journal, on_progress or (lambda _progress: None))
+        self._speaking = EventSender(settings, self.journal, self._following, replaying, now)
+        hearing = ReplyReceiver(
             settings,
             self.journal,
             self._following,
@@ -76,7 +76,7 @@ class StationClient:
             expects_many=lambda: self._speaking.expects_many,
         )
         self._threads = [
-            threading.Thread(target=self._speaking.speak, args=[self._closing], name="bookdrop-mouth", daemon=True),
+            threading.Thread(target=self._speaking.run, args=[self._closing], name="bookdrop-mouth", daemon=True),
             threading.Thread(target=hearing.listen, args=[self._closing], name="bookdrop-ear", daemon=True),
         ]
 
@@ -95,9 +95,9 @@ class StationClient:
         self.journal.close()
 
     @property
-    def is_reached(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether the broker could be spoken to the last time it was tried."""
-        return self._speaking.is_reached
+        return self._speaking.is_connected
 
     def scan(self, barcode: str, *, returned_at: datetime | None = None, print_slip: bool | None = None) -> UUID:
         """Take a scanned line, to be sent at once; give the event's id.
@@ -155,7 +155,7 @@ class StationClient:
             ),
         )
 
-    def act(self, kind: type[CycleEvent], **fields: Any) -> UUID:
+    def send_event(self, kind: type[CycleEvent], **fields: Any) -> UUID:
         """Say an event of the cycle around the Return, such as `ItemLoaned`; give the event's id.
 
         `fields` are the event's own. Errors are those of `scan` and `request_return`.
@@ -207,13 +207,13 @@ class StationClient:
         now = self._now()
         entry = self.journal.take(kept, now, now + self._speaking.wait_after(1))
         self._following.add(entry.event_id)
-        self._speaking.say(entry)
+        self._speaking.enqueue(entry)
         return event_id
 
     def replay(self) -> int:
         """Have everything without an answer be asked again now, in the order in which it was taken; give how many."""
         now = self._now()
-        count = self.journal.wake(now, now)
+        count = self.journal.mark_all_due(now, now)
         self._speaking.look()
         return count
 

@@ -9,12 +9,12 @@ from typing import Final
 
 from schemas.circulation_events import ActionOutcome, ActionReply, Reply, read_reply
 from schemas.replies import Outcome, ReturnReply
-from stations.journal.events import Entry, Standing
+from stations.journal.events import Entry, JournalStats
 from stations.journal.replay import Progress
 
 
 @dataclass(frozen=True)
-class Shown:
+class ScreenMessage:
     """Lines for the screen, and the colour and tone that go with them."""
 
     lines: tuple[str, ...]
@@ -44,12 +44,12 @@ _REPRINTABLE: Final = frozenset({"unknown", "expired"})
 _TROUBLED_SLIPS: Final = frozenset({"held", "failed_safe", "unknown", "expired"})
 
 
-def of_reply(reply: Reply, subject: str) -> Shown:
+def format_reply(reply: Reply, subject: str) -> ScreenMessage:
     """The answer: the large word with what it is about, the message as it came, then what staff do."""
     return _of_action(reply, subject) if isinstance(reply, ActionReply) else _of_return(reply, subject)
 
 
-def _of_action(reply: ActionReply, subject: str) -> Shown:
+def _of_action(reply: ActionReply, subject: str) -> ScreenMessage:
     colour, tone = _LARGE_OF_ACTION[reply.outcome]
     large = reply.outcome.value.replace("_", " ").upper()
     lines = [f"{large}  {reply.barcode or reply.request or subject}", reply.message]
@@ -58,10 +58,10 @@ def _of_action(reply: ActionReply, subject: str) -> Shown:
     lines += [f"Note: {warning}" for warning in reply.warnings]
     if reply.next_step:
         lines.append(f"-> {reply.next_step}")
-    return Shown(tuple(lines), colour, tone)
+    return ScreenMessage(tuple(lines), colour, tone)
 
 
-def _of_return(reply: ReturnReply, subject: str) -> Shown:
+def _of_return(reply: ReturnReply, subject: str) -> ScreenMessage:
     large, colour, tone = _LARGE[reply.outcome]
     if reply.urgent:
         large += "  URGENT"
@@ -80,46 +80,46 @@ def _of_return(reply: ReturnReply, subject: str) -> Shown:
     ]
     if reply.next_step:
         lines.append(f"-> {reply.next_step}")
-    return Shown(tuple(lines), colour, tone)
+    return ScreenMessage(tuple(lines), colour, tone)
 
 
-def of_slip(entry: Entry) -> Shown:
+def format_slip(entry: Entry) -> ScreenMessage:
     """A word of a slip: loud only when staff must do something."""
     is_troubled = entry.slip_state in _TROUBLED_SLIPS
     lines = [f"{entry.slip_words}  ({entry.subject})"]
     if entry.slip_state in _REPRINTABLE:
         lines.append(f"-> If there is none: bookdrop-station reprint {entry.event_id} --reason ...")
-    return Shown(tuple(lines), "yellow" if is_troubled else "", int(is_troubled))
+    return ScreenMessage(tuple(lines), "yellow" if is_troubled else "", int(is_troubled))
 
 
-def pending(subject: str, *, is_reached: bool = True) -> Shown:
+def pending(subject: str, *, is_connected: bool = True) -> ScreenMessage:
     """No answer yet, with the broker in reach or away."""
     why = (
         "No answer yet. It is kept at this desk and asked again until the answer comes. Go on scanning."
-        if is_reached
+        if is_connected
         else "Held, slip follows: the network is away. It is kept at this desk and sent later. Go on scanning."
     )
-    return Shown((f"PENDING  {subject}", why), "magenta", _PENDING_TONE)
+    return ScreenMessage((f"PENDING  {subject}", why), "magenta", _PENDING_TONE)
 
 
-def refused_here(subject: str, words: str) -> Shown:
+def refused_here(subject: str, words: str) -> ScreenMessage:
     """Refused at the desk itself: nothing was sent."""
-    return Shown((f"REFUSED  {subject}".rstrip(), words), "red", _LARGE[Outcome.REFUSED][2])
+    return ScreenMessage((f"REFUSED  {subject}".rstrip(), words), "red", _LARGE[Outcome.REFUSED][2])
 
 
-def hint() -> Shown:
+def hint() -> ScreenMessage:
     """An empty line."""
-    return Shown(("Nothing was scanned. Scan the item's barcode, or type :help.",))
+    return ScreenMessage(("Nothing was scanned. Scan the item's barcode, or type :help.",))
 
 
-def swallowed(subject: str) -> Shown:
+def duplicate_scan(subject: str) -> ScreenMessage:
     """The same barcode twice within two seconds."""
-    return Shown((f"SAME SCAN  {subject}", "Scanned twice within two seconds: taken once."), "", 1)
+    return ScreenMessage((f"SAME SCAN  {subject}", "Scanned twice within two seconds: taken once."), "", 1)
 
 
-def scan_its_item() -> Shown:
+def scan_its_item() -> ScreenMessage:
     """A slip's own code was scanned."""
-    return Shown(
+    return ScreenMessage(
         (
             "SLIP  Now scan the item that it lies in.",
             "A barcode in the next minute is checked against the slip; :cancel ends that.",
@@ -127,20 +127,20 @@ def scan_its_item() -> Shown:
     )
 
 
-def not_taken(words: str) -> Shown:
+def not_written(words: str) -> ScreenMessage:
     """The journal could not keep it."""
-    return Shown(("NOT TAKEN", words), "red", _NOT_TAKEN_TONE)
+    return ScreenMessage(("NOT TAKEN", words), "red", _NOT_TAKEN_TONE)
 
 
-def obstacle(why: str) -> Shown:
+def write_blocker(why: str) -> ScreenMessage:
     """Nothing was scanned, and the next scan would not be taken."""
-    return Shown(("NOTHING CAN BE TAKEN", why), "red", _NOT_TAKEN_TONE)
+    return ScreenMessage(("NOTHING CAN BE TAKEN", why), "red", _NOT_TAKEN_TONE)
 
 
-def offline(standing: Standing) -> Shown:
+def offline(standing: JournalStats) -> ScreenMessage:
     """Scans wait for longer than they should."""
     since = f"{standing.oldest.astimezone():%Y-%m-%d %H:%M}" if standing.oldest else "-"
-    return Shown(
+    return ScreenMessage(
         (
             f"NO ANSWER SINCE {since}",
             f"{standing.unanswered} scans wait at this desk. They are safe, and go out by themselves.",
@@ -151,21 +151,21 @@ def offline(standing: Standing) -> Shown:
     )
 
 
-def replaying(progress: Progress) -> Shown:
+def replaying(progress: Progress) -> ScreenMessage:
     """How far held scans are; at the end, which of them were refused."""
     if not progress.is_over:
-        return Shown((f"HELD SCANS  {progress.answered} of {progress.total} answered",))
+        return ScreenMessage((f"HELD SCANS  {progress.answered} of {progress.total} answered",))
     lines = [f"HELD SCANS  all {progress.total} answered"]
     if not progress.exceptions:
-        return Shown(tuple(lines), "green", 1)
-    lines += [f"Refused: {len(progress.exceptions)}", *(of_entry(entry) for entry in progress.exceptions[:_LISTED])]
+        return ScreenMessage(tuple(lines), "green", 1)
+    lines += [f"Refused: {len(progress.exceptions)}", *(format_entry(entry) for entry in progress.exceptions[:_LISTED])]
     if (more := len(progress.exceptions) - _LISTED) > 0:
         lines.append(f"... and {more} more: :exceptions")
     lines.append("-> Find these items and see to them, then type :exceptions done")
-    return Shown(tuple(lines), "red", _LARGE[Outcome.REFUSED][2])
+    return ScreenMessage(tuple(lines), "red", _LARGE[Outcome.REFUSED][2])
 
 
-def of_entry(entry: Entry) -> str:
+def format_entry(entry: Entry) -> str:
     """A journal line for a list."""
     answer = "pending"
     if entry.reply is not None:

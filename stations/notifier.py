@@ -13,7 +13,7 @@ FOLLOWED: Final = 500
 """How many answered events are still followed, for the word of their slips."""
 
 
-class Following:
+class ReplyNotifier:
     """What was told of the events taken by this process. Thread-safe; the callbacks run on the caller's thread."""
 
     def __init__(

@@ -16,11 +16,10 @@ from schemas.barcodes import BarcodeRefusedError, clean, slip_of
 from schemas.circulation_events import Reply, ReprintRequested, SlipSeen, UndoRequested
 from stations import messages
 from stations.client import PatronCardError, StationClient
-from stations.journal.events import Entry
+from stations.journal.events import Entry, last_returned
 from stations.journal.file import JournalError
 from stations.journal.monitor import JournalWatch
 from stations.journal.replay import Progress
-from stations.recent import last_returned
 from stations.terminal import Screen
 
 PACKING_SECONDS: Final = 60.0
@@ -43,15 +42,15 @@ class _Waiting:
 
 
 @dataclass
-class Desk:
-    """Lines in, words out. `heard`, `slipped` and `replayed` are the callbacks of the client that is given to `serve`."""
+class ScanPrompt:
+    """Lines in, words out. `on_reply`, `on_slip` and `on_progress` are the callbacks of the client that is given to `serve`."""
 
     screen: Screen
     now: Callable[[], datetime]
     tells_pending: bool
     """Whether a late answer is announced while scanning goes on; a pipe is told at its end."""
     backdate: datetime | None = None
-    not_taken: int = 0
+    not_written: int = 0
     """How many lines the journal could not keep."""
     _waiting: dict[UUID, _Waiting] = field(default_factory=dict)
     _last: tuple[str, float] = ("", 0.0)
@@ -95,25 +94,25 @@ class Desk:
         with self._lock:
             left = [waiting.subject for waiting in self._waiting.values()]
         for subject in left:
-            self.screen.show(messages.pending(subject, is_reached=client.is_reached))
+            self.screen.show(messages.pending(subject, is_connected=client.is_connected))
         return left
 
-    def heard(self, entry: Entry, reply: Reply) -> None:
+    def on_reply(self, entry: Entry, reply: Reply) -> None:
         """Show an answer to a scan of this desk, or of an earlier one; not those of a command beside it."""
         with self._lock:  # `_scan` holds it until the scan is noted
             is_ours = reply.event_id in self._waiting or entry.made_at < self._opened_at
             is_quiet = self._replaying and entry.held and reply.outcome != "refused"
         if is_ours and not is_quiet:
-            self.screen.show(messages.of_reply(reply, entry.subject))
+            self.screen.show(messages.format_reply(reply, entry.subject))
         with self._lock:
             self._waiting.pop(reply.event_id, None)
             self._heard_at = time.monotonic()
 
-    def slipped(self, entry: Entry) -> None:
+    def on_slip(self, entry: Entry) -> None:
         """Show what became of a slip."""
-        self.screen.show(messages.of_slip(entry))
+        self.screen.show(messages.format_slip(entry))
 
-    def replayed(self, progress: Progress) -> None:
+    def on_progress(self, progress: Progress) -> None:
         """Show how far held scans are, at a terminal; at the end which were refused, everywhere."""
         with self._lock:
             self._replaying = self.tells_pending and not progress.is_over and progress.total >= SHOWN_SINGLY
@@ -136,7 +135,7 @@ class Desk:
         if self._packs(client, barcode, began):
             return
         if self._last[0] == barcode and began - self._last[1] < DOUBLE_TRIGGER:
-            self.screen.show(messages.swallowed(barcode))
+            self.screen.show(messages.duplicate_scan(barcode))
             return
         if self._take(barcode, lambda: client.scan(line, returned_at=self.backdate)):
             self._last = (barcode, began)
@@ -153,7 +152,7 @@ class Desk:
         (seen, since), self._slip = self._slip, None
         if now - since > PACKING_SECONDS:
             return False
-        self._take(barcode, lambda: client.act(SlipSeen, slip=seen, barcode=barcode))
+        self._take(barcode, lambda: client.send_event(SlipSeen, slip=seen, barcode=barcode))
         return True
 
     def _reprint(self, client: StationClient, reason: str) -> None:
@@ -161,12 +160,12 @@ class Desk:
         try:
             event_id = last_returned(client.journal)
         except JournalError as error:
-            self.screen.show(messages.Shown((str(error),)))
+            self.screen.show(messages.ScreenMessage((str(error),)))
             return
         if event_id is None:
             self.screen.show(messages.refused_here(":reprint", "Nothing was returned at this desk. Nothing was sent."))
             return
-        self._take("reprint", lambda: client.act(ReprintRequested, reprints=event_id, reason=reason))
+        self._take("reprint", lambda: client.send_event(ReprintRequested, reprints=event_id, reason=reason))
 
     def _return(self, client: StationClient, request: str) -> None:
         self._take(request, lambda: client.request_return(request, returned_at=self.backdate))
@@ -174,17 +173,17 @@ class Desk:
     def _undo(self, client: StationClient, request: str | None, reason: str | None = None) -> None:
         """Take back a request's Return; without one, the last scan that this desk returned."""
         if request is not None:
-            self._take(request, lambda: client.act(UndoRequested, request=request, reason=reason))
+            self._take(request, lambda: client.send_event(UndoRequested, request=request, reason=reason))
             return
         try:
             event_id = last_returned(client.journal)
         except JournalError as error:
-            self.screen.show(messages.Shown((str(error),)))
+            self.screen.show(messages.ScreenMessage((str(error),)))
             return
         if event_id is None:
             self.screen.show(messages.refused_here(":undo", "Nothing was returned at this desk. Nothing was sent."))
             return
-        self._take("undo", lambda: client.act(UndoRequested, undoes=event_id))
+        self._take("undo", lambda: client.send_event(UndoRequested, undoes=event_id))
 
     def _take(self, subject: str, take: Callable[[], UUID]) -> bool:
         try:
@@ -196,8 +195,8 @@ class Desk:
         except ValidationError:
             self.screen.show(messages.refused_here(messages.printable(subject), "That is no request's identifier."))
         except JournalError as error:
-            self.not_taken += 1
-            self.screen.show(messages.not_taken(str(error)))
+            self.not_written += 1
+            self.screen.show(messages.not_written(str(error)))
         else:
             return True
         return False
@@ -217,7 +216,7 @@ class Desk:
                 ]
                 for waiting in late:
                     waiting.is_told = True
-                    self.screen.show(messages.pending(waiting.subject, is_reached=client.is_reached))
+                    self.screen.show(messages.pending(waiting.subject, is_connected=client.is_connected))
 
     def _command(self, client: StationClient, parts: list[str]) -> bool:
         """Do what was typed after a colon; tell whether the desk is to be left."""
@@ -234,14 +233,14 @@ class Desk:
                 self._tick_all(client)
             case ["cancel"]:
                 self._slip = None
-                self.screen.show(messages.Shown(("The next barcode is a Return again.",)))
+                self.screen.show(messages.ScreenMessage(("The next barcode is a Return again.",)))
             case ["backdate", *when] if when:
                 self._set_backdate(" ".join(when))
-            case _ if not self._asks(client, parts):
-                self.screen.show(messages.Shown(messages.HELP))
+            case _ if not self._run_event_command(client, parts):
+                self.screen.show(messages.ScreenMessage(messages.HELP))
         return False
 
-    def _asks(self, client: StationClient, parts: list[str]) -> bool:
+    def _run_event_command(self, client: StationClient, parts: list[str]) -> bool:
         """Say the event that was typed after a colon; tell whether it was one."""
         match parts:
             case ["return", request]:
@@ -260,7 +259,7 @@ class Desk:
         if when == "off":
             self.backdate = None
             self.screen.banner("")
-            self.screen.show(messages.Shown(("Backdate off: items come back now.",)))
+            self.screen.show(messages.ScreenMessage(("Backdate off: items come back now.",)))
             return
         try:
             moment = datetime.fromisoformat(when).astimezone()
@@ -272,20 +271,22 @@ class Desk:
             return
         self.backdate = moment
         self.screen.banner(f"[BACKDATED {moment:%Y-%m-%d %H:%M}] ")
-        self.screen.show(messages.Shown((f"Backdate on: what is scanned now came back {moment:%Y-%m-%d %H:%M}.",)))
+        self.screen.show(
+            messages.ScreenMessage((f"Backdate on: what is scanned now came back {moment:%Y-%m-%d %H:%M}.",))
+        )
 
     def _tick_all(self, client: StationClient) -> None:
         try:
             found = client.journal.exceptions()
-            count = client.journal.tick((entry.event_id for entry in found), self.now())
+            count = client.journal.acknowledge_exceptions((entry.event_id for entry in found), self.now())
         except JournalError as error:
-            self.screen.show(messages.Shown((str(error),)))
+            self.screen.show(messages.ScreenMessage((str(error),)))
         else:
-            self.screen.show(messages.Shown((f"Seen to: {count}. They stay in the journal.",)))
+            self.screen.show(messages.ScreenMessage((f"Seen to: {count}. They stay in the journal.",)))
 
     def _list(self, look: Callable[[], list[Entry]], nothing: str) -> None:
         try:
-            shown = tuple(messages.of_entry(entry) for entry in look()) or (nothing,)
+            shown = tuple(messages.format_entry(entry) for entry in look()) or (nothing,)
         except JournalError as error:
             shown = (str(error),)
-        self.screen.show(messages.Shown(shown))
+        self.screen.show(messages.ScreenMessage(shown))

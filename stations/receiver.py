@@ -10,14 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from schemas.circulation_events import ANSWERS, Reply, read_reply
-from schemas.replies import SET_APART, SlipNotice
+from schemas.replies import PROVISIONAL_REASONS, SlipNotice
 from stations.journal.events import Journal
-from stations.notifier import Following
+from stations.notifier import ReplyNotifier
 from stations.settings import StationSettings
-from stations.transport import Ear
+from stations.transport import ReplyConsumer
 
 
-class Hearing:
+class ReplyReceiver:
     """Listens until it is told to end, and keeps what it hears. Runs on a thread of its own.
 
     `on_answers` is called with their number when answers have been kept, before they are told; `expects_many` says
@@ -28,7 +28,7 @@ class Hearing:
         self,
         settings: StationSettings,
         journal: Journal,
-        following: Following,
+        following: ReplyNotifier,
         now: Callable[[], datetime],
         *,
         on_answers: Callable[[int], None],
@@ -44,12 +44,12 @@ class Hearing:
     def listen(self, closing: threading.Event) -> None:
         """Hear until `closing` is set; anew, when the connection or the disk fails."""
         while not closing.is_set():
-            ear: Ear | None = None
+            ear: ReplyConsumer | None = None
             try:
                 if self._journal.moved_to() is not None:  # the answers are for where it is now
                     closing.wait(1.0)
                     continue
-                ear = Ear(self._url, self._station, self.hear)
+                ear = ReplyConsumer(self._url, self._station, self.hear)
                 looked_at = time.monotonic()
                 while not closing.is_set():
                     ear.listen(0.2, gather=self._expects_many())
@@ -98,4 +98,4 @@ class Hearing:
 
 def _is_set_apart(reply: Reply) -> bool:
     """Whether the answer is not the last word: the message was kept, and may be answered after all."""
-    return reply.outcome == "refused" and reply.reason in SET_APART
+    return reply.outcome == "refused" and reply.reason in PROVISIONAL_REASONS

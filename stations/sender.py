@@ -12,10 +12,10 @@ from typing import Final
 from schemas import station_status
 from stations.journal.events import HELD_AFTER, Entry, Journal
 from stations.journal.file import JournalError
-from stations.journal.replay import Replaying
-from stations.notifier import Following
+from stations.journal.replay import ReplayProgressTracker
+from stations.notifier import ReplyNotifier
 from stations.settings import StationSettings
-from stations.transport import Mouth, Saying
+from stations.transport import EventPublisher, OutgoingEvent
 
 LONGEST_RESEND: Final = timedelta(seconds=30)
 """Longest wait between two sendings of one event."""
@@ -31,23 +31,23 @@ LOOK_SECONDS: Final = 0.1
 """How often the journal is looked at for what is due, and for what another process of this station wrote."""
 
 
-class Speaking:
-    """Says what a journal holds. `speak` runs on a thread of its own; the other methods are for any thread."""
+class EventSender:
+    """Says what a journal holds. `run` runs on a thread of its own; the other methods are for any thread."""
 
     def __init__(
         self,
         settings: StationSettings,
         journal: Journal,
-        following: Following,
-        replaying: Replaying,
+        following: ReplyNotifier,
+        replaying: ReplayProgressTracker,
         now: Callable[[], datetime],
     ) -> None:
-        self._resend_seconds = settings.resend_seconds
+        self._resend_seconds = settings.retry_interval_seconds
         self._journal = journal
         self._following = following
         self._replaying = replaying
         self._now = now
-        self._mouth = Mouth(settings.broker_url.get_secret_value(), settings.code)
+        self._mouth = EventPublisher(settings.broker_url.get_secret_value(), settings.code)
         self._to_say: deque[Entry] = deque()
         self._wanted = threading.Event()
         self._is_reached = True
@@ -57,7 +57,7 @@ class Speaking:
         self._counting = threading.Lock()
 
     @property
-    def is_reached(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether the broker could be spoken to the last time it was tried."""
         return self._is_reached
 
@@ -66,7 +66,7 @@ class Speaking:
         """Whether many answers are on their way."""
         return self._ahead > 0
 
-    def say(self, entry: Entry) -> None:
+    def enqueue(self, entry: Entry) -> None:
         """Have an event said at once that was just taken."""
         self._to_say.append(entry)
         self._wanted.set()
@@ -88,21 +88,21 @@ class Speaking:
                 if was > AHEAD - HELD_AT_ONCE >= self._ahead:
                     self._wanted.set()
 
-    def speak(self, closing: threading.Event) -> None:
+    def run(self, closing: threading.Event) -> None:
         """Say what is to be said until `closing` is set, and what was taken in the last moment; then hang up."""
         with contextlib.closing(self._mouth):
-            self._speak(closing)
+            self._run(closing)
 
-    def _speak(self, closing: threading.Event) -> None:
+    def _run(self, closing: threading.Event) -> None:
         pruned_at = 0.0
         with contextlib.suppress(JournalError):  # what was left by an outage goes in its order
-            self._journal.wake(self._now() - HELD_AFTER, self._now())
+            self._journal.mark_all_due(self._now() - HELD_AFTER, self._now())
             self._replaying.begin()
         while not closing.is_set():
             self._wanted.wait(LOOK_SECONDS)
             self._wanted.clear()
             try:
-                if not self._comes_back():
+                if not self._reconnect():
                     self._say_all(self._fresh())
                     if self._is_reached:
                         self._replaying.look()
@@ -118,7 +118,7 @@ class Speaking:
             with contextlib.suppress(JournalError):
                 self._say_all(self._fresh())
 
-    def _comes_back(self) -> bool:
+    def _reconnect(self) -> bool:
         """Whether the broker is away, or has just come back: then nothing is said before everything held is due."""
         if self._is_reached:
             return False
@@ -132,7 +132,7 @@ class Speaking:
                 self._wanted.set()
         fresh, now = self._fresh(), self._now()
         if self._is_reached:
-            self._journal.wake(now, now)
+            self._journal.mark_all_due(now, now)
             self._replaying.begin()
         elif fresh:
             self._journal.hold((entry.event_id for entry in fresh), now)
@@ -161,13 +161,13 @@ class Speaking:
         now = self._now()
         held = self._journal.waiting(now)
         try:
-            self._mouth.say(
+            self._mouth.publish(
                 [
-                    Saying(
+                    OutgoingEvent(
                         each.event_id,
                         each.task,
                         each.payload,
-                        station_status.written(now, each.attempts + again, *held),
+                        station_status.to_header(now, each.attempts + again, *held),
                     )
                     for each in entries
                 ]

@@ -30,11 +30,11 @@ class StationSettings(SideSettings):
     """The broker; without a setting of its own, BOOKDROP_BROKER_URL is taken."""
     journal: Path | None = None
     """File in which scans are kept until they are answered; by default one per station in the user's state folder."""
-    journal_limit: int = Field(default=20_000, ge=1, le=1_000_000)
+    journal_max_unanswered: int = Field(default=20_000, ge=1, le=1_000_000)
     """How many scans may wait here without an answer; a scan beyond that is refused before it is taken."""
-    journal_free_mb: int = Field(default=50, ge=0, le=1_000_000_000)
+    journal_min_free_mb: int = Field(default=50, ge=0, le=1_000_000_000)
     """How much of the journal's disk is left alone, in MB; with less a scan is refused before it is taken."""
-    offline_hours: float = Field(default=4.0, gt=0, le=720)
+    unanswered_warning_hours: float = Field(default=4.0, gt=0, le=720)
     """After how many hours without an answer the desk warns."""
     scanner_prefix: str = ""
     """What the scanner puts before each barcode, if it does."""
@@ -42,9 +42,9 @@ class StationSettings(SideSettings):
     """Whether a scan wants a slip."""
     patron_card_pattern: str | None = None
     """Regular expression of our patron cards' numbers; a scan that matches as a whole never leaves the desk."""
-    answer_seconds: float = Field(default=15.0, gt=0, le=3600)
+    reply_timeout_seconds: float = Field(default=15.0, gt=0, le=3600)
     """How long a command waits for its answers, in seconds."""
-    resend_seconds: float = Field(default=3.0, gt=0, le=30)
+    retry_interval_seconds: float = Field(default=3.0, gt=0, le=30)
     """After how long an unanswered event is asked again for the first time, in seconds."""
 
     @field_validator("broker_url")
@@ -74,12 +74,12 @@ class StationSettings(SideSettings):
     @property
     def bounds(self) -> Bounds:
         """How far the journal may grow."""
-        return Bounds(self.journal_limit, self.journal_free_mb * 1_000_000)
+        return Bounds(self.journal_max_unanswered, self.journal_min_free_mb * 1_000_000)
 
     @property
     def offline_after(self) -> timedelta:
         """After how long without an answer the desk warns."""
-        return timedelta(hours=self.offline_hours)
+        return timedelta(hours=self.unanswered_warning_hours)
 
     @property
     def journal_file(self) -> Path:

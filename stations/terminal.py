@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from stations.messages import Shown
+from stations.messages import ScreenMessage
 
 ENDS: Final = "\r\n\t"
 PROMPT: Final = "> "
@@ -85,7 +85,7 @@ class Screen:
         self._lock = threading.Lock()
         self._tone = threading.Lock()
 
-    def show(self, shown: Shown) -> None:
+    def show(self, shown: ScreenMessage) -> None:
         """Print words above the prompt, the first line large, with colour and tone where there are such."""
         first, *rest = ["".join(char if char.isprintable() else "?" for char in line) for line in shown.lines]
         if self._styled and shown.colour:

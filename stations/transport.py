@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from kombu import Connection, Consumer, Message, Producer, Queue
 
 from schemas.broker_url import Broker, read_broker_url
-from schemas.publisher_confirms import Receipts, receipts_of
+from schemas.publisher_confirms import PublisherConfirms, confirms_of
 from schemas.station_status import HEADER
 from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
@@ -63,12 +63,12 @@ def _options(broker: Broker, station: str) -> dict[str, Any]:
     return options
 
 
-def declared(name: str) -> Queue:
+def queue_declaration(name: str) -> Queue:
     """Queue `name` as everybody declares it."""
     return Queue(name, exchange="", routing_key=name, durable=True, queue_arguments=queue_arguments(name))
 
 
-class Saying(NamedTuple):
+class OutgoingEvent(NamedTuple):
     """An event to say: the task it asks for, and its JSON, signed."""
 
     event_id: str
@@ -78,7 +78,7 @@ class Saying(NamedTuple):
     """What goes beside it for monitoring (`schemas.station_status`)."""
 
 
-class Mouth:
+class EventPublisher:
     """Says events. Not for two threads at once."""
 
     def __init__(self, url: str, station: str) -> None:
@@ -87,9 +87,9 @@ class Mouth:
         self._is_redis = read_broker_url(url).is_redis
         self._connection: Connection | None = None
         self._producer: Producer | None = None
-        self._receipts: Receipts[Saying] | None = None
+        self._receipts: PublisherConfirms[OutgoingEvent] | None = None
 
-    def say(self, sayings: Sequence[Saying]) -> None:
+    def publish(self, events: Sequence[OutgoingEvent]) -> None:
         """Publish events in order, connecting first if need be; all of them in one round trip.
 
         Raises whatever the transport raises, when a fresh connection does not do either; then any of them may have
@@ -97,14 +97,14 @@ class Mouth:
         """
         is_kept = self._producer is not None
         try:
-            self._publish_all(sayings)
+            self._publish_all(events)
         except Exception:
             self.close()
             if not is_kept:
                 raise
             # The kept connection may have died while nobody spoke; twice said is harmless, unsaid is not.
             try:
-                self._publish_all(sayings)
+                self._publish_all(events)
             except Exception:
                 self.close()
                 raise
@@ -122,32 +122,32 @@ class Mouth:
         connection, self._connection, self._producer, self._receipts = self._connection, None, None, None
         _release(connection)
 
-    def _publish_all(self, sayings: Sequence[Saying]) -> None:
+    def _publish_all(self, events: Sequence[OutgoingEvent]) -> None:
         producer = self._ready()
         if self._receipts is not None:
-            for saying in sayings:
-                self._publish(producer, saying)
-                self._receipts.expect(RETURNS_QUEUE, saying)
+            for event in events:
+                self._publish(producer, event)
+                self._receipts.expect(RETURNS_QUEUE, event)
             self._receipts.wait(_SECONDS_TO_ANSWER)
             self._receipts.collect()
-        elif len(sayings) == 1:
-            self._publish(producer, sayings[0])
+        elif len(events) == 1:
+            self._publish(producer, events[0])
         else:
             with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
-                for saying in sayings:
-                    self._publish(producer, saying)
+                for event in events:
+                    self._publish(producer, event)
 
-    def _publish(self, producer: Producer, saying: Saying) -> None:
+    def _publish(self, producer: Producer, event: OutgoingEvent) -> None:
         producer.publish(
-            task_body(saying.payload),
+            task_body(event.payload),
             exchange="",
             routing_key=RETURNS_QUEUE,
-            headers=task_headers(saying.task, saying.event_id, origin=self._station)
-            | ({HEADER: saying.desk} if saying.desk else {}),
+            headers=task_headers(event.task, event.event_id, origin=self._station)
+            | ({HEADER: event.desk} if event.desk else {}),
             content_type="application/json",
             content_encoding="utf-8",
             delivery_mode=2,
-            correlation_id=saying.event_id,
+            correlation_id=event.event_id,
             reply_to=reply_queue(self._station),
             retry=False,
             mandatory=True,  # RabbitMQ: a queue that is gone is an error, not a message that is gone
@@ -158,19 +158,19 @@ class Mouth:
             self._connection = connect(self._url, self._station)
             channel = self._connection.default_channel
             # A message for a queue that nobody declared vanishes on RabbitMQ, and so does an answer.
-            declared(reply_queue(self._station)).bind(channel).queue_declare()
-            work = declared(RETURNS_QUEUE).bind(channel)
+            queue_declaration(reply_queue(self._station)).bind(channel).queue_declare()
+            work = queue_declaration(RETURNS_QUEUE).bind(channel)
             try:
                 work.queue_declare(passive=not self._is_redis)
             except self._connection.channel_errors:
                 # Not there. A station's own user on RabbitMQ may not make it: then it is held until a worker has.
                 work.queue_declare()
-            self._receipts = receipts_of(channel)
+            self._receipts = confirms_of(channel)
             self._producer = Producer(channel)
         return self._producer
 
 
-class Ear:
+class ReplyConsumer:
     """Hears answers. Not for two threads at once. `hear` keeps what it is given before it returns."""
 
     def __init__(self, url: str, station: str, hear: Callable[[Sequence[str]], None]) -> None:
@@ -178,7 +178,7 @@ class Ear:
         self._hear = hear
         self._gathered: list[Message] = []
         is_redis = read_broker_url(url).is_redis
-        queue = declared(reply_queue(station))
+        queue = queue_declaration(reply_queue(station))
         if is_redis:
             # Here the worker's word counts. Given ours, kombu would sweep what belongs to queues that are not ours.
             queue.queue_arguments = None

@@ -1,37 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a task needs from its worker: sessions, a clock, a way to publish. Set by the worker, asked for by tasks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks.metrics.recorder import Tally
-from tasks.quarantine.dead_letter import OpenLetters
-from tasks.unit_of_work import PendingMessage, Settled, UnitOfWork
-
-
-class Publisher(Protocol):
-    """Gives promised messages to the broker."""
-
-    def publish_outbox(self, entries: Sequence[PendingMessage]) -> int:
-        """Publish `entries` in order and note the rows of those the broker has as settled; return how many.
-
-        Never raises for a broker that is away: what could not be published stays for the sweep.
-        """
-
-
-class Announcer(Protocol):
-    """Tells whoever watches, such as Flower, what goes on at this moment. Nothing depends on its being heard."""
-
-    def __call__(self, what: str, **about: str) -> None:
-        """Say `what` (such as `slip-sending`), and which one: ids and codes, nothing else. Never raises."""
-
-
-def to_nobody(what: str, **about: str) -> None:
-    """An `Announcer` where nobody watches."""
+from tasks.metrics.recorder import MetricsRecorder
+from tasks.ports import OpenDeadLetters, Publisher, TaskEventEmitter, no_events
+from tasks.unit_of_work import PublishedRows, UnitOfWork
 
 
 @dataclass(frozen=True)
@@ -44,19 +22,19 @@ class Context:
     publish: Publisher
     worker: str
     """Name of the worker process, for leases and logs."""
-    settled: Settled = field(default_factory=Settled)
+    settled: PublishedRows = field(default_factory=PublishedRows)
     """Published rows of the outbox, which go with the next transaction."""
-    tally: Tally = field(default_factory=Tally)
+    tally: MetricsRecorder = field(default_factory=MetricsRecorder)
     """What this process counts and times, for monitoring."""
     undo_window: timedelta = timedelta(minutes=10)
     patron_card_pattern: str | None = None
     slip_life: timedelta = timedelta(hours=24)
     """How long a slip may wait for its printer before it is not sent any more."""
-    letters: OpenLetters | None = None
+    letters: OpenDeadLetters | None = None
     """The broker's dead letters; `None` where there is no broker."""
     quarantine_kept: timedelta = timedelta(days=30)
     """How long what a quarantined message says is kept while nobody decides about it."""
-    announce: Announcer = to_nobody
+    announce: TaskEventEmitter = no_events
 
     def unit_of_work(self) -> UnitOfWork:
         """A new transaction, at this moment."""

@@ -6,7 +6,7 @@ from typing import Any
 from celery.exceptions import Reject, Retry
 
 
-def put_back(task: Any, error: Exception) -> Retry | Reject:
+def requeue(task: Any, error: Exception) -> Retry | Reject:
     """What puts the running `task` back on its queue when it is raised; `error` is why.
 
     It is published anew, so that its tries are counted. When the broker is away as well Celery would give the message up:

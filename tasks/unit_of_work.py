@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from uuid6 import uuid7
 
 from schemas.models import OutboxEntry, table
+from tasks.ports import PendingMessage
 
 Result = TypeVar("Result")
 
@@ -30,20 +31,7 @@ class StaleStateError(Exception):
     """A row is no longer as it was read: somebody changed it in between. Running again decides anew."""
 
 
-@dataclass(frozen=True)
-class PendingMessage:
-    """A promise that is in the outbox and not with the broker yet."""
-
-    outbox_id: UUID | None
-    """Its row; `None` when there is none, because who wants it asks again."""
-    queue: str
-    task: str | None
-    """Task name; `None` for a plain message to a station."""
-    body: str
-    event_id: UUID | None
-
-
-class Settled:
+class PublishedRows:
     """Outbox rows that the broker has, on their way out: the next transaction takes them along.
 
     A transaction of their own would cost as much as a whole Return. When the process dies before, the sweep
@@ -81,11 +69,11 @@ class UnitOfWork:
     sessions: sessionmaker[Session]
     now: datetime
     """Aware UTC; one time for the whole transaction."""
-    settled: Settled = field(default_factory=Settled)
+    settled: PublishedRows = field(default_factory=PublishedRows)
     """Published rows of the outbox, which this commit deletes."""
-    promised: list[PendingMessage] = field(default_factory=list)
+    pending_messages: list[PendingMessage] = field(default_factory=list)
     """After the commit: what is to be published, in the order it was said."""
-    _said: list[PendingMessage] = field(default_factory=list)
+    _enqueued: list[PendingMessage] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         self.session = self.sessions()
@@ -100,13 +88,13 @@ class UnitOfWork:
         finally:
             self.session.close()
 
-    def say(self, queue: str, body: str, *, task: str | None = None, event_id: UUID | None = None) -> None:
+    def enqueue(self, queue: str, body: str, *, task: str | None = None, event_id: UUID | None = None) -> None:
         """Promise a message: a row in this transaction. `body` is JSON; for a task, its one argument."""
-        self._said.append(PendingMessage(uuid7(), queue, task, body, event_id))
+        self._enqueued.append(PendingMessage(uuid7(), queue, task, body, event_id))
 
     def _commit(self) -> None:
-        if self._said:
-            self.session.connection().execute(_PROMISE, [self._row(message) for message in self._said])
+        if self._enqueued:
+            self.session.connection().execute(_PROMISE, [self._row(message) for message in self._enqueued])
         settled = self.settled.take()
         try:
             if settled:
@@ -115,7 +103,7 @@ class UnitOfWork:
         except BaseException:
             self.settled.add(settled)
             raise
-        self.promised = self._said
+        self.pending_messages = self._enqueued
 
     def _row(self, message: PendingMessage) -> dict[str, Any]:
         return {
@@ -147,7 +135,7 @@ def is_transient(error: Exception) -> bool:
             return False
 
 
-def run_again_on_conflict(
+def retry_on_conflict(
     work: Callable[[], Result], *, tries: int = 4, pause: Callable[[float], None] = time.sleep
 ) -> Result:
     """Run `work` (a whole transaction) up to `tries` times while it fails for a transient reason.

@@ -31,16 +31,17 @@ from schemas.migration import migrate
 from schemas.models import PrintJob
 from schemas.replies import ReturnReply
 from tasks.context import Context
-from tasks.events.policy import House
+from tasks.events.policy import LibraryPolicy
 from tasks.events.processing import Handler
-from tasks.events.validation import Received
+from tasks.ports import PendingMessage
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
-from tasks.unit_of_work import PendingMessage, UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.clock import Clock
 from tests.library import Library
 from tests.rabbitmq import VirtualHost, virtual_host
 
-HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
+HOUSE = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
 
 # How long an example takes says how busy the machine is, and nothing of the program.
 settings.register_profile("bookdrop", deadline=None)
@@ -249,14 +250,14 @@ def perform(engine: Engine) -> Callable[..., list[ReturnReply | ActionReply]]:
     sessions = sessionmaker(engine, expire_on_commit=False)
 
     def run(
-        handler: Handler, *payloads: object, house: House = HOUSE, now: datetime | None = None
+        handler: Handler, *payloads: object, house: LibraryPolicy = HOUSE, now: datetime | None = None
     ) -> list[ReturnReply | ActionReply]:
         def work() -> list[PendingMessage]:
             with UnitOfWork(sessions, now or datetime.now(UTC)) as uow:
                 batch = handler([Received(payload, "reply.main-desk-1") for payload in payloads], uow, house)
-            return batch.again + uow.promised
+            return batch.again + uow.pending_messages
 
-        return [read_reply(message.body) for message in run_again_on_conflict(work) if message.task is None]
+        return [read_reply(message.body) for message in retry_on_conflict(work) if message.task is None]
 
     return run
 

@@ -25,8 +25,8 @@ from schemas.database import open_engine
 from schemas.models import PrintJob, RequestEvent
 from schemas.topology import reply_queue
 from tasks.context import Context
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.policy import LibraryPolicy
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
 from tests.library import Library, event_id
 from tests.printers import free_port
@@ -169,11 +169,11 @@ class Visitor:
 
 def scanned(library: Library, here: Context, barcode: str, *, station: str = "main-desk-1") -> UUID:
     """A scan, answered, and what follows published; gives its event's id."""
-    house = House(new_id=uuid7, undo_window=here.undo_window, patron_card_pattern=None)
+    house = LibraryPolicy(new_id=uuid7, undo_window=here.undo_window, patron_card_pattern=None)
     scan = library.scan(barcode, station=station)
     with here.unit_of_work() as uow:
         return_items([Received(scan, reply_queue(station))], uow, house)
-    here.publish.publish_outbox(uow.promised)
+    here.publish.publish_outbox(uow.pending_messages)
     return event_id(scan)
 
 

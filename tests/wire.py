@@ -118,7 +118,7 @@ def start_worker(
                 "BOOKDROP_BROKER_URL": broker_url,
                 "BOOKDROP_DATABASE_URL": database_url,
                 "BOOKDROP_HEARTBEAT_FILE": str(folder / f"{role}.heartbeat"),
-                "BOOKDROP_SWEEP_SECONDS": "1",
+                "BOOKDROP_SWEEP_INTERVAL_SECONDS": "1",
                 **environment,
             },
             stdout=log,

@@ -22,8 +22,8 @@ from workers.broker_options import SECONDS_TO_ANSWER, atomic_options, broker_opt
 from workers.heartbeat import Heartbeat, heartbeat_file
 from workers.metrics import flusher
 from workers.publisher import BrokerPublisher
-from workers.runtime.queues import DeadLetters, declared
-from workers.runtime.timer_cleanup import ForgetTimers
+from workers.runtime.queues import DeadLetters, queue_declaration
+from workers.runtime.timer_cleanup import TimerCleanup
 from workers.settings import WorkerSettings
 
 TASK_MODULES = {
@@ -39,10 +39,10 @@ def celery_settings() -> dict[str, Any]:
     settings = WorkerSettings.load()
     broker = settings.broker
     roles = [settings.role] if settings.role in TASK_MODULES else list(TASK_MODULES)
-    sweep = timedelta(seconds=settings.sweep_seconds)
+    sweep = timedelta(seconds=settings.sweep_interval_seconds)
     # With an end to the wait for RabbitMQ's word: a connection lost in silence would end all sweeping.
     sweeps = {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60, "confirm_timeout": SECONDS_TO_ANSWER}
-    options = broker_options(broker, settings.visibility_seconds)
+    options = broker_options(broker, settings.redis_visibility_timeout_seconds)
     if broker.is_redis and settings.redis_transport == "atomic" and settings.role != "flower":
         options |= atomic_options(settings.redis_delivery_limit)
     if broker.is_redis and settings.role == "flower":
@@ -61,7 +61,7 @@ def celery_settings() -> dict[str, Any]:
         "broker_native_delayed_delivery_queue_type": "quorum",
         "imports": sorted({module for role in roles for module in TASK_MODULES[role]}),
         "task_queues": [
-            declared(queue)
+            queue_declaration(queue)
             for queue in (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE, topology.PRINT_ACTIONS_QUEUE)
         ],
         "task_default_queue": topology.HOUSEKEEPING_QUEUE,
@@ -78,7 +78,7 @@ def celery_settings() -> dict[str, Any]:
         # Below the visibility timeout: a task that still runs is never delivered a second time.
         # No soft limit: raised amid a statement, it can leave a transaction open that nobody ends, with all its locks.
         # A process that is ended lets go of everything, and whoever wanted it asks again: a station, or a sweep.
-        "task_time_limit": settings.visibility_seconds // 2,
+        "task_time_limit": settings.redis_visibility_timeout_seconds // 2,
         "task_ignore_result": True,
         "result_backend": None,
         "task_serializer": "json",
@@ -89,7 +89,7 @@ def celery_settings() -> dict[str, Any]:
         "worker_consumer": "workers.runtime.consumer:Consumer",
         # What gathers while all processes are busy goes to the next free one as one job (workers/runtime/batching.py).
         # A full batch lies ready when a process gets free, while the broker brings the next.
-        "worker_prefetch_multiplier": 64 if settings.role == "returns" and settings.batch else 4,
+        "worker_prefetch_multiplier": 64 if settings.role == "returns" and settings.batching else 4,
         "worker_enable_remote_control": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "timezone": "UTC",
@@ -112,7 +112,7 @@ def celery_settings() -> dict[str, Any]:
             },
             "purge-links": {
                 "task": topology.PURGE_LINKS,
-                "schedule": timedelta(seconds=settings.purge_seconds),
+                "schedule": timedelta(seconds=settings.purge_interval_seconds),
                 "options": sweeps,
             },
         },
@@ -122,7 +122,7 @@ def celery_settings() -> dict[str, Any]:
 app = Celery("bookdrop", amqp="workers.runtime.queues:DeclaredAMQP", events="workers.runtime.event_dispatcher:Events")
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
-app.steps["worker"].add(ForgetTimers)
+app.steps["worker"].add(TimerCleanup)
 app.steps["consumer"].add(DeadLetters)
 
 _POOLS_OF_THREADS = frozenset({"threads", "thread", "gevent", "eventlet"})
@@ -146,7 +146,7 @@ def _name_heartbeat(**_: Any) -> None:
 def _prepare(sender: Any, **_: Any) -> None:
     """Make the context of the parent process, for pools that do not fork; let events gather while it is busy."""
     _use_own_context(connections_of(sender.pool_cls, sender.concurrency))
-    if WorkerSettings.load().batch:
+    if WorkerSettings.load().batching:
         for name in HANDLERS:
             app.tasks[name].Strategy = "workers.runtime.batching:gather"
 

@@ -11,10 +11,10 @@ from sqlalchemy.orm import sessionmaker
 
 from schemas.database import open_engine
 from tasks import context
-from tasks.unit_of_work import Settled
+from tasks.unit_of_work import PublishedRows
 from workers.broker_options import SECONDS_TO_ANSWER, broker_options, limits
 from workers.dead_letters import open_letters
-from workers.metrics.flusher import Bookkeeper
+from workers.metrics.flusher import MetricsFlusher
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
 from workers.task_events import TaskAnnouncer
@@ -31,7 +31,7 @@ def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
     `wait_each`: RabbitMQ has what was published when `publish` returns; else whoever publishes waits for the receipts.
     """
     broker = settings.broker
-    options = {**broker_options(broker, settings.visibility_seconds), "max_retries": 0}
+    options = {**broker_options(broker, settings.redis_visibility_timeout_seconds), "max_retries": 0}
     if not broker.is_redis:
         options |= {**limits(SECONDS_TO_ANSWER), "confirm_publish": wait_each}
     return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
@@ -40,9 +40,9 @@ def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
 def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:
     """The context for this process."""
     sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)
-    settled = Settled()
+    settled = PublishedRows()
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    bookkeeper = Bookkeeper(sessions)
+    bookkeeper = MetricsFlusher(sessions)
     return context.Context(
         sessions=sessions,
         now=utc_now,
@@ -52,8 +52,8 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         tally=bookkeeper.tally,
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,
-        slip_life=timedelta(hours=settings.slip_hours),
+        slip_life=timedelta(hours=settings.slip_expiry_hours),
         letters=lambda: open_letters(lambda: connect(settings)),
-        quarantine_kept=timedelta(days=settings.quarantine_days),
+        quarantine_kept=timedelta(days=settings.quarantine_retention_days),
         announce=TaskAnnouncer(lambda: connect(settings)),
     )

@@ -14,11 +14,11 @@ SECONDS_TO_DECLARE: Final = 15
 """RabbitMQ takes its time to make queues on several disks."""
 
 
-def broker_options(broker: Broker, visibility_seconds: int) -> dict[str, Any]:
+def broker_options(broker: Broker, redis_visibility_timeout_seconds: int) -> dict[str, Any]:
     """The `transport_options` of kombu for `broker`.
 
     On Redis the timeouts are None by default, and a lost server hangs a worker for ever; the two `unacked_restore`
-    options bring a dead worker's messages back right after `visibility_seconds` instead of some 100 s later.
+    options bring a dead worker's messages back right after `redis_visibility_timeout_seconds` instead of some 100 s later.
     On RabbitMQ each publish waits until the server has it; whoever publishes many together asks for `schemas.publisher_confirms`
     instead.
     """
@@ -28,7 +28,7 @@ def broker_options(broker: Broker, visibility_seconds: int) -> dict[str, Any]:
         "socket_timeout": SECONDS_TO_ANSWER,
         "socket_connect_timeout": SECONDS_TO_CONNECT,
         "health_check_interval": 10,
-        "visibility_timeout": visibility_seconds,
+        "visibility_timeout": redis_visibility_timeout_seconds,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         # A worker killed in a sweep keeps all others from sweeping for so long: five minutes, if it were not said.

@@ -16,8 +16,8 @@ from typing import Any
 from kombu import Connection, Producer
 
 from schemas.topology import DEAD_LETTER_QUEUE
-from tasks.quarantine.dead_letter import DeadLetters, Envelope, Letter, Outgoing
-from workers.runtime.queues import declared
+from tasks.ports import DeadLetter, DeadLetters, Envelope, Outgoing
+from workers.runtime.queues import queue_declaration
 
 
 @contextmanager
@@ -38,7 +38,7 @@ class _OnEither:
 
     def put_back(self, message: Outgoing) -> None:
         """Publish, and return when the broker has it."""
-        declared(message.queue).bind(self.channel).queue_declare()
+        queue_declaration(message.queue).bind(self.channel).queue_declare()
         around = message.envelope
         Producer(self.channel).publish(
             message.body,
@@ -56,21 +56,21 @@ class _OnEither:
 
 
 class _OnRabbit(_OnEither):
-    def look(self, limit: int) -> Sequence[Letter]:
+    def look(self, limit: int) -> Sequence[DeadLetter]:
         """Take the oldest letters; what is not acknowledged comes back when the connection ends."""
-        declared(DEAD_LETTER_QUEUE).bind(self.channel).queue_declare()
+        queue_declaration(DEAD_LETTER_QUEUE).bind(self.channel).queue_declare()
         taken = iter(partial(self.channel.basic_get, DEAD_LETTER_QUEUE), None)
         return [_taken(message) for message in islice(taken, limit)]
 
-    def forget(self, letters: Sequence[Letter]) -> None:
+    def forget(self, letters: Sequence[DeadLetter]) -> None:
         """Acknowledge."""
         for letter in letters:
             self.channel.basic_ack(letter.handle)
 
 
-def _taken(message: Any) -> Letter:
+def _taken(message: Any) -> DeadLetter:
     properties = message.properties
-    return Letter(
+    return DeadLetter(
         body=message.body if isinstance(message.body, bytes) else message.body.encode(),
         envelope=Envelope(
             headers=message.headers if isinstance(message.headers, dict) else {},
@@ -84,12 +84,12 @@ def _taken(message: Any) -> Letter:
 
 
 class _OnRedis(_OnEither):
-    def look(self, limit: int) -> Sequence[Letter]:
+    def look(self, limit: int) -> Sequence[DeadLetter]:
         """Read the oldest letters; the list's right end has them."""
         raws = self.channel.client.lrange(DEAD_LETTER_QUEUE, -limit, -1)
         return [_read(raw) for raw in reversed(raws)]
 
-    def forget(self, letters: Sequence[Letter]) -> None:
+    def forget(self, letters: Sequence[DeadLetter]) -> None:
         """Remove each once, looking from the old end."""
         with self.channel.client.pipeline(transaction=False) as pipe:
             for letter in letters:
@@ -97,7 +97,7 @@ class _OnRedis(_OnEither):
             pipe.execute()
 
 
-def _read(raw: bytes) -> Letter:
+def _read(raw: bytes) -> DeadLetter:
     """A list's entry: an envelope of kombu, or what somebody wrote straight there."""
     try:
         message = json.loads(raw)
@@ -107,7 +107,7 @@ def _read(raw: bytes) -> Letter:
             base64.b64decode(body, validate=True) if properties.get("body_encoding") == "base64" else body.encode()
         )
         info = properties.get("delivery_info") or {}
-        letter = Letter(
+        letter = DeadLetter(
             body=content,
             envelope=Envelope(
                 headers=headers if isinstance(headers, dict) else {},
@@ -121,5 +121,5 @@ def _read(raw: bytes) -> Letter:
             mark=str(properties.get("delivery_tag")).encode(errors="replace"),
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return Letter(raw, Envelope({"x-quarantine-reason": "not_json"}), raw)
+        return DeadLetter(raw, Envelope({"x-quarantine-reason": "not_json"}), raw)
     return letter

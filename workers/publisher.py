@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from uuid6 import uuid7
 
 from schemas.models import OutboxEntry
-from schemas.publisher_confirms import Receipts, receipts_of
+from schemas.publisher_confirms import PublisherConfirms, confirms_of
 from schemas.task_message import task_body, task_headers
 from schemas.topology import queue_arguments
-from tasks.unit_of_work import PendingMessage, Settled
+from tasks.ports import PendingMessage
+from tasks.unit_of_work import PublishedRows
 from workers.broker_options import SECONDS_TO_ANSWER
 
 log = structlog.get_logger()
@@ -30,7 +31,7 @@ class BrokerPublisher:
     """A `tasks.context.Publisher` over kombu. One connection per thread: kombu's channels are not thread-safe."""
 
     def __init__(
-        self, connect: Callable[[], Connection], sessions: sessionmaker[Session], settled: Settled, origin: str
+        self, connect: Callable[[], Connection], sessions: sessionmaker[Session], settled: PublishedRows, origin: str
     ) -> None:
         self._connect = connect
         self._sessions = sessions
@@ -49,7 +50,7 @@ class BrokerPublisher:
             self._publish_all(entries, sent)
         except Exception as error:  # noqa: BLE001 - whatever the transport raises: the sweep takes over
             self._let_go()
-            log.warning("publish_postponed", error=type(error).__name__, left=len(entries) - len(sent))
+            log.warning("publish_failed", error=type(error).__name__, left=len(entries) - len(sent))
         self._settled.add(entry.outbox_id for entry in sent if entry.outbox_id is not None)
         return len(sent)
 
@@ -60,7 +61,7 @@ class BrokerPublisher:
         producer, declared = self._producer()
         for queue in {entry.queue for entry in entries} - declared:
             self._declare(queue)
-        receipts: Receipts[PendingMessage] | None = self._local.receipts
+        receipts: PublisherConfirms[PendingMessage] | None = self._local.receipts
         if receipts is None:
             with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
                 for entry in entries:
@@ -149,6 +150,6 @@ class BrokerPublisher:
             self._local.connection = connection
             self._local.channel = connection.default_channel
             self._local.producer = Producer(self._local.channel)
-            self._local.receipts = receipts_of(self._local.channel)
+            self._local.receipts = confirms_of(self._local.channel)
             self._local.declared = set()
         return self._local.producer, self._local.declared

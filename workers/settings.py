@@ -35,34 +35,34 @@ class WorkerSettings(SideSettings):
     """A worker touches it every few seconds: health without a broker. `None`: in the temporary folder."""
     concurrency: int = Field(default=2, ge=1, le=256)
     """Processes of a returns worker."""
-    batch: bool = True
+    batching: bool = True
     """Whether a returns worker whose processes are all busy lets scans gather, and does up to fifty in one transaction."""
-    visibility_seconds: int = Field(default=120, ge=30, le=3600)
+    redis_visibility_timeout_seconds: int = Field(default=120, ge=30, le=3600)
     """Redis: after how long a message that a dead worker held is delivered again, in seconds."""
-    redis_transport: Literal["atomic", "stock"] = "atomic"
-    """Redis: how a worker receives. `atomic`: nothing is lost if it dies meanwhile, and it lives with rubbish. `stock`: as Celery alone."""
+    redis_transport: Literal["atomic", "kombu"] = "atomic"
+    """Redis: how a worker receives. `atomic`: nothing is lost if it dies meanwhile, and it lives with rubbish. `kombu`: as Celery alone."""
     redis_delivery_limit: int = Field(default=5, ge=0, le=1000)
     """Redis, `atomic`: after how many workers that died with a message it goes to the queue `dead-letter`; 0: never."""
-    undo_minutes: int = Field(default=10, ge=0, le=1440)
+    undo_window_minutes: int = Field(default=10, ge=0, le=1440)
     """How long a Return can be taken back in full, in minutes; 0 turns undo off and keeps nothing aside."""
     patron_card_pattern: str | None = None
     """Regular expression of our patron cards' numbers; a scan that matches is refused and looked up nowhere."""
-    slip_hours: float = Field(default=24.0, ge=0.1, le=720)
+    slip_expiry_hours: float = Field(default=24.0, ge=0.1, le=720)
     """How long a slip may wait for its printer; after that it expires and must be reprinted, for its book may be gone."""
-    quarantine_days: int = Field(default=30, ge=1, le=365)
+    quarantine_retention_days: int = Field(default=30, ge=1, le=365)
     """How long what a quarantined message says is kept while nobody decides about it, in days; it may name a reader."""
-    sweep_seconds: float = Field(default=5.0, ge=0.5, le=60)
+    sweep_interval_seconds: float = Field(default=5.0, ge=0.5, le=60)
     """How often housekeeping sweeps the outbox and the print jobs, in seconds."""
-    purge_seconds: float = Field(default=60.0, ge=1, le=3600)
+    purge_interval_seconds: float = Field(default=60.0, ge=1, le=3600)
     """How often housekeeping deletes links to readers that nothing needs any more, in seconds."""
 
-    flower_people: SecretStr | None = None
+    flower_users: SecretStr | None = None
     """Who may sign in at `bookdrop flower` where neither Flower nor a proxy has a login: `name:password`, one a line."""
     flower_user_header: str | None = None
     """Header in which a proxy that does the login names the person, such as `X-Forwarded-User`; needs the next one."""
     flower_proxy_secret: SecretStr | None = None
     """What that proxy sends in the header `X-Bookdrop-Proxy`, so that nobody else can name a person."""
-    flower_actors: str = ""
+    flower_operators: str = ""
     """Names of those who may act in `bookdrop flower`, with commas between them; empty: everybody who is signed in."""
 
     @field_validator("broker_url")
@@ -90,4 +90,4 @@ class WorkerSettings(SideSettings):
     @property
     def undo_window(self) -> timedelta:
         """How long a Return can be taken back in full."""
-        return timedelta(minutes=self.undo_minutes)
+        return timedelta(minutes=self.undo_window_minutes)

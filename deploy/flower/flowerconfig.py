@@ -2,7 +2,7 @@
 """Settings of Flower for operations: `bookdrop flower --conf deploy/flower/flowerconfig.py`.
 
 Every option of Flower can stand here under its own name. Who may sign in does not: give it as a variable
-(FLOWER_BASIC_AUTH, BOOKDROP_FLOWER_PEOPLE_FILE), so that no password lies in a file that many can read.
+(FLOWER_BASIC_AUTH, BOOKDROP_FLOWER_USERS_FILE), so that no password lies in a file that many can read.
 """
 
 # Behind a proxy: reachable for it alone, and told by it who the client is. In a container the address is "0.0.0.0";

@@ -313,7 +313,7 @@ def headers_schema(task: str, *, from_station: bool) -> dict[str, Any]:
     optional: dict[str, Any] = {"origin": {"type": "string", "description": "Who sent it, for people."}}
     if from_station:
         optional[station_status.HEADER] = {
-            **station_status.DeskWord.model_json_schema(schema_generator=_Plain),
+            **station_status.StationStatus.model_json_schema(schema_generator=_Plain),
             "description": "For monitoring alone, and not signed: how this sending came about, and what the desk still has.",
         }
     return {
@@ -339,5 +339,5 @@ def _plain_message(message: type[BaseModel]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for written in write():
-        sys.stdout.write(f"docs/reference/{written}\n")
+    for to_header in write():
+        sys.stdout.write(f"docs/reference/{to_header}\n")

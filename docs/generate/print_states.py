@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.printing import state_machine as rules
 
@@ -53,7 +54,7 @@ def _table() -> Iterator[str]:
     yield "| state | what it means | what a person does | tried again by itself |"
     yield "| --- | --- | --- | --- |"
     for state, (meaning, what) in _MEANING.items():
-        again = "yes" if state in rules.WAITING | rules.IN_HAND else "no"
+        again = "yes" if state in WAITING | IN_HAND else "no"
         yield f"| `{state.value}` | {meaning} | {what} | {again} |"
 
 
@@ -63,7 +64,7 @@ def _numbers() -> Iterator[str]:
     yield f"  {longest.seconds // 60} minutes; up to half of each wait is left to chance."
     yield f"- After {rules.TRIES_BEFORE_HELD} failures in a row the printer counts as away: its slips are `held`, and its fallback takes them."
     yield "- One slip of a printer is in hand at a time, the oldest first."
-    yield "- A slip expires after `BOOKDROP_SLIP_HOURS` (24)."
+    yield "- A slip expires after `BOOKDROP_SLIP_EXPIRY_HOURS` (24)."
     yield f"- A printer that knows its jobs is asked for up to {rules.FOLLOWED_FOR.total_seconds() / 3600:.0f} hours what became of a slip."
 
 

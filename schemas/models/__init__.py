@@ -4,9 +4,9 @@
 from schemas.models.columns import Model, table
 from schemas.models.locations import Branch, Printer, Station
 from schemas.models.messaging import InboxEntry, OutboxEntry, QuarantinedMessage
-from schemas.models.monitoring import Sighting, TallyRow
+from schemas.models.monitoring import MetricCell, StationHeartbeat
 from schemas.models.printing import PrintAttempt, PrintJob
-from schemas.models.requests import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, SetAsideLink
+from schemas.models.requests import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, UndoPatronLink
 
 __all__ = [
     "Branch",
@@ -14,6 +14,7 @@ __all__ = [
     "Item",
     "ItemBarcode",
     "Loan",
+    "MetricCell",
     "Model",
     "OutboxEntry",
     "Partner",
@@ -24,9 +25,8 @@ __all__ = [
     "QuarantinedMessage",
     "Request",
     "RequestEvent",
-    "SetAsideLink",
-    "Sighting",
     "Station",
-    "TallyRow",
+    "StationHeartbeat",
+    "UndoPatronLink",
     "table",
 ]

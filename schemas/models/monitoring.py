@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from schemas.models.columns import BigId, Code, Model
 
 
-class TallyRow(Model):
+class MetricCell(Model):
     """One bucket of a histogram, or one counter, over all workers since the tables were made."""
 
     __tablename__ = "tallies"
@@ -25,7 +25,7 @@ class TallyRow(Model):
     """The sum of their durations; 0 for a counter."""
 
 
-class Sighting(Model):
+class StationHeartbeat(Model):
     """The last that was heard of a desk."""
 
     __tablename__ = "sightings"

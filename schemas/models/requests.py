@@ -126,7 +126,7 @@ class Loan(Model):
     item: Mapped[Item] = relationship(lazy="raise", back_populates="loans")
 
 
-class SetAsideLink(Model):
+class UndoPatronLink(Model):
     """The patron link of a discharged loan, kept for the undo window in this one place, then purged."""
 
     __tablename__ = "set_aside_links"

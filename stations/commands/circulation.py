@@ -5,7 +5,7 @@ from datetime import datetime
 
 import click
 
-from stations.commands.output import Moment, ask, backdate_option, json_option, wait_option
+from stations.commands.output import Moment, backdate_option, json_option, send_and_print, wait_option
 
 
 @click.command("receive")
@@ -47,9 +47,9 @@ def receive_command(
 
     if unknown := [first for first, _ in also if first not in barcodes]:
         raise click.UsageError(f"--also names {unknown[0]}, which is none of the items. Nothing was sent.")
-    ask(
+    send_and_print(
         code,
-        lambda client: client.act(
+        lambda client: client.send_event(
             ItemsReceived,
             request=request,
             items=tuple(
@@ -81,7 +81,13 @@ def loan_command(code: str | None, barcode: str, due: datetime | None, wait: flo
     """
     from schemas.circulation_events import ItemLoaned
 
-    ask(code, lambda client: client.act(ItemLoaned, barcode=barcode, due_at=due), barcode, wait=wait, as_json=as_json)
+    send_and_print(
+        code,
+        lambda client: client.send_event(ItemLoaned, barcode=barcode, due_at=due),
+        barcode,
+        wait=wait,
+        as_json=as_json,
+    )
 
 
 @click.command("discharge")
@@ -100,9 +106,9 @@ def discharge_command(
     """
     from schemas.circulation_events import LoanDischarged
 
-    ask(
+    send_and_print(
         code,
-        lambda client: client.act(LoanDischarged, barcode=barcode, returned_at=backdate),
+        lambda client: client.send_event(LoanDischarged, barcode=barcode, returned_at=backdate),
         barcode,
         wait=wait,
         as_json=as_json,
@@ -122,4 +128,6 @@ def complete_command(code: str | None, request: str, wait: float | None, as_json
     """
     from schemas.circulation_events import RequestCompleted
 
-    ask(code, lambda client: client.act(RequestCompleted, request=request), request, wait=wait, as_json=as_json)
+    send_and_print(
+        code, lambda client: client.send_event(RequestCompleted, request=request), request, wait=wait, as_json=as_json
+    )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, REFUSED, ToldError, journal_told, settings_of
+from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, REFUSED, CommandError, journal_errors, settings_of
 
 if TYPE_CHECKING:
     from stations.journal.events import Entry, Journal
-    from stations.journal.transfer import Moved
+    from stations.journal.transfer import TransferCounts
     from stations.settings import StationSettings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -38,7 +38,7 @@ def journal_group() -> None:
 def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refused: bool, as_json: bool) -> None:
     """Show the last scans of this desk, with their answers and slips.
 
-    Warns when the oldest scan has waited for its answer for longer than the setting offline_hours.
+    Warns when the oldest scan has waited for its answer for longer than the setting unanswered_warning_hours.
 
     \b
     bookdrop-station journal list --limit 100
@@ -76,11 +76,11 @@ def journal_exceptions_command(ctx: click.Context, done: tuple[str, ...], all_do
     """
     with _opened(settings_of(ctx.obj)) as journal:
         chosen = [entry.event_id for entry in journal.exceptions()] if all_done else list(done)
-        unknown = len(chosen) - journal.tick(chosen, datetime.now(UTC)) if chosen else 0
+        unknown = len(chosen) - journal.acknowledge_exceptions(chosen, datetime.now(UTC)) if chosen else 0
         entries = journal.exceptions()
     _show(entries, as_json=as_json, with_ids=True)
     if unknown:
-        raise ToldError(f"Not on the list: {unknown} of those named. The others are noted.", REFUSED)
+        raise CommandError(f"Not on the list: {unknown} of those named. The others are noted.", REFUSED)
     if not entries and not as_json:
         click.echo("No held scan was refused, or all of them were seen to.")
     raise SystemExit(REFUSED if entries else ALL_WELL)
@@ -91,7 +91,7 @@ def journal_exceptions_command(ctx: click.Context, done: tuple[str, ...], all_do
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="How long to wait after the last answer for the next one (default: the setting answer_seconds, 15).",
+    help="How long to wait after the last answer for the next one (default: the setting reply_timeout_seconds, 15).",
 )
 @json_option
 @click.pass_context
@@ -108,7 +108,7 @@ def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool
     from stations.journal.replay import Progress
 
     settings = settings_of(ctx.obj)
-    seconds = settings.answer_seconds if wait is None else wait
+    seconds = settings.reply_timeout_seconds if wait is None else wait
 
     heard_at = time.monotonic()
 
@@ -118,22 +118,22 @@ def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool
         if not as_json and not progress.is_over:
             click.echo(messages.replaying(progress).lines[0])
 
-    with journal_told(), StationClient(settings, on_progress=show) as client:
+    with journal_errors(), StationClient(settings, on_progress=show) as client:
         if (moved := client.journal.moved_to()) is not None:
-            raise ToldError(f"This journal was moved to {moved}. Nothing was sent.", NOT_TAKEN)
+            raise CommandError(f"This journal was moved to {moved}. Nothing was sent.", NOT_TAKEN)
         before = {entry.event_id for entry in client.journal.exceptions()}
         total = client.replay()
         while (left := client.journal.standing().unanswered) and time.monotonic() - heard_at < seconds:
             time.sleep(0.05)
         refused = [entry for entry in client.journal.exceptions() if entry.event_id not in before]
-        is_reached = client.is_reached
+        is_connected = client.is_connected
     answered = max(0, total - left)
     if as_json:
         click.echo(
             json.dumps({"held": total, "answered": answered, "pending": left, "refused": [*map(_record, refused)]})
         )
     else:
-        away = "" if is_reached else " The network is away."
+        away = "" if is_connected else " The network is away."
         click.echo(f"Held scans: {total}, answered: {answered}, refused: {len(refused)}, pending: {left}.{away}")
         _show(refused, as_json=False, with_ids=True)
     raise SystemExit(PENDING if left else REFUSED if refused else ALL_WELL)
@@ -173,10 +173,10 @@ def journal_import_command(ctx: click.Context, file: Path, as_json: bool) -> Non
 
     Nothing is sent yet: the next desk or 'journal replay' does that. To import twice does no harm.
     """
-    from stations.journal.transfer import take_in
+    from stations.journal.transfer import import_journal
 
     with _opened(settings_of(ctx.obj)) as journal:
-        moved = take_in(journal, file, datetime.now(UTC))
+        moved = import_journal(journal, file, datetime.now(UTC))
     _tell(moved, as_json, f"New here: {moved.events} scans, {moved.unanswered} without an answer.")
 
 
@@ -184,7 +184,7 @@ def journal_import_command(ctx: click.Context, file: Path, as_json: bool) -> Non
 def _opened(settings: "StationSettings") -> "Iterator[Journal]":
     from stations.journal.events import Journal
 
-    with journal_told():
+    with journal_errors():
         journal = Journal(settings.journal_file, settings.code, settings.bounds)
         try:
             yield journal
@@ -193,16 +193,16 @@ def _opened(settings: "StationSettings") -> "Iterator[Journal]":
 
 
 def _show(entries: "Iterable[Entry]", *, as_json: bool, with_ids: bool = False) -> None:
-    from stations.messages import of_entry
+    from stations.messages import format_entry
 
     for entry in entries:
         if as_json:
             click.echo(json.dumps(_record(entry)))
         else:
-            click.echo(f"{entry.event_id}  {of_entry(entry)}" if with_ids else of_entry(entry))
+            click.echo(f"{entry.event_id}  {format_entry(entry)}" if with_ids else format_entry(entry))
 
 
-def _tell(moved: "Moved", as_json: bool, text: str) -> None:
+def _tell(moved: "TransferCounts", as_json: bool, text: str) -> None:
     click.echo(json.dumps({"events": moved.events, "unanswered": moved.unanswered}) if as_json else text)
 
 

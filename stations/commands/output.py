@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from stations.client import StationClient
-    from stations.messages import Shown
+    from stations.messages import ScreenMessage
     from stations.settings import StationSettings
 
 ALL_WELL, REFUSED, WRONG_USE, PENDING, NOT_TAKEN = range(5)
 
 
-class ToldError(click.ClickException):
+class CommandError(click.ClickException):
     """An error told in words, with an exit code of its own."""
 
     def __init__(self, words: str, code: int) -> None:
@@ -37,18 +37,18 @@ def settings_of(code: str | None) -> "StationSettings":
     try:
         return StationSettings.load(**({"code": code} if code else {}))
     except ConfigurationError as error:
-        raise ToldError(f"{error}\nNothing was sent.", WRONG_USE) from None
+        raise CommandError(f"{error}\nNothing was sent.", WRONG_USE) from None
 
 
 @contextmanager
-def journal_told() -> Iterator[None]:
+def journal_errors() -> Iterator[None]:
     """Tell in words when the journal cannot be used."""
     from stations.journal.file import JournalError
 
     try:
         yield
     except JournalError as error:
-        raise ToldError(str(error), NOT_TAKEN) from None
+        raise CommandError(str(error), NOT_TAKEN) from None
 
 
 class Moment(click.ParamType[datetime]):
@@ -68,7 +68,7 @@ wait_option = click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="How long to wait for answers (default: the setting answer_seconds, 15).",
+    help="How long to wait for answers (default: the setting reply_timeout_seconds, 15).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON reply a line, for scripts.")
 
@@ -81,7 +81,7 @@ backdate_option = click.option(
 )
 
 
-class Answers:
+class ReplyPrinter:
     """Shows answers on standard output; each method gives the exit code that goes with it."""
 
     def __init__(self, client: "StationClient", seconds: float, *, as_json: bool) -> None:
@@ -98,15 +98,15 @@ class Answers:
 
         reply = self._client.wait(event_id, max(0.0, self._deadline - self._clock()))
         if reply is None:
-            shown = messages.pending(subject, is_reached=self._client.is_reached)
+            shown = messages.pending(subject, is_connected=self._client.is_connected)
             return self.without_reply(shown, subject, "pending", event_id)
         if self._as_json:
             click.echo(reply.model_dump_json(exclude_none=True))
         else:
-            show(messages.of_reply(reply, subject))
+            show(messages.format_reply(reply, subject))
         return REFUSED if reply.outcome == "refused" else ALL_WELL
 
-    def without_reply(self, shown: "Shown", subject: str, outcome: str, event_id: "UUID | None" = None) -> int:
+    def without_reply(self, shown: "ScreenMessage", subject: str, outcome: str, event_id: "UUID | None" = None) -> int:
         """Show what the desk itself says."""
         if self._as_json:
             record: dict[str, Any] = {"event_id": event_id and str(event_id), "barcode": subject or None}
@@ -116,14 +116,14 @@ class Answers:
         return REFUSED if outcome == "refused" else PENDING
 
 
-def show(shown: "Shown") -> None:
+def show(shown: "ScreenMessage") -> None:
     """Put it on standard output."""
     from stations.terminal import Screen
 
     Screen(sys.stdout, interactive=False, sounds=False).show(shown)
 
 
-def ask(
+def send_and_print(
     code: str | None, take: "Callable[[StationClient], UUID]", subject: str, *, wait: float | None, as_json: bool
 ) -> NoReturn:
     """Have `take` say one event, show its answer, and end with the exit code that goes with it."""
@@ -134,14 +134,14 @@ def ask(
     from stations.messages import printable, refused_here
 
     settings = settings_of(code)
-    with journal_told(), StationClient(settings) as client:
-        answers = Answers(client, settings.answer_seconds if wait is None else wait, as_json=as_json)
+    with journal_errors(), StationClient(settings) as client:
+        answers = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
         try:
             event_id = take(client)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise ToldError(f"{where + ': ' if where else ''}{first['msg']}. Nothing was sent.", WRONG_USE) from None
+            raise CommandError(f"{where + ': ' if where else ''}{first['msg']}. Nothing was sent.", WRONG_USE) from None
         except (BarcodeRefusedError, PatronCardError) as error:
             shown = "" if isinstance(error, PatronCardError) else printable(subject)
             result = answers.without_reply(refused_here(shown, str(error)), shown, "refused")

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, journal_told, settings_of
+from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, journal_errors, settings_of
 
 
 @click.command("desk")
@@ -25,7 +25,7 @@ def desk_command(code: str | None) -> None:
     from datetime import UTC, datetime
 
     from stations.client import StationClient
-    from stations.prompt import Desk
+    from stations.prompt import ScanPrompt
     from stations.terminal import Screen, lines_of, typed_lines
 
     settings = settings_of(code)
@@ -33,10 +33,12 @@ def desk_command(code: str | None) -> None:
         signal.signal(number, signal.default_int_handler)
     interactive = sys.stdin.isatty()
     screen = Screen(sys.stdout, interactive=interactive, sounds=interactive)
-    desk = Desk(screen, lambda: datetime.now(UTC), tells_pending=interactive)
+    prompt = ScanPrompt(screen, lambda: datetime.now(UTC), tells_pending=interactive)
     with (
-        journal_told(),
-        StationClient(settings, on_reply=desk.heard, on_slip=desk.slipped, on_progress=desk.replayed) as client,
+        journal_errors(),
+        StationClient(
+            settings, on_reply=prompt.on_reply, on_slip=prompt.on_slip, on_progress=prompt.on_progress
+        ) as client,
     ):
         if interactive:
             click.echo(f"Station {settings.code}. Scan an item, or :help.")
@@ -46,15 +48,15 @@ def desk_command(code: str | None) -> None:
         if standing.exceptions:
             click.echo(f"Held scans that were refused later: {standing.exceptions}. Type :exceptions to see them.")
         try:
-            desk.serve(client, typed_lines(sys.stdin, screen) if interactive else lines_of(sys.stdin))
+            prompt.serve(client, typed_lines(sys.stdin, screen) if interactive else lines_of(sys.stdin))
             screen.leave()
-            pending = desk.finish(client, settings.answer_seconds)
+            pending = prompt.finish(client, settings.reply_timeout_seconds)
         except KeyboardInterrupt:
             screen.leave()
-            pending = desk.still_pending(client)
+            pending = prompt.still_pending(client)
     if pending:
         click.echo(
             f"Still pending: {len(pending)}. Kept in {settings.journal_file}, and asked again by the next command or"
             " desk of this station."
         )
-    raise SystemExit(NOT_TAKEN if desk.not_taken else PENDING if pending else ALL_WELL)
+    raise SystemExit(NOT_TAKEN if prompt.not_written else PENDING if pending else ALL_WELL)

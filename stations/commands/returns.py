@@ -12,12 +12,12 @@ from stations.commands.output import (
     ALL_WELL,
     NOT_TAKEN,
     WRONG_USE,
-    Answers,
-    ToldError,
-    ask,
+    CommandError,
+    ReplyPrinter,
     backdate_option,
-    journal_told,
+    journal_errors,
     json_option,
+    send_and_print,
     settings_of,
     wait_option,
 )
@@ -58,10 +58,10 @@ def scan_command(
     from stations.messages import printable, refused_here
 
     settings = settings_of(code)
-    with journal_told(), StationClient(settings) as client:
-        show = Answers(client, settings.answer_seconds if wait is None else wait, as_json=as_json)
+    with journal_errors(), StationClient(settings) as client:
+        show = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
         steps: list[Callable[[], int]] = []
-        told: ToldError | None = None
+        told: CommandError | None = None
         for barcode in barcodes:
             try:
                 event_id = client.scan(barcode, returned_at=backdate, print_slip=print_slip)
@@ -70,7 +70,7 @@ def scan_command(
                 shown = refused_here(subject, str(error))
                 steps.append(partial(show.without_reply, shown, subject, "refused"))
             except JournalError as error:
-                told = ToldError(f"{printable(barcode)}: {error}", NOT_TAKEN)
+                told = CommandError(f"{printable(barcode)}: {error}", NOT_TAKEN)
                 break
             else:
                 steps.append(partial(show.reply, event_id, barcode))
@@ -142,7 +142,7 @@ def return_command(
             force_partial=partial,
         )
 
-    ask(code, take, request, wait=wait, as_json=as_json)
+    send_and_print(code, take, request, wait=wait, as_json=as_json)
 
 
 @click.command("undo")
@@ -166,17 +166,17 @@ def undo_command(
     bookdrop-station undo --request BR-2026-00017 --reason "wrong book scanned"
     """
     from schemas.circulation_events import UndoRequested
-    from stations.recent import last_returned
+    from stations.journal.events import last_returned
 
     if (event is None) == (request is None):
         raise click.UsageError('Name an event (or "last"), or a request with --request. Nothing was sent.')
 
     def take(client: "StationClient") -> "UUID":
         if request is not None:
-            return client.act(UndoRequested, request=request, reason=reason)
+            return client.send_event(UndoRequested, request=request, reason=reason)
         undoes = last_returned(client.journal) if event == "last" else event
         if undoes is None:
-            raise ToldError("Nothing was returned at this desk. Nothing was sent.", WRONG_USE)
-        return client.act(UndoRequested, undoes=undoes, reason=reason)
+            raise CommandError("Nothing was returned at this desk. Nothing was sent.", WRONG_USE)
+        return client.send_event(UndoRequested, undoes=undoes, reason=reason)
 
-    ask(code, take, request or str(event), wait=wait, as_json=as_json)
+    send_and_print(code, take, request or str(event), wait=wait, as_json=as_json)

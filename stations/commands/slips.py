@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stations.commands.output import WRONG_USE, ToldError, ask, json_option, wait_option
+from stations.commands.output import WRONG_USE, CommandError, json_option, send_and_print, wait_option
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,8 +33,14 @@ def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, 
 
     wanted = slip_of(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
     if wanted is None:
-        raise ToldError(f"{slip} is no slip's code. Nothing was sent.", WRONG_USE)
-    ask(code, lambda client: client.act(SlipSeen, slip=wanted, barcode=barcode), barcode, wait=wait, as_json=as_json)
+        raise CommandError(f"{slip} is no slip's code. Nothing was sent.", WRONG_USE)
+    send_and_print(
+        code,
+        lambda client: client.send_event(SlipSeen, slip=wanted, barcode=barcode),
+        barcode,
+        wait=wait,
+        as_json=as_json,
+    )
 
 
 @click.command("reprint")
@@ -52,12 +58,12 @@ def reprint_command(code: str | None, event: str, reason: str, wait: float | Non
     bookdrop-station reprint last --reason "torn"
     """
     from schemas.circulation_events import ReprintRequested
-    from stations.recent import last_returned
+    from stations.journal.events import last_returned
 
     def take(client: "StationClient") -> "UUID":
         wanted = last_returned(client.journal) if event == "last" else event
         if wanted is None:
-            raise ToldError("Nothing was returned at this desk. Nothing was sent.", WRONG_USE)
-        return client.act(ReprintRequested, reprints=wanted, reason=reason)
+            raise CommandError("Nothing was returned at this desk. Nothing was sent.", WRONG_USE)
+        return client.send_event(ReprintRequested, reprints=wanted, reason=reason)
 
-    ask(code, take, event, wait=wait, as_json=as_json)
+    send_and_print(code, take, event, wait=wait, as_json=as_json)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
+from schemas.circulation_events import read_reply
 from stations.journal.file import JournalFile
 
 KEEP: Final = 1_000
@@ -55,7 +57,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Standing:
+class JournalStats:
     """How a journal stands."""
 
     unanswered: int
@@ -77,7 +79,7 @@ class Journal(JournalFile):
         When it cannot be kept it must not be sent either.
         """
         with self.writing("Not taken; nothing was sent") as connection:
-            self.need_room(connection)
+            self.check_capacity(connection)
             row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
             sequence = (row[0] if row else 0) + 1
             event_id, task, subject, payload = build(sequence)
@@ -113,7 +115,7 @@ class Journal(JournalFile):
                 [(as_text(until), event_id) for event_id in event_ids],
             )
 
-    def wake(self, made_before: datetime, now: datetime) -> int:
+    def mark_all_due(self, made_before: datetime, now: datetime) -> int:
         """Have every unanswered event made before then be due now, so that they go in their order; give how many."""
         due = "answered_at IS NULL AND made_at <= ?"
         if not self._entries(f"{due} LIMIT 1", as_text(made_before)):
@@ -180,7 +182,7 @@ class Journal(JournalFile):
         """The held events that were refused and that nobody has seen to, oldest first."""
         return self._entries(f"{EXCEPTION} ORDER BY sequence")
 
-    def tick(self, event_ids: Iterable[str], now: datetime) -> int:
+    def acknowledge_exceptions(self, event_ids: Iterable[str], now: datetime) -> int:
         """Note that somebody has seen to these exceptions; give how many were ones."""
         with self._write() as connection:
             return sum(
@@ -191,14 +193,14 @@ class Journal(JournalFile):
                 for event_id in event_ids
             )
 
-    def standing(self) -> Standing:
+    def standing(self) -> JournalStats:
         """How it stands."""
         with self.reading() as connection:
             unanswered, oldest = connection.execute(
                 "SELECT count(*), min(made_at) FROM events WHERE answered_at IS NULL"
             ).fetchone()
             (exceptions,) = connection.execute(f"SELECT count(*) FROM events WHERE {EXCEPTION}").fetchone()  # noqa: S608
-        return Standing(unanswered, _maybe(oldest), exceptions)
+        return JournalStats(unanswered, _maybe(oldest), exceptions)
 
     def held(self, up_to: int | None = None) -> tuple[int, int]:
         """How many held events have no answer, of those with a number up to `up_to`; and their last number."""
@@ -246,3 +248,20 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     times = _time(made_at), attempts, _maybe(resend_at), _maybe(answered_at)
     slip = slip_state, slip_words
     return Entry(sequence, event_id, task, subject, payload, *times, reply, *slip, bool(held), _maybe(ticked_at))
+
+
+_LOOKED_THROUGH: Final = 50
+
+
+def last_returned(journal: Journal) -> UUID | None:
+    """The newest event of this desk that returned something and that it has not asked to undo; `None` if none did."""
+    asked: set[str] = set()
+    for entry in reversed(journal.recent(_LOOKED_THROUGH)):
+        if entry.reply is None:
+            continue
+        reply = read_reply(entry.reply)
+        if reply.reason.startswith("undone"):
+            asked.add(entry.subject)
+        elif reply.outcome == "returned" and str(reply.event_id) not in asked:
+            return reply.event_id
+    return None

@@ -83,11 +83,11 @@ class JournalFile:
             found: str | None = connection.execute("SELECT moved_to FROM station").fetchone()[0]
         return found
 
-    def obstacle(self) -> str | None:
+    def write_blocker(self) -> str | None:
         """Why the next scan would not be taken, in words; `None` when it would."""
         try:
             with self.writing("The next scan would not be taken") as connection:
-                self.need_room(connection)
+                self.check_capacity(connection)
         except JournalError as error:
             return str(error)
         return None
@@ -135,7 +135,7 @@ class JournalFile:
                 with contextlib.suppress(sqlite3.OperationalError):  # another process was quicker
                     connection.execute(f"ALTER TABLE {name} ADD COLUMN {column} {kind}")
 
-    def need_room(self, connection: sqlite3.Connection) -> None:
+    def check_capacity(self, connection: sqlite3.Connection) -> None:
         """Raises `JournalError` when nothing more is to be taken."""
         (moved,) = connection.execute("SELECT moved_to FROM station").fetchone()
         if moved is not None:
@@ -149,13 +149,13 @@ class JournalFile:
         if waiting >= self.bounds.unanswered:
             raise JournalError(
                 f"Not taken; nothing was sent: {waiting} scans wait here without an answer, and no more are kept (setting"
-                " journal_limit). They are safe. Put further items aside until the server is back, then scan them."
+                " journal_max_unanswered). They are safe. Put further items aside until the server is back, then scan them."
             )
         free = shutil.disk_usage(self.path.parent).free
         if free < self.bounds.free_bytes:
             raise JournalError(
                 f"Not taken; nothing was sent: the disk of {self.path} has {free // 1_000_000} MB left, and"
-                f" {self.bounds.free_bytes // 1_000_000} MB must stay free (setting journal_free_mb). What was taken"
+                f" {self.bounds.free_bytes // 1_000_000} MB must stay free (setting journal_min_free_mb). What was taken"
                 " before is safe. Free some disk space, then scan again."
             )
 

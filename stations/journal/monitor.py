@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from stations import messages
-from stations.journal.events import Journal, Standing
+from stations.journal.events import Journal, JournalStats
 
 BETWEEN_LOOKS: Final = 5.0
 BETWEEN_WARNINGS: Final = 3600.0
@@ -24,19 +24,19 @@ class JournalWatch:
         self._has_obstacle = False
         self._looked_at = self._warned_at = float("-inf")
 
-    def look(self) -> list[messages.Shown]:
+    def look(self) -> list[messages.ScreenMessage]:
         """What is new. Raises `JournalError` when it cannot even be read."""
         clock = time.monotonic()
         if clock - self._looked_at < BETWEEN_LOOKS:
             return []
         self._looked_at = clock
-        told: list[messages.Shown] = []
-        obstacle = self._journal.obstacle()
-        if obstacle is not None and not self._has_obstacle:
-            told.append(messages.obstacle(obstacle))
-        elif obstacle is None and self._has_obstacle:
-            told.append(messages.Shown(("Scans are taken again.",)))
-        self._has_obstacle = obstacle is not None
+        told: list[messages.ScreenMessage] = []
+        write_blocker = self._journal.write_blocker()
+        if write_blocker is not None and not self._has_obstacle:
+            told.append(messages.write_blocker(write_blocker))
+        elif write_blocker is None and self._has_obstacle:
+            told.append(messages.ScreenMessage(("Scans are taken again.",)))
+        self._has_obstacle = write_blocker is not None
         late = is_offline(self._journal.standing(), self._now(), self._offline_after)
         if late is not None and clock - self._warned_at >= BETWEEN_WARNINGS:
             self._warned_at = clock
@@ -46,6 +46,6 @@ class JournalWatch:
         return told
 
 
-def is_offline(standing: Standing, now: datetime, after: timedelta) -> Standing | None:
+def is_offline(standing: JournalStats, now: datetime, after: timedelta) -> JournalStats | None:
     """The standing, when its oldest unanswered event has waited for longer than `after`."""
     return standing if standing.oldest is not None and now - standing.oldest > after else None

@@ -27,7 +27,7 @@ class Progress:
         return self.answered >= self.total
 
 
-class Replaying:
+class ReplayProgressTracker:
     """Watches a journal while what it holds goes out. Not for two threads at once."""
 
     def __init__(self, journal: Journal, tell: Callable[[Progress], None]) -> None:

@@ -22,14 +22,14 @@ _BASE = "event_id, task, subject, payload, made_at, attempts, answered_at, reply
 
 
 @dataclass(frozen=True)
-class Moved:
+class TransferCounts:
     """What went or came."""
 
     events: int
     unanswered: int
 
 
-def export(journal: Journal, target: Path, now: datetime, *, closes: bool = True) -> Moved:
+def export(journal: Journal, target: Path, now: datetime, *, closes: bool = True) -> TransferCounts:
     """Write the whole journal into the new file `target`; unless `closes` is false it is closed here.
 
     Raises `JournalError`; then nothing was changed, and `target` is not there.
@@ -53,7 +53,7 @@ def export(journal: Journal, target: Path, now: datetime, *, closes: bool = True
     return counts
 
 
-def take_in(journal: Journal, source: Path, now: datetime) -> Moved:
+def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCounts:
     """Take what a journal's file holds into this one of the same station; give what is new here. Safe to do twice.
 
     An empty journal takes everything; one in use takes what has no answer, and refusals that nobody has seen to. A journal
@@ -83,7 +83,7 @@ def take_in(journal: Journal, source: Path, now: datetime) -> Moved:
             )
             connection.execute("UPDATE station SET moved_at = NULL, moved_to = NULL")
             after = _counts(connection)
-    return Moved(after.events - before.events, after.unanswered - before.unanswered)
+    return TransferCounts(after.events - before.events, after.unanswered - before.unanswered)
 
 
 def _copy(path: Path, part: Path) -> None:
@@ -129,8 +129,8 @@ def _count_on_from(connection: sqlite3.Connection, last: int) -> None:
         connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (last,))
 
 
-def _counts(connection: sqlite3.Connection) -> Moved:
-    return Moved(*connection.execute("SELECT count(*), count(*) - count(answered_at) FROM events").fetchone())
+def _counts(connection: sqlite3.Connection) -> TransferCounts:
+    return TransferCounts(*connection.execute("SELECT count(*), count(*) - count(answered_at) FROM events").fetchone())
 
 
 def _sync(folder: Path) -> None:

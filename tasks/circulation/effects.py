@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import case, delete, insert, null, update
 
 from schemas.circulation_events import CycleEvent, ReceivedItem
-from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, SetAsideLink, table
+from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, UndoPatronLink, table
 from tasks.circulation.rules import Done
-from tasks.events.inbox import Trusted
+from tasks.events.results import Trusted
 from tasks.requests.model import RequestState
 from tasks.unit_of_work import StaleStateError, UnitOfWork
 
@@ -57,7 +57,7 @@ def end_loan(loan_id: int, at: datetime, uow: UnitOfWork) -> None:
 
 def forget_links(request_id: int, uow: UnitOfWork) -> None:
     """Let go of what was set aside for an undo that cannot come any more."""
-    uow.session.execute(delete(SetAsideLink).where(SetAsideLink.request_id == request_id))
+    uow.session.execute(delete(UndoPatronLink).where(UndoPatronLink.request_id == request_id))
 
 
 def tell(

@@ -18,13 +18,15 @@ from schemas.circulation_events import (
 from schemas.replies import ItemCount
 from schemas.request_status import CLOSED
 from tasks.circulation import effects, rules
-from tasks.events.inbox import Batch, Performed, Trusted, answer
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.inbox import process_once
+from tasks.events.policy import LibraryPolicy
+from tasks.events.results import Batch, HandlerResult, Trusted
+from tasks.quarantine.rejection import Received
 from tasks.requests import repository
 from tasks.requests.barcode_lookup import Ambiguous, Match, no_barcode, resolve, unmatched
 from tasks.requests.discharge_time import end_of_loan
-from tasks.requests.model import CLOCK_TOLERANCE, ItemState, Refused, RequestState, Wish
+from tasks.requests.model import CLOCK_TOLERANCE, ItemState, Refused, RequestState
+from tasks.returns.decision import ReturnCommand
 from tasks.unit_of_work import UnitOfWork
 
 CycleEvent = ItemsReceived | ItemLoaned | LoanDischarged | RequestCompleted
@@ -37,12 +39,12 @@ EVENTS: Final[Mapping[str, type[CycleEvent]]] = {
 }
 
 
-def play_cycle(events: Sequence[Received], uow: UnitOfWork, house: House) -> Batch[CycleEvent]:
+def handle_circulation_events(events: Sequence[Received], uow: UnitOfWork, house: LibraryPolicy) -> Batch[CycleEvent]:
     """Do what each of `events` asks for, in order, in the open transaction of `uow`."""
-    return answer(events, uow, EVENTS, lambda fresh: Performed([_one(each, uow, house) for each in fresh]))
+    return process_once(events, uow, EVENTS, lambda fresh: HandlerResult([_one(each, uow, house) for each in fresh]))
 
 
-def _one(trusted: Trusted[CycleEvent], uow: UnitOfWork, house: House) -> ActionReply:
+def _one(trusted: Trusted[CycleEvent], uow: UnitOfWork, house: LibraryPolicy) -> ActionReply:
     event = trusted[0].event
     match event:
         case ItemsReceived():
@@ -88,7 +90,7 @@ def _receive(event: ItemsReceived, trusted: Trusted[CycleEvent], uow: UnitOfWork
     return _reply(event, request, decision, items=ItemCount(here=count, of=count) if count > 1 else None)
 
 
-def _lend(event: ItemLoaned, trusted: Trusted[CycleEvent], uow: UnitOfWork, house: House) -> ActionReply:
+def _lend(event: ItemLoaned, trusted: Trusted[CycleEvent], uow: UnitOfWork, house: LibraryPolicy) -> ActionReply:
     found = _scanned(event, uow, house)
     if isinstance(found, ActionReply):
         return found
@@ -102,7 +104,9 @@ def _lend(event: ItemLoaned, trusted: Trusted[CycleEvent], uow: UnitOfWork, hous
     return _reply(event, request, decision, barcode=barcode)
 
 
-def _discharge(event: LoanDischarged, trusted: Trusted[CycleEvent], uow: UnitOfWork, house: House) -> ActionReply:
+def _discharge(
+    event: LoanDischarged, trusted: Trusted[CycleEvent], uow: UnitOfWork, house: LibraryPolicy
+) -> ActionReply:
     found = _scanned(event, uow, house)
     if isinstance(found, ActionReply):
         return found
@@ -110,7 +114,7 @@ def _discharge(event: LoanDischarged, trusted: Trusted[CycleEvent], uow: UnitOfW
     decision = rules.discharge(request, item)
     warnings: tuple[str, ...] = ()
     if isinstance(decision, rules.Done) and item.loan is not None:
-        wish = Wish(event.at, uow.now, item.item_id, backdated_to=event.returned_at)
+        wish = ReturnCommand(event.at, uow.now, item.item_id, backdated_to=event.returned_at)
         timing = end_of_loan(wish, item.loan.loaned_at)
         if isinstance(timing, Refused):
             return _reply(event, request, timing, barcode=barcode)
@@ -143,7 +147,7 @@ def _cleaned(item: ReceivedItem) -> ReceivedItem:
     return item.model_copy(update={"barcode": clean(item.barcode), "other_barcodes": others})
 
 
-def _by_id(external_id: str, shelf: repository.Shelf) -> RequestState | Refused:
+def _by_id(external_id: str, shelf: repository.RequestSet) -> RequestState | Refused:
     request_id = shelf.external_ids.get(external_id.strip())
     if request_id is None:
         return Refused(
@@ -155,8 +159,8 @@ def _by_id(external_id: str, shelf: repository.Shelf) -> RequestState | Refused:
 
 
 def _scanned(
-    event: ItemLoaned | LoanDischarged, uow: UnitOfWork, house: House
-) -> tuple[repository.Shelf, RequestState, ItemState, str] | ActionReply:
+    event: ItemLoaned | LoanDischarged, uow: UnitOfWork, house: LibraryPolicy
+) -> tuple[repository.RequestSet, RequestState, ItemState, str] | ActionReply:
     """The one item that the event's barcode means, with its request; or the refusal."""
     try:
         barcode = clean(event.barcode)

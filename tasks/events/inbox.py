@@ -2,67 +2,27 @@
 """Each event answered once: believed, told from those answered before, performed, and its answer stored."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic
 from uuid import UUID
 
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
-from schemas.circulation_events import Reply
 from schemas.models import InboxEntry, table
 from schemas.topology import is_reply_queue
-from tasks.events.stations import Desk, desks
-from tasks.events.validation import AnEvent, Believed, Distrusted, Received, check_signature, read
-from tasks.quarantine.store import keep
-from tasks.unit_of_work import PendingMessage, UnitOfWork
-
-Trusted = tuple[Believed[AnEvent], Desk]
-"""An event whose signature is its station's, with that station."""
-
-
-@dataclass(frozen=True)
-class Answered(Generic[AnEvent]):
-    """One event with its answer, for the log."""
-
-    event: Believed[AnEvent]
-    reply: Reply | None
-    """`None` when the answer of before was sent again."""
+from tasks.events.results import Answered, Batch, HandlerResult, Trusted
+from tasks.events.stations import load_stations
+from tasks.events.validation import AnEvent, ParsedEvent, check_signature, read
+from tasks.ports import PendingMessage
+from tasks.quarantine.rejection import Received, RejectedMessage
+from tasks.quarantine.store import quarantine
+from tasks.unit_of_work import UnitOfWork
 
 
-@dataclass
-class Batch(Generic[AnEvent]):
-    """What became of a sequence of events."""
-
-    answered: list[Answered[AnEvent]] = field(default_factory=list)
-    distrusted: list[Distrusted] = field(default_factory=list)
-    again: list[PendingMessage] = field(default_factory=list)
-    """Stored replies to send once more; they need no row, for who wants them asks again."""
-
-
-@dataclass(frozen=True)
-class FollowUp:
-    """A task that a commit promises, to be published after the replies."""
-
-    queue: str
-    task: str
-    body: str
-    event_id: UUID | None
-
-
-@dataclass(frozen=True)
-class Performed:
-    """The reply to each of the events, in their order, and what follows from them."""
-
-    replies: Sequence[Reply]
-    follow_ups: Sequence[FollowUp] = ()
-
-
-def answer(
+def process_once(
     events: Sequence[Received],
     uow: UnitOfWork,
     accepted: Mapping[str, type[AnEvent]],
-    perform: Callable[[Sequence[Trusted[AnEvent]]], Performed],
+    perform: Callable[[Sequence[Trusted[AnEvent]]], HandlerResult],
 ) -> Batch[AnEvent]:
     """Answer each of `events` in the open transaction of `uow`; `perform` does those that are new.
 
@@ -74,7 +34,7 @@ def answer(
     fresh = _answer_again(believed, uow, batch)
     if fresh:
         _store(fresh, perform(fresh), uow, batch)
-    keep(batch.distrusted, uow)
+    quarantine(batch.distrusted, uow)
     return batch
 
 
@@ -82,14 +42,14 @@ def _believe(
     events: Sequence[Received], uow: UnitOfWork, accepted: Mapping[str, type[AnEvent]], batch: Batch[AnEvent]
 ) -> list[Trusted[AnEvent]]:
     """Sort out what has the wrong form, an unknown station or a wrong signature."""
-    well_formed: list[Believed[AnEvent]] = []
+    well_formed: list[ParsedEvent[AnEvent]] = []
     for received in events:
         found = read(received, accepted)
-        if isinstance(found, Distrusted):
+        if isinstance(found, RejectedMessage):
             batch.distrusted.append(found)
         else:
             well_formed.append(found)
-    known = desks(uow.session, {each.event.station for each in well_formed}) if well_formed else {}
+    known = load_stations(uow.session, {each.event.station for each in well_formed}) if well_formed else {}
     trusted: list[Trusted[AnEvent]] = []
     for each in well_formed:
         desk = known.get(each.event.station)
@@ -115,7 +75,7 @@ def _answer_again(
         if fingerprint is None:
             fresh[event_id] = (each, desk)
         elif fingerprint != each.fingerprint:
-            batch.distrusted.append(Distrusted(each.received, "other_payload", "", event_id, each.event.station))
+            batch.distrusted.append(RejectedMessage(each.received, "other_payload", "", event_id, each.event.station))
         elif reply is not None:
             batch.answered.append(Answered(each, None))
             if each.reply_to is not None and is_reply_queue(each.reply_to):
@@ -123,7 +83,7 @@ def _answer_again(
     return list(fresh.values())
 
 
-def _store(fresh: Sequence[Trusted[AnEvent]], performed: Performed, uow: UnitOfWork, batch: Batch[AnEvent]) -> None:
+def _store(fresh: Sequence[Trusted[AnEvent]], performed: HandlerResult, uow: UnitOfWork, batch: Batch[AnEvent]) -> None:
     """Keep the replies, and promise them: replies first, then what follows."""
     pairs = list(zip(fresh, performed.replies, strict=True))
     uow.session.execute(
@@ -143,9 +103,9 @@ def _store(fresh: Sequence[Trusted[AnEvent]], performed: Performed, uow: UnitOfW
     for (each, _), reply in pairs:
         batch.answered.append(Answered(each, reply))
         if each.reply_to is not None and is_reply_queue(each.reply_to):
-            uow.say(each.reply_to, reply.model_dump_json(exclude_none=True), event_id=reply.event_id)
+            uow.enqueue(each.reply_to, reply.model_dump_json(exclude_none=True), event_id=reply.event_id)
     for order in performed.follow_ups:
-        uow.say(order.queue, order.body, task=order.task, event_id=order.event_id)
+        uow.enqueue(order.queue, order.body, task=order.task, event_id=order.event_id)
 
 
 _KNOWN = select(InboxEntry.event_id, InboxEntry.fingerprint, InboxEntry.reply).where(

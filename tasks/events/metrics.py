@@ -6,11 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from schemas import station_status
-from schemas.station_status import DeskWord
+from schemas.station_status import StationStatus
 from tasks.context import Context
-from tasks.events.inbox import Batch
+from tasks.events.results import Batch
 from tasks.metrics import definitions
-from tasks.metrics.recorder import Seen
+from tasks.metrics.recorder import ReportedHeartbeat
 
 _UUID7 = 7
 
@@ -26,7 +26,7 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
         sent_at = word.sent_at.timestamp() if word is not None else made_at
         if sent_at is not None:
             tally.observe(definitions.QUEUE_WAIT, began.timestamp() - sent_at)
-        tally.saw(event.station, _seen(word, now))
+        tally.record_heartbeat(event.station, _seen(word, now))
         if reply is None:
             tally.count(definitions.DUPLICATES)
             continue
@@ -38,8 +38,12 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
         tally.count(definitions.QUARANTINED, distrusted.reason)
 
 
-def _seen(word: DeskWord | None, now: datetime) -> Seen:
-    return Seen(now, 0, None, now) if word is None else Seen(now, word.held, word.held_since, word.sent_at)
+def _seen(word: StationStatus | None, now: datetime) -> ReportedHeartbeat:
+    return (
+        ReportedHeartbeat(now, 0, None, now)
+        if word is None
+        else ReportedHeartbeat(now, word.held, word.held_since, word.sent_at)
+    )
 
 
 def made(event_id: UUID) -> float | None:

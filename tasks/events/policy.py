@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 @dataclass(frozen=True)
-class House:
+class LibraryPolicy:
     """The library's own rules, and where ids of new slips come from."""
 
     new_id: Callable[[], UUID]

@@ -14,13 +14,14 @@ from uuid6 import uuid7
 from schemas import station_status
 from schemas.circulation_events import ActionReply
 from tasks import context
-from tasks.events.inbox import Answered, Batch
 from tasks.events.metrics import measure
-from tasks.events.policy import House
-from tasks.events.validation import Distrusted, Received, event_id_of, station_of
-from tasks.quarantine.store import keep
-from tasks.requeue import put_back
-from tasks.unit_of_work import PendingMessage, StaleStateError, UnitOfWork, run_again_on_conflict
+from tasks.events.policy import LibraryPolicy
+from tasks.events.results import Answered, Batch
+from tasks.ports import PendingMessage
+from tasks.quarantine.rejection import Received, RejectedMessage, event_id_of, station_of
+from tasks.quarantine.store import quarantine
+from tasks.requeue import requeue
+from tasks.unit_of_work import StaleStateError, UnitOfWork, retry_on_conflict
 
 log = structlog.get_logger()
 
@@ -30,7 +31,7 @@ LONGEST_PAUSE: Final = 15.0
 TRIES_OF_A_FAULT: Final = 3
 """How often an event that makes us fail is tried before it goes to quarantine."""
 
-Handler = Callable[[Sequence[Received], UnitOfWork, House], Batch[Any]]
+Handler = Callable[[Sequence[Received], UnitOfWork, LibraryPolicy], Batch[Any]]
 """What is done with events in one open transaction, such as `tasks.returns.handler.return_items`."""
 
 HANDLERS: Final[dict[str, Handler]] = {}
@@ -42,22 +43,22 @@ def process(task: Any, payload: object, handler: Handler) -> str:
     received = Received(payload, task.request.reply_to, task.name, task.request.get(station_status.HEADER))
     began = context.current().now()
     try:
-        batch, messages = run_again_on_conflict(lambda: perform([received], handler))
+        batch, messages = retry_on_conflict(lambda: perform([received], handler))
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
         # The database is away: wait here, for no other event can be done either, then put it back.
         pause = min(0.5 * 2**task.request.retries, LONGEST_PAUSE)
-        log.warning("event_put_back", error=type(error).__name__, pause_seconds=pause)
+        log.warning("event_requeued", error=type(error).__name__, pause_seconds=pause)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-        raise put_back(task, error) from error
+        raise requeue(task, error) from error
     except Exception as error:
         log.exception("event_failed", error=type(error).__name__)
         if task.request.retries + 1 < TRIES_OF_A_FAULT:
-            raise put_back(task, error) from error
+            raise requeue(task, error) from error
         reason = type(error).__name__
-        batch, messages = run_again_on_conflict(lambda: _set_apart(received, reason))
+        batch, messages = retry_on_conflict(lambda: _quarantine(received, reason))
     context.current().publish.publish_outbox(messages)
     measure(batch, context.current(), began)
-    tell(batch)
+    log_results(batch)
     return _outcome(batch)
 
 
@@ -67,33 +68,33 @@ def process_many(task: str, received: Sequence[tuple[str, Received]]) -> list[st
     `received`: task ids and messages. Raises whatever goes wrong; then nothing was kept, and each is done by itself.
     """
     began = context.current().now()
-    batch, messages = run_again_on_conflict(lambda: perform([each for _, each in received], HANDLERS[task]))
+    batch, messages = retry_on_conflict(lambda: perform([each for _, each in received], HANDLERS[task]))
     context.current().publish.publish_outbox(messages)
     measure(batch, context.current(), began)
     outcomes = {str(each.event.event.event_id): _outcome_of(each) for each in batch.answered}
     ids = {str(event_id): task_id for task_id, each in received if (event_id := event_id_of(each.payload))}
-    tell(batch, lambda event_id: {"task": task, "task_id": ids.get(event_id)})
+    log_results(batch, lambda event_id: {"task": task, "task_id": ids.get(event_id)})
     return [outcomes.get(str(event_id_of(each.payload)), "quarantined") for _, each in received]
 
 
 def perform(events: Sequence[Received], handler: Handler) -> tuple[Batch[Any], list[PendingMessage]]:
     """One transaction for `events`; gives what became of them and the messages to publish, replies first."""
     here = context.current()
-    house = House(new_id=uuid7, undo_window=here.undo_window, patron_card_pattern=here.patron_card_pattern)
+    house = LibraryPolicy(new_id=uuid7, undo_window=here.undo_window, patron_card_pattern=here.patron_card_pattern)
     with here.unit_of_work() as uow:
         batch = handler(events, uow, house)
-    return batch, batch.again + uow.promised
+    return batch, batch.again + uow.pending_messages
 
 
-def _set_apart(received: Received, detail: str) -> tuple[Batch[Any], list[PendingMessage]]:
+def _quarantine(received: Received, detail: str) -> tuple[Batch[Any], list[PendingMessage]]:
     """Keep an event that makes us fail, so that it harms nobody else and a person can look."""
     with context.current().unit_of_work() as uow:
-        apart = Distrusted(received, "failed", detail, event_id_of(received.payload), station_of(received.payload))
-        keep([apart], uow)
-    return Batch(distrusted=[apart]), uow.promised
+        apart = RejectedMessage(received, "failed", detail, event_id_of(received.payload), station_of(received.payload))
+        quarantine([apart], uow)
+    return Batch(distrusted=[apart]), uow.pending_messages
 
 
-def tell(batch: Batch[Any], more: Callable[[str], Mapping[str, Any]] = lambda _event_id: {}) -> None:
+def log_results(batch: Batch[Any], more: Callable[[str], Mapping[str, Any]] = lambda _event_id: {}) -> None:
     """Log what became of each event; `more` binds what stands beside an event of that id."""
     for answered in batch.answered:
         event, reply = answered.event.event, answered.reply

@@ -11,7 +11,7 @@ from schemas.models import Branch, Printer, Station
 
 
 @dataclass(frozen=True)
-class Desk:
+class StationRecord:
     """A station as the worker knows it."""
 
     code: str
@@ -41,11 +41,11 @@ _DESKS = (
 )
 
 
-def desks(session: Session, codes: Collection[str]) -> dict[str, Desk]:
+def load_stations(session: Session, codes: Collection[str]) -> dict[str, StationRecord]:
     """The active stations among `codes`, each with the printer that takes its slips."""
     rows = session.execute(_DESKS, {"codes": list(codes)})
     return {
-        row.code: Desk(
+        row.code: StationRecord(
             code=row.code,
             key=row.key,
             branch=row.branch,

@@ -15,15 +15,15 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from schemas.models import Sighting, TallyRow, table
-from tasks.metrics.definitions import Tallied
+from schemas.models import MetricCell, StationHeartbeat, table
+from tasks.metrics.definitions import MetricDefinition
 
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 """For so long what a desk said last stands against what comes with an earlier time."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReportedHeartbeat:
     """A desk that was heard of, and what it still had."""
 
     at: datetime
@@ -39,34 +39,34 @@ Cells = dict[tuple[str, str, int], list[float]]
 
 
 @dataclass
-class Notes:
+class MetricsBatch:
     """What was noted and is not in the database yet."""
 
     cells: Cells = field(default_factory=dict)
-    desks: dict[str, Seen] = field(default_factory=dict)
+    desks: dict[str, ReportedHeartbeat] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.cells or self.desks)
 
 
-class Tally:
+class MetricsRecorder:
     """The notes of one process. Thread-safe. `begin` is called before the first note."""
 
     def __init__(self, begin: Callable[[], None] = lambda: None) -> None:
         self._begin: Callable[[], None] | None = begin
-        self._notes = Notes()
+        self._notes = MetricsBatch()
         self._lock = threading.Lock()
 
-    def observe(self, metric: Tallied, seconds: float, label: str = "") -> None:
+    def observe(self, metric: MetricDefinition, seconds: float, label: str = "") -> None:
         """Put a duration into its bucket; one below zero, of a clock that is ahead, counts as zero."""
         seconds = max(seconds, 0.0)
         self._add(metric, label, bisect_left(metric.bounds, seconds), seconds)
 
-    def count(self, metric: Tallied, label: str = "") -> None:
+    def count(self, metric: MetricDefinition, label: str = "") -> None:
         """Count one more."""
         self._add(metric, label, 0, 0.0)
 
-    def saw(self, desk: str, seen: Seen) -> None:
+    def record_heartbeat(self, desk: str, seen: ReportedHeartbeat) -> None:
         """Note that a desk was heard of; what it said earlier, and is heard late, changes nothing."""
         self._start()
         with self._lock:
@@ -74,13 +74,13 @@ class Tally:
             if known is None or known.said_at <= seen.said_at:
                 self._notes.desks[desk] = seen
 
-    def take(self) -> Notes:
+    def drain(self) -> MetricsBatch:
         """Give all notes, once."""
         with self._lock:
-            notes, self._notes = self._notes, Notes()
+            notes, self._notes = self._notes, MetricsBatch()
         return notes
 
-    def give_back(self, notes: Notes) -> None:
+    def restore(self, notes: MetricsBatch) -> None:
         """Take back notes that could not be written."""
         with self._lock:
             for key, (number, seconds) in notes.cells.items():
@@ -89,7 +89,7 @@ class Tally:
                 cell[1] += seconds
             self._notes.desks = {**notes.desks, **self._notes.desks}
 
-    def _add(self, metric: Tallied, label: str, bucket: int, seconds: float) -> None:
+    def _add(self, metric: MetricDefinition, label: str, bucket: int, seconds: float) -> None:
         self._start()
         key = (metric.name, label if label in metric.values else "other", bucket)
         with self._lock:
@@ -106,14 +106,14 @@ class Tally:
             begin()
 
 
-def add(connection: Connection, notes: Notes) -> None:
+def add(connection: Connection, notes: MetricsBatch) -> None:
     """Add notes to what the database has, in the transaction of `connection`.
 
     In the order of their keys, so that two processes at once do not wait for each other in a circle.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     if notes.cells:
-        insertion = insert(tallies := table(TallyRow))
+        insertion = insert(tallies := table(MetricCell))
         new = insertion.excluded
         connection.execute(
             insertion.on_conflict_do_update(
@@ -135,7 +135,7 @@ def add(connection: Connection, notes: Notes) -> None:
             ],
         )
     if notes.desks:
-        insertion = insert(sightings := table(Sighting))
+        insertion = insert(sightings := table(StationHeartbeat))
         new = insertion.excluded
         is_later = or_(sightings.c.said_at.is_(None), sightings.c.said_at <= new.said_at)
         connection.execute(

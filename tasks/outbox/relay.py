@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from schemas.models import OutboxEntry
 from tasks.context import Context
-from tasks.unit_of_work import PendingMessage
+from tasks.ports import PendingMessage
 
 BATCH = 200
 """How many messages one transaction takes."""

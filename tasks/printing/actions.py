@@ -14,17 +14,15 @@ from sqlalchemy import func, insert, select
 from uuid6 import uuid7
 
 from schemas.models import Printer, PrintJob, RequestEvent, table
-from schemas.print_jobs import PrintSlip, SlipContent
+from schemas.print_jobs import IN_HAND, RECONCILABLE, WAITING, PrintSlip, SlipContent
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
+from tasks.operator import LONGEST_ACTOR, LONGEST_REASON, Operator
 from tasks.printing import state_machine as rules
-from tasks.printing.notifications import say_notice
-from tasks.printing.state_machine import words
-from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
-
-LONGEST_ACTOR = 100
-LONGEST_REASON = 500
+from tasks.printing.messages import words
+from tasks.printing.notifications import enqueue_notice
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 
 class RefusedActionError(Exception):
@@ -42,15 +40,7 @@ class Done:
     """For the screen."""
 
 
-@dataclass(frozen=True)
-class By:
-    """Who decides, and why."""
-
-    actor: str
-    reason: str | None = None
-
-
-def retry(slip: UUID, by: By, here: Context) -> Done:
+def retry(slip: UUID, by: Operator, here: Context) -> Done:
     """Try a slip that waits again, now. Raises `RefusedActionError` for one that may be on paper already."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
@@ -69,7 +59,7 @@ def retry(slip: UUID, by: By, here: Context) -> Done:
     return _in_one_commit(slip, here, act)
 
 
-def retry_all(by: By, here: Context, *, branch: str | None = None, printer: str | None = None) -> list[Done]:
+def retry_all(by: Operator, here: Context, *, branch: str | None = None, printer: str | None = None) -> list[Done]:
     """Try every slip that failed or is held again, the oldest first."""
     with here.sessions() as session:
         wanted = (
@@ -92,7 +82,7 @@ def retry_all(by: By, here: Context, *, branch: str | None = None, printer: str 
     return done
 
 
-def reprint(slip: UUID, by: By, here: Context) -> Done:
+def reprint(slip: UUID, by: Operator, here: Context) -> Done:
     """Print the slip once more; the paper says COPY n. Needs a reason. The first one is no longer expected."""
     if not (by.reason or "").strip():
         raise RefusedActionError("A second slip needs a reason: the first one may still be in a book.")
@@ -100,9 +90,9 @@ def reprint(slip: UUID, by: By, here: Context) -> Done:
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         if job.voided_at is not None:
             raise RefusedActionError("Its Return was undone: there is nothing to send back.")
-        if job.state in rules.WAITING:
+        if job.state in WAITING:
             raise RefusedActionError("It has not been sent yet. Try it again instead (retry).")
-        if job.state in rules.IN_HAND:
+        if job.state in IN_HAND:
             raise RefusedActionError("It is being sent just now. Look again in a minute.")
         copy = copy_job(job, uow, by)
         if job.state is State.UNKNOWN:
@@ -115,13 +105,13 @@ def reprint(slip: UUID, by: By, here: Context) -> Done:
     return _in_one_commit(slip, here, act)
 
 
-def printed(slip: UUID, by: By, here: Context) -> Done:
+def mark_printed(slip: UUID, by: Operator, here: Context) -> Done:
     """A person saw the slip: nobody need ask any more."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         if job.state in {State.DONE, State.CONFIRMED}:
             return Done(job.id, job.state, "Known already")
-        if job.state not in rules.ASKED_ABOUT:
+        if job.state not in RECONCILABLE:
             raise RefusedActionError(
                 f"It was not sent ({job.state.value}): what was seen is another slip. Compare the code on it."
             )
@@ -134,18 +124,18 @@ def printed(slip: UUID, by: By, here: Context) -> Done:
     return _in_one_commit(slip, here, act)
 
 
-def cancel(slip: UUID, by: By, here: Context) -> Done:
+def cancel(slip: UUID, by: Operator, here: Context) -> Done:
     """Give a slip up that has not been sent, or that nobody knows of."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         if job.state is State.CANCELLED:
             return Done(job.id, job.state, "Cancelled already")
-        if State.CANCELLED not in rules.TRANSITIONS[job.state] or job.state in rules.IN_HAND:
+        if State.CANCELLED not in rules.TRANSITIONS[job.state] or job.state in IN_HAND:
             raise RefusedActionError(f"It cannot be cancelled any more: {words(job.state, None)}.")
         _move(job, State.CANCELLED, uow)
         job.next_attempt_at = job.lease_until = None
         _tell(job, uow, "slip_cancelled", by)
-        say_notice(
+        enqueue_notice(
             uow, station=job.station, event_id=job.event_id, job_id=job.id, state=job.state, printer=None, why=None
         )
         return Done(job.id, job.state, "Cancelled")
@@ -153,7 +143,7 @@ def cancel(slip: UUID, by: By, here: Context) -> Done:
     return _in_one_commit(slip, here, act)
 
 
-def move(slip: UUID, to: str, by: By, here: Context) -> Done:
+def move(slip: UUID, to: str, by: Operator, here: Context) -> Done:
     """Have a slip that waits printed on another printer; one that was sent is reprinted there instead."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
@@ -170,7 +160,7 @@ def move(slip: UUID, to: str, by: By, here: Context) -> Done:
     return _in_one_commit(slip, here, act)
 
 
-def copy_job(job: PrintJob, uow: UnitOfWork, by: By) -> PrintJob:
+def copy_job(job: PrintJob, uow: UnitOfWork, by: Operator) -> PrintJob:
     """The next copy of a slip, ordered. COPY n stands on it."""
     number = (
         1
@@ -214,17 +204,17 @@ def _in_one_commit(slip: UUID, here: Context, act: Callable[[PrintJob, UnitOfWor
                 raise RefusedActionError(f"There is no slip {slip}. 'bookdrop prints list' names them.")
             return act(job, uow), uow
 
-    done, uow = run_again_on_conflict(work)
-    here.publish.publish_outbox(uow.promised)
+    done, uow = retry_on_conflict(work)
+    here.publish.publish_outbox(uow.pending_messages)
     return done
 
 
 def _need_waiting(job: PrintJob) -> None:
     if job.voided_at is not None:
         raise RefusedActionError("Its Return was undone: there is nothing to send back.")
-    if job.state in rules.WAITING:
+    if job.state in WAITING:
         return
-    if job.state in rules.IN_HAND:
+    if job.state in IN_HAND:
         raise RefusedActionError("It is being sent just now. Look again in a minute.")
     if job.state is State.UNKNOWN:
         raise RefusedActionError(
@@ -241,7 +231,7 @@ def _printer_of(job: PrintJob, uow: UnitOfWork) -> Printer | None:
 
 def _order(job: PrintJob, uow: UnitOfWork) -> None:
     order = PrintSlip(job_id=job.id).model_dump_json()
-    uow.say(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
+    uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
 
 
 def _move(job: PrintJob, state: State, uow: UnitOfWork) -> None:
@@ -251,7 +241,7 @@ def _move(job: PrintJob, state: State, uow: UnitOfWork) -> None:
     job.state_since = uow.now
 
 
-def _tell(job: PrintJob, uow: UnitOfWork, kind: str, by: By, **details: Any) -> None:
+def _tell(job: PrintJob, uow: UnitOfWork, kind: str, by: Operator, **details: Any) -> None:
     """A line in the history of the slip's request."""
     uow.session.flush()
     uow.session.connection().execute(

@@ -15,13 +15,15 @@ import structlog
 from sqlalchemy import and_, exists, or_, select, update
 
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Station
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
+from tasks.ports import PendingMessage
 from tasks.printing import state_machine as rules
-from tasks.printing.notifications import say_notice
+from tasks.printing.notifications import enqueue_notice
 from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.factory import open_printer
-from tasks.unit_of_work import PendingMessage, UnitOfWork
+from tasks.unit_of_work import UnitOfWork
 
 log = structlog.get_logger()
 
@@ -79,7 +81,7 @@ def claim(job_id: UUID, here: Context) -> Claim:
     """Take the job, or the one that stands before it in the line of its printer. A transaction of its own."""
     with here.unit_of_work() as uow:
         claimed = _take(job_id, here, uow)
-    return claimed, uow.promised
+    return claimed, uow.pending_messages
 
 
 def claim_next(printer_id: int, here: Context) -> Claim:
@@ -87,12 +89,12 @@ def claim_next(printer_id: int, here: Context) -> Claim:
     with here.unit_of_work() as uow:
         printer = _locked(printer_id, uow)
         claimed = None if printer is None or _is_closed(printer, uow) else _take_head(printer, here, uow)
-    return claimed, uow.promised
+    return claimed, uow.pending_messages
 
 
 def _take(job_id: UUID, here: Context, uow: UnitOfWork) -> Claimed | State | None:
     job = uow.session.get(PrintJob, job_id)
-    if job is None or job.voided_at is not None or job.state not in rules.WAITING | rules.IN_HAND:
+    if job is None or job.voided_at is not None or job.state not in WAITING | IN_HAND:
         return None
     printer_id = job.printer_id or _printer_of_today(job, uow)
     if printer_id is None:
@@ -102,7 +104,7 @@ def _take(job_id: UUID, here: Context, uow: UnitOfWork) -> Claimed | State | Non
         return None
     # Only now: whoever had the printer before us may have changed the job.
     uow.session.refresh(job, with_for_update=True)
-    if job.state not in rules.WAITING | rules.IN_HAND:
+    if job.state not in WAITING | IN_HAND:
         return None
     if job.printer_id is None:
         job.printer_id = printer.id
@@ -119,7 +121,7 @@ def _take(job_id: UUID, here: Context, uow: UnitOfWork) -> Claimed | State | Non
 def _take_head(printer: Printer, here: Context, uow: UnitOfWork) -> Claimed | State | None:
     """Take the oldest job of the printer's line that is due, past those that are settled on the way."""
     in_hand = exists().where(
-        PrintJob.printer_id == printer.id, PrintJob.state.in_(rules.IN_HAND), PrintJob.lease_until > uow.now
+        PrintJob.printer_id == printer.id, PrintJob.state.in_(IN_HAND), PrintJob.lease_until > uow.now
     )
     if uow.session.execute(select(in_hand)).scalar_one():
         return None
@@ -131,11 +133,11 @@ def _take_head(printer: Printer, here: Context, uow: UnitOfWork) -> Claimed | St
             PrintJob.voided_at.is_(None),
             or_(
                 and_(
-                    PrintJob.state.in_(rules.WAITING),
+                    PrintJob.state.in_(WAITING),
                     or_(PrintJob.next_attempt_at.is_(None), PrintJob.next_attempt_at <= uow.now),
                 ),
                 and_(
-                    PrintJob.state.in_(rules.IN_HAND),
+                    PrintJob.state.in_(IN_HAND),
                     or_(PrintJob.lease_until.is_(None), PrintJob.lease_until <= uow.now),
                 ),
             ),
@@ -148,7 +150,7 @@ def _take_head(printer: Printer, here: Context, uow: UnitOfWork) -> Claimed | St
         claimable = rules.Claimable(job.state, job.next_attempt_at, job.lease_until, _can_repeat(printer))
         if rules.is_lost_while_sending(claimable, uow.now):
             settled = _settle(job, State.UNKNOWN, uow, printer, why=f"{DIED} while sending")
-        elif job.state in rules.WAITING and job.created_at + here.slip_life <= uow.now:
+        elif job.state in WAITING and job.created_at + here.slip_life <= uow.now:
             settled = expire(job, uow, printer)
         elif rules.may_claim(claimable, uow.now):
             return _claimed(job, printer, here.worker, uow)
@@ -213,7 +215,7 @@ def _is_closed(printer: Printer, uow: UnitOfWork) -> bool:
 
 def _hold_back(job: PrintJob, printer: Printer, uow: UnitOfWork) -> State | None:
     """A slip for a printer that takes none now: it waits, and its station hears of it once the printer is told as away."""
-    if job.state not in rules.WAITING:
+    if job.state not in WAITING:
         return None
     if printer.on_hold:
         return _settle(job, State.HELD, uow, printer, why=f"printer {printer.code} is on hold")
@@ -226,7 +228,7 @@ def _pass_line_on(printer: Printer, fallback: Printer, uow: UnitOfWork) -> None:
     """Let the fallback take what waits; nothing of it has left."""
     moved = uow.session.connection().execute(
         update(PrintJob)
-        .where(PrintJob.printer_id == printer.id, PrintJob.state.in_(rules.WAITING), PrintJob.voided_at.is_(None))
+        .where(PrintJob.printer_id == printer.id, PrintJob.state.in_(WAITING), PrintJob.voided_at.is_(None))
         .values(printer_id=fallback.id, next_attempt_at=None)
     )
     uow.session.expire_all()
@@ -249,17 +251,19 @@ def _settle(job: PrintJob, state: State, uow: UnitOfWork, printer: Printer | Non
     job.lease_until = None
     # With a printer it waits for that one; an unknown one is asked for there (`tasks.printing.reconcile`).
     waits = state is State.HELD and printer is None
-    job.next_attempt_at = uow.now + rules.NEGLECTED if waits else uow.now if state is State.UNKNOWN else None
+    job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER if waits else uow.now if state is State.UNKNOWN else None
     uow.session.flush()
     if not known:
         code = printer.code if printer else None
-        say_notice(uow, station=job.station, event_id=job.event_id, job_id=job.id, state=state, printer=code, why=why)
+        enqueue_notice(
+            uow, station=job.station, event_id=job.event_id, job_id=job.id, state=state, printer=code, why=why
+        )
     return state
 
 
 def _close_attempts(job: PrintJob, uow: UnitOfWork) -> None:
     """Say of a try that a dead worker left open how it ended."""
-    if job.state in rules.IN_HAND:
+    if job.state in IN_HAND:
         outcome = State.UNKNOWN if job.state is State.SENDING else State.FAILED_SAFE
         uow.session.execute(
             update(PrintAttempt)

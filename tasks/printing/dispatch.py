@@ -8,7 +8,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import aliased
 
 from schemas.models import Printer, PrintJob
-from schemas.print_jobs import PrintSlip
+from schemas.print_jobs import IN_HAND, WAITING, PrintSlip
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
@@ -17,7 +17,7 @@ from tasks.printing.claim import expire
 from tasks.unit_of_work import UnitOfWork
 
 
-def order_due(here: Context, limit: int = 500) -> Sequence[UUID]:
+def dispatch_due_jobs(here: Context, limit: int = 500) -> Sequence[UUID]:
     """Order the slips that are due, for each printer the oldest one, and give their ids.
 
     Due are: what failed or is held and whose wait is over, what a dead worker had in hand, and what was wanted and
@@ -29,10 +29,10 @@ def order_due(here: Context, limit: int = 500) -> Sequence[UUID]:
         due = _due(uow, limit)
         for job in due:
             order = PrintSlip(job_id=job.id).model_dump_json()
-            uow.say(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
+            uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
             _remember_order(job, uow)
         ids = [job.id for job in due]
-    here.publish.publish_outbox(uow.promised)
+    here.publish.publish_outbox(uow.pending_messages)
     return ids
 
 
@@ -40,7 +40,7 @@ def _expire_old(here: Context, uow: UnitOfWork, limit: int) -> None:
     old = uow.session.scalars(
         select(PrintJob)
         .where(
-            PrintJob.state.in_(rules.WAITING),
+            PrintJob.state.in_(WAITING),
             PrintJob.voided_at.is_(None),
             PrintJob.created_at <= uow.now - here.slip_life,
         )
@@ -53,7 +53,7 @@ def _expire_old(here: Context, uow: UnitOfWork, limit: int) -> None:
 
 
 def _due(uow: UnitOfWork, limit: int) -> Sequence[PrintJob]:
-    never_taken = or_(PrintJob.state != State.REQUESTED, PrintJob.created_at <= uow.now - rules.NEGLECTED)
+    never_taken = or_(PrintJob.state != State.REQUESTED, PrintJob.created_at <= uow.now - rules.REDISPATCH_AFTER)
     fallback = aliased(Printer)
     is_open = and_(Printer.on_hold.is_(False), or_(Printer.retry_at.is_(None), Printer.retry_at <= uow.now))
     has_stand_in = and_(fallback.on_hold.is_(False), or_(fallback.retry_at.is_(None), fallback.retry_at <= uow.now))
@@ -67,7 +67,7 @@ def _due(uow: UnitOfWork, limit: int) -> Sequence[PrintJob]:
         .outerjoin(Printer, Printer.id == PrintJob.printer_id)
         .outerjoin(fallback, fallback.id == Printer.fallback_id)
         .where(
-            PrintJob.state.in_(rules.WAITING | rules.IN_HAND),
+            PrintJob.state.in_(WAITING | IN_HAND),
             PrintJob.voided_at.is_(None),
             or_(PrintJob.next_attempt_at.is_(None), PrintJob.next_attempt_at <= uow.now),
             never_taken,
@@ -95,7 +95,7 @@ def _remember_order(job: PrintJob, uow: UnitOfWork) -> None:
     The sweep looks at both, and writes the other one: the order just given must not find the job not due.
     """
     until = uow.now + rules.order_again_after(uow.now - job.state_since)
-    if job.state in rules.WAITING:
+    if job.state in WAITING:
         job.lease_until = until
     else:
         job.next_attempt_at = until

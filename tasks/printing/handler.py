@@ -12,20 +12,20 @@ from sqlalchemy import select, update
 
 from schemas.database import READ_ONLY
 from schemas.models import PrintAttempt, Printer, PrintJob, table
-from schemas.print_jobs import PrintSlip, SlipContent
+from schemas.print_jobs import RECONCILABLE, WAITING, PrintSlip, SlipContent
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
 from tasks.metrics import definitions
 from tasks.printing import state_machine as rules
 from tasks.printing.claim import Claim, Claimed, claim, claim_next
-from tasks.printing.notifications import say_notice
+from tasks.printing.notifications import enqueue_notice
 from tasks.printing.printers.driver import PrinterError, PrinterInterruptedError, PrinterUnavailableError
 from tasks.printing.printers.factory import open_printer
 from tasks.slips.media import MEDIA
 from tasks.slips.pdf import unprintable
 from tasks.slips.render import draw
-from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 log = structlog.get_logger()
 
@@ -72,8 +72,8 @@ def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State
 
 
 def _promised(take: Callable[[], Claim], here: Context) -> Claimed | State | None:
-    claimed, promised = run_again_on_conflict(take)
-    here.publish.publish_outbox(promised)
+    claimed, pending_messages = retry_on_conflict(take)
+    here.publish.publish_outbox(pending_messages)
     return claimed
 
 
@@ -81,7 +81,7 @@ def _try(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State 
     try:
         state = _print(claimed, here, jitter)
     except LeaseLostError:
-        log.warning("slip_left_to_another", job_id=str(claimed.job_id), printer=claimed.printer)
+        log.warning("print_lease_lost", job_id=str(claimed.job_id), printer=claimed.printer)
         return None
     here.announce(_announced(state), slip=str(claimed.job_id), printer=claimed.printer)
     return state
@@ -97,14 +97,14 @@ def _order_rest(printer_id: int, here: Context) -> None:
     with here.unit_of_work() as uow:
         job = uow.session.scalars(
             select(PrintJob)
-            .where(PrintJob.printer_id == printer_id, PrintJob.state.in_(rules.WAITING), PrintJob.voided_at.is_(None))
+            .where(PrintJob.printer_id == printer_id, PrintJob.state.in_(WAITING), PrintJob.voided_at.is_(None))
             .order_by(PrintJob.created_at, PrintJob.id)
             .limit(1)
         ).one_or_none()
         if job is not None:
             order = PrintSlip(job_id=job.id).model_dump_json()
-            uow.say(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
-    here.publish.publish_outbox(uow.promised)
+            uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
+    here.publish.publish_outbox(uow.pending_messages)
 
 
 def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State:
@@ -212,7 +212,7 @@ def _finish(
         with here.unit_of_work() as uow:
             # A slip whose printer is to blame waits for the printer, like all of its line.
             again = None if wait is None or closed is not None else uow.now + wait
-            if state in rules.ASKED_ABOUT:
+            if state in RECONCILABLE:
                 again = uow.now + rules.FIRST_LOOK
             for each in way:
                 _advance(
@@ -226,7 +226,7 @@ def _finish(
                 .values(ended_at=uow.now, outcome=state, error=why)
             )
             if rules.is_news(state, claimed.before):
-                say_notice(
+                enqueue_notice(
                     uow,
                     station=claimed.station,
                     event_id=claimed.event_id,
@@ -237,11 +237,11 @@ def _finish(
                 )
         return uow
 
-    here.publish.publish_outbox(run_again_on_conflict(record).promised)
+    here.publish.publish_outbox(retry_on_conflict(record).pending_messages)
     here.tally.count(definitions.SLIP_TRIES, state.value)
     if state in _TAKEN:
         here.tally.observe(definitions.SLIP_SENT, (here.now() - claimed.created_at).total_seconds())
-    log.info("slip_moved", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
+    log.info("print_state_changed", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
     return state
 
 

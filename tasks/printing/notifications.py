@@ -6,11 +6,11 @@ from uuid import UUID
 from schemas.print_jobs import PrintState
 from schemas.replies import SlipNotice
 from schemas.topology import reply_queue
-from tasks.printing.state_machine import waiting_words, words
+from tasks.printing.messages import waiting_words, words
 from tasks.unit_of_work import UnitOfWork
 
 
-def say_notice(
+def enqueue_notice(
     uow: UnitOfWork,
     *,
     station: str | None,
@@ -29,4 +29,4 @@ def say_notice(
         return
     message = waiting_words(printer, why) if waits_there else words(state, printer, why)
     notice = SlipNotice(event_id=event_id, job_id=job_id, state=state.value, message=message, at=uow.now)
-    uow.say(reply_queue(station), notice.model_dump_json(), event_id=event_id)
+    uow.enqueue(reply_queue(station), notice.model_dump_json(), event_id=event_id)

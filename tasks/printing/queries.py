@@ -11,9 +11,10 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 from sqlalchemy.orm import aliased
 
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Request, RequestEvent
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.printing import state_machine as rules
-from tasks.printing.state_machine import words
+from tasks.printing.messages import words
 
 UNSEEN = (State.ACCEPTED, State.DONE, State.UNKNOWN)
 """Sent, or perhaps sent, and not scanned at packing."""
@@ -122,7 +123,7 @@ def printers(connection: Connection, now: datetime) -> list[dict[str, Any]]:
             PrintJob,
             and_(
                 PrintJob.printer_id == Printer.id,
-                PrintJob.state.in_(rules.WAITING | rules.IN_HAND),
+                PrintJob.state.in_(WAITING | IN_HAND),
                 PrintJob.voided_at.is_(None),
             ),
         )

@@ -15,17 +15,17 @@ from sqlalchemy import or_, select, update
 
 from schemas.database import READ_ONLY
 from schemas.models import Printer, PrintJob, table
-from schemas.print_jobs import PrintSlip
+from schemas.print_jobs import RECONCILABLE, PrintSlip
 from schemas.print_jobs import PrintState as State
 from schemas.topology import FOLLOW_SLIP, printing_queue
 from tasks.context import Context
 from tasks.printing import state_machine as rules
 from tasks.printing.claim import job_name
-from tasks.printing.notifications import say_notice
+from tasks.printing.notifications import enqueue_notice
 from tasks.printing.printers.driver import (
     Completed,
     JobFate,
-    JobKeeper,
+    JobTrackingDriver,
     Lost,
     Pending,
     PrinterError,
@@ -33,7 +33,7 @@ from tasks.printing.printers.driver import (
     in_words,
 )
 from tasks.printing.printers.factory import open_printer
-from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 log = structlog.get_logger()
 
@@ -58,22 +58,22 @@ class _Asked:
     uri: str
 
 
-def order_looks(here: Context, limit: int = 500) -> Sequence[UUID]:
+def dispatch_reconciliations(here: Context, limit: int = 500) -> Sequence[UUID]:
     """Order a look at every slip whose printer is to be asked, and give their ids. Safe to run twice."""
     with here.unit_of_work() as uow:
         due = uow.session.scalars(
             select(PrintJob)
-            .where(PrintJob.state.in_(rules.ASKED_ABOUT), PrintJob.next_attempt_at <= uow.now)
+            .where(PrintJob.state.in_(RECONCILABLE), PrintJob.next_attempt_at <= uow.now)
             .order_by(PrintJob.next_attempt_at, PrintJob.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
         ).all()
         for job in due:
             order = PrintSlip(job_id=job.id).model_dump_json()
-            uow.say(printing_queue(job.branch), order, task=FOLLOW_SLIP, event_id=job.event_id)
-            job.next_attempt_at = uow.now + rules.NEGLECTED  # should the order be lost
+            uow.enqueue(printing_queue(job.branch), order, task=FOLLOW_SLIP, event_id=job.event_id)
+            job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER  # should the order be lost
         ids = [job.id for job in due]
-    here.publish.publish_outbox(uow.promised)
+    here.publish.publish_outbox(uow.pending_messages)
     return ids
 
 
@@ -89,7 +89,7 @@ def follow(job_id: UUID, here: Context) -> State | None:
         driver = open_printer(asked.uri)
         if not driver.knows_its_jobs:
             return _keep(asked, here, asked.state, why=asked.known_trouble or CANNOT_SAY)
-        keeper = cast("JobKeeper", driver)
+        keeper = cast("JobTrackingDriver", driver)
         spool_id = asked.spool_id if asked.state is State.ACCEPTED else keeper.find(asked.job_name)
         if spool_id is None:
             return _keep(asked, here, State.UNKNOWN, why=NO_SUCH_JOB)
@@ -97,7 +97,9 @@ def follow(job_id: UUID, here: Context) -> State | None:
     except PrinterError as error:
         if here.now() - asked.created_at > rules.FOLLOWED_FOR:
             return _keep(asked, here, State.UNKNOWN, why=NEVER_SAID)
-        return _keep(asked, here, asked.state, why=asked.known_trouble or str(error), again=rules.NEGLECTED, quiet=True)
+        return _keep(
+            asked, here, asked.state, why=asked.known_trouble or str(error), again=rules.REDISPATCH_AFTER, quiet=True
+        )
     return _settle(asked, here, spool_id, fate)
 
 
@@ -111,9 +113,9 @@ def _settle(asked: _Asked, here: Context, spool_id: str, fate: JobFate) -> State
         case Pending() | Waiting() if age > rules.FOLLOWED_FOR:
             return _keep(asked, here, State.UNKNOWN, why=NEVER_SAID, spool_id=spool_id)
         case Pending():
-            return _keep(asked, here, State.ACCEPTED, again=rules.look_again_after(age), spool_id=spool_id)
+            return _keep(asked, here, State.ACCEPTED, again=rules.next_poll_delay(age), spool_id=spool_id)
         case Waiting(reasons=reasons):
-            again = rules.look_again_after(age)
+            again = rules.next_poll_delay(age)
             return _keep(asked, here, State.ACCEPTED, why=in_words(reasons), again=again, spool_id=spool_id)
         case _:
             assert_never(fate)
@@ -125,7 +127,7 @@ def _read(job_id: UUID, here: Context) -> _Asked | None:
         row = session.execute(
             select(PrintJob, Printer.code, Printer.uri)
             .join(Printer, Printer.id == PrintJob.printer_id)
-            .where(PrintJob.id == job_id, PrintJob.state.in_(rules.ASKED_ABOUT))
+            .where(PrintJob.id == job_id, PrintJob.state.in_(RECONCILABLE))
         ).one_or_none()
         if row is None:
             return None
@@ -176,7 +178,7 @@ def _keep(
                 update(jobs).where(jobs.c.id == asked.job_id, jobs.c.state == asked.state, same_id).values(values)
             )
             if changed.rowcount and is_news:
-                say_notice(
+                enqueue_notice(
                     uow,
                     station=asked.station,
                     event_id=asked.event_id,
@@ -188,8 +190,8 @@ def _keep(
                 )
         return bool(changed.rowcount), uow
 
-    kept, uow = run_again_on_conflict(record)
-    here.publish.publish_outbox(uow.promised)
+    kept, uow = retry_on_conflict(record)
+    here.publish.publish_outbox(uow.pending_messages)
     if not kept:
         return None
     if state is not asked.state or is_news:

@@ -31,14 +31,6 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 """From each state, the states that may follow. `sending` goes back to `claimed` only for a printer that can repeat;
 `unknown` becomes `accepted` when the printer is heard of after all."""
 
-WAITING: Final = frozenset({State.REQUESTED, State.FAILED_SAFE, State.HELD})
-"""Nobody has the job; it is taken when it is due."""
-
-IN_HAND: Final = frozenset({State.CLAIMED, State.RENDERED, State.SENDING})
-"""A worker has the job, for as long as its lease."""
-
-ASKED_ABOUT: Final = frozenset({State.ACCEPTED, State.UNKNOWN})
-"""Its printer is asked what became of it, if it is one that knows."""
 
 FIRST_LOOK: Final = timedelta(seconds=1)
 """How soon after it was sent a printer is asked what became of a slip."""
@@ -49,7 +41,7 @@ TRIES_BEFORE_HELD: Final = 5
 FOLLOWED_FOR: Final = timedelta(hours=24)
 """How long a printer is asked what became of a slip it accepted, or that nobody knows of."""
 
-NEGLECTED: Final = timedelta(seconds=30)
+REDISPATCH_AFTER: Final = timedelta(seconds=30)
 """A slip that waits this long was not ordered, or its order was lost: the sweep orders it again."""
 
 _LONGEST_NEGLECT: Final = timedelta(minutes=10)
@@ -69,7 +61,7 @@ class Claimable:
 
 
 @dataclass(frozen=True)
-class Setback:
+class FailureOutcome:
     """Where a failed try leaves the job."""
 
     state: State
@@ -87,12 +79,12 @@ def retry_delay(attempts: int, jitter: float) -> timedelta:
     return wait * (1 - 0.5 * jitter)
 
 
-def after_failure(*, byte_may_have_left: bool, attempts: int, jitter: float) -> Setback:
+def after_failure(*, byte_may_have_left: bool, attempts: int, jitter: float) -> FailureOutcome:
     """Where a try that failed for the `attempts`-th time leaves the job."""
     if byte_may_have_left:
-        return Setback(State.UNKNOWN, None)
+        return FailureOutcome(State.UNKNOWN, None)
     state = State.HELD if attempts >= TRIES_BEFORE_HELD else State.FAILED_SAFE
-    return Setback(state, retry_delay(attempts, jitter))
+    return FailureOutcome(state, retry_delay(attempts, jitter))
 
 
 def is_away(failures: int, retry_at: datetime | None, now: datetime) -> bool:
@@ -110,7 +102,7 @@ def order_again_after(waited: timedelta) -> timedelta:
 
     As long again, from half a minute to ten: with all print workers away, orders do not pile up by the thousand.
     """
-    return min(max(waited, NEGLECTED), _LONGEST_NEGLECT)
+    return min(max(waited, REDISPATCH_AFTER), _LONGEST_NEGLECT)
 
 
 def is_news(state: State, before: State) -> bool:
@@ -146,31 +138,6 @@ def lease_is_over(job: Claimable, now: datetime) -> bool:
     return job.lease_until is None or job.lease_until <= now
 
 
-def words(state: State, printer: str | None, why: str | None = None) -> str:
-    """What staff read of a slip in `state`. "Printed" is never said before somebody saw the paper."""
-    where = f" {printer}" if printer else ""
-    because = f": {why}" if why else ""
-    return {
-        State.REQUESTED: "Slip is waiting for its printer",
-        State.CLAIMED: f"Slip is on its way to the printer{where}",
-        State.RENDERED: f"Slip is on its way to the printer{where}",
-        State.SENDING: f"Slip is being sent to the printer{where}",
-        State.ACCEPTED: f"Slip sent to the printer{where}{because}",
-        State.DONE: f"Slip sent to the printer{where}{because}",
-        State.CONFIRMED: "Slip was seen in its item",
-        State.HELD: f"Slip is held, the Return stands{because}",
-        State.FAILED_SAFE: f"Slip will be tried again, the Return stands{because}",
-        State.UNKNOWN: f"Look at the printer{where}: the slip may be there or not{because}",
-        State.EXPIRED: "Slip was not printed in time: reprint it if the item is still here",
-        State.CANCELLED: "Slip was cancelled",
-    }[state]
-
-
-def waiting_words(printer: str | None, why: str | None) -> str:
-    """What staff read of a slip that its printer has and cannot print until somebody comes."""
-    return f"Slip waits in the printer {printer}: {why}" if printer else f"Slip waits in its printer: {why}"
-
-
-def look_again_after(age: timedelta) -> timedelta:
+def next_poll_delay(age: timedelta) -> timedelta:
     """When a printer is asked again about a slip of that age that it still has: soon at first, once a minute later."""
     return min(max(age / 4, timedelta(seconds=2)), timedelta(minutes=1))

@@ -9,12 +9,15 @@ from sqlalchemy import exists, insert, select
 from schemas.barcodes import BarcodeRefusedError, clean
 from schemas.circulation_events import ActionOutcome, ActionReply, ReprintRequested, SlipSeen
 from schemas.models import ItemBarcode, PrintJob, RequestEvent, table
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
-from tasks.events.inbox import Batch, Performed, Trusted, answer
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.inbox import process_once
+from tasks.events.policy import LibraryPolicy
+from tasks.events.results import Batch, HandlerResult, Trusted
+from tasks.operator import Operator
 from tasks.printing import state_machine as rules
-from tasks.printing.actions import By, copy_job
+from tasks.printing.actions import copy_job
+from tasks.quarantine.rejection import Received
 from tasks.unit_of_work import UnitOfWork
 
 SlipEvent = SlipSeen | ReprintRequested
@@ -27,9 +30,9 @@ EVENTS: Final[Mapping[str, type[SlipEvent]]] = {
 NOT_SENT = "not_sent"
 
 
-def hear_of_slips(events: Sequence[Received], uow: UnitOfWork, _house: House) -> Batch[SlipEvent]:
+def handle_slip_events(events: Sequence[Received], uow: UnitOfWork, _house: LibraryPolicy) -> Batch[SlipEvent]:
     """Do what each of `events` says, in order, in the open transaction of `uow`."""
-    return answer(events, uow, EVENTS, lambda fresh: Performed([_one(each, uow) for each in fresh]))
+    return process_once(events, uow, EVENTS, lambda fresh: HandlerResult([_one(each, uow) for each in fresh]))
 
 
 def _one(trusted: Trusted[SlipEvent], uow: UnitOfWork) -> ActionReply:
@@ -135,13 +138,13 @@ def _reprint(event: ReprintRequested, trusted: Trusted[SlipEvent], uow: UnitOfWo
         return _refused(
             event, newest[0], "void_slip", "That Return was undone: there is nothing to send back", "Go on."
         )
-    waiting = [job for job in newest if job.state in rules.WAITING | rules.IN_HAND]
+    waiting = [job for job in newest if job.state in WAITING | IN_HAND]
     if waiting:
         return _refused(
             event, waiting[0], NOT_SENT, "Its slip has not come out yet: it waits for its printer",
             "Wait for it; operations can try it again or move it to another printer.",
         )  # fmt: skip
-    by = By(f"station {event.station}", event.reason)
+    by = Operator(f"station {event.station}", event.reason)
     copies = [copy_job(job, uow, by) for job in newest]
     for job, copy in zip(newest, copies, strict=True):
         if job.state is State.UNKNOWN:

@@ -25,19 +25,19 @@ from schemas.topology import (
     SWEEP_PRINTS,
 )
 from tasks import context
+from tasks.operator import Operator
 from tasks.printing import actions
-from tasks.printing.actions import By
-from tasks.printing.dispatch import order_due
+from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
-from tasks.printing.reconcile import follow, order_looks
-from tasks.requeue import put_back
+from tasks.printing.reconcile import dispatch_reconciliations, follow
+from tasks.requeue import requeue
 from tasks.unit_of_work import StaleStateError
 
 log = structlog.get_logger()
 
 TIME_LIMIT: Final = 100
 """A worker that is longer at a printer hangs, and is ended, in seconds: above `LONGEST_SHIFT`, in whose last moment one
-more slip may begin, and all of a printer's `Patience`. The same whatever the visibility timeout: an order that is
+more slip may begin, and all of a printer's `PrinterTimeouts`. The same whatever the visibility timeout: an order that is
 delivered again meanwhile finds its slip claimed, and does nothing."""
 
 LONGEST_PAUSE: Final = 15.0
@@ -75,37 +75,37 @@ def _put_back(task: Any, error: Exception) -> Exception:
     pause = min(0.5 * 2**task.request.retries, LONGEST_PAUSE)
     log.warning("print_put_back", error=type(error).__name__, pause_seconds=pause)
     time.sleep(pause)
-    return put_back(task, error)
+    return requeue(task, error)
 
 
 @shared_task(bind=True, name=RETRY_SLIP, default_retry_delay=0, max_retries=None)
 def retry_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
     """Try a slip that waits again, now. `slip`: its id; `actor`: who decided. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.retry(job_id, By(actor, reason), here))
+    return _decided(self, slip, lambda job_id, here: actions.retry(job_id, Operator(actor, reason), here))
 
 
 @shared_task(bind=True, name=REPRINT_SLIP, default_retry_delay=0, max_retries=None)
 def reprint_slip(self: Any, slip: str, actor: str, reason: str) -> str:
     """Order a copy of a slip, which says so. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.reprint(job_id, By(actor, reason), here))
+    return _decided(self, slip, lambda job_id, here: actions.reprint(job_id, Operator(actor, reason), here))
 
 
 @shared_task(bind=True, name=SLIP_PRINTED, default_retry_delay=0, max_retries=None)
 def slip_printed(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
     """Note that `actor` saw the slip. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.printed(job_id, By(actor, reason), here))
+    return _decided(self, slip, lambda job_id, here: actions.mark_printed(job_id, Operator(actor, reason), here))
 
 
 @shared_task(bind=True, name=CANCEL_SLIP, default_retry_delay=0, max_retries=None)
 def cancel_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
     """Give up a slip that was not sent. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.cancel(job_id, By(actor, reason), here))
+    return _decided(self, slip, lambda job_id, here: actions.cancel(job_id, Operator(actor, reason), here))
 
 
 @shared_task(bind=True, name=MOVE_SLIP, default_retry_delay=0, max_retries=None)
 def move_slip(self: Any, slip: str, actor: str, to: str, reason: str | None = None) -> str:
     """Have a slip that waits printed on printer `to`. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.move(job_id, to, By(actor, reason), here))
+    return _decided(self, slip, lambda job_id, here: actions.move(job_id, to, Operator(actor, reason), here))
 
 
 def _decided(task: Any, slip: str, act: Callable[[UUID, context.Context], actions.Done]) -> str:
@@ -126,4 +126,4 @@ def _decided(task: Any, slip: str, act: Callable[[UUID, context.Context], action
 @shared_task(name=SWEEP_PRINTS)
 def sweep_prints() -> int:
     """Order the slips that are due again, and looks at those whose printer is to be asked. Gives how many."""
-    return len(order_due(context.current())) + len(order_looks(context.current()))
+    return len(dispatch_due_jobs(context.current())) + len(dispatch_reconciliations(context.current()))

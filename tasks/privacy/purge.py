@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from schemas.models import Item, Loan, Model, Request, SetAsideLink
+from schemas.models import Item, Loan, Model, Request, UndoPatronLink
 from schemas.request_status import CLOSED
 
 
@@ -31,7 +31,7 @@ class Purged:
 def purge(session: Session, now: datetime, *, dry_run: bool = False) -> Purged:
     """Delete what was set aside until before `now`, and sever links that are not needed. The caller commits."""
     unneeded: tuple[tuple[type[Model], ColumnElement[bool]], ...] = (
-        (SetAsideLink, SetAsideLink.purge_after <= now),
+        (UndoPatronLink, UndoPatronLink.purge_after <= now),
         (Loan, _ended_loans()),
         (Request, _closed_requests()),
     )
@@ -42,7 +42,9 @@ def purge(session: Session, now: datetime, *, dry_run: bool = False) -> Purged:
             [key] = model.__mapper__.primary_key
             free = key.in_(select(key).where(where).with_for_update(skip_locked=True, of=model))
             session.execute(
-                delete(model).where(free) if model is SetAsideLink else update(model).where(free).values(patron_id=None)
+                delete(model).where(free)
+                if model is UndoPatronLink
+                else update(model).where(free).values(patron_id=None)
             )
     return Purged(*counts)
 

@@ -3,7 +3,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import select
@@ -12,29 +11,20 @@ from schemas.models import QuarantinedMessage
 from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
-from tasks.quarantine.dead_letter import Envelope, Outgoing, body_of, is_work_queue
+from tasks.operator import LONGEST_ACTOR, LONGEST_REASON, Operator
+from tasks.ports import Envelope, Outgoing
+from tasks.quarantine.dead_letter import body_of, is_work_queue
 from tasks.quarantine.store import OPEN
-from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 Result = TypeVar("Result")
-
-LONGEST_ACTOR = 100
-LONGEST_REASON = 500
 
 
 class RefusedDecisionError(Exception):
     """It cannot be done to this message. The text says why, and what can be done."""
 
 
-@dataclass(frozen=True)
-class By:
-    """Who decides, and why."""
-
-    actor: str
-    reason: str | None = None
-
-
-def retry(number: int, by: By, here: Context) -> str:
+def retry(number: int, by: Operator, here: Context) -> str:
     """Put a message back on its queue as it was; give words. Raises `RefusedDecisionError`, and then nothing was sent.
 
     It is noted first: a message that comes back at once finds its row and waits in it again.
@@ -62,7 +52,7 @@ def retry(number: int, by: By, here: Context) -> str:
     return f"Put back on {message.queue}."
 
 
-def drop(number: int, by: By, here: Context) -> str:
+def drop(number: int, by: Operator, here: Context) -> str:
     """Give a message up: its body is erased, the record stays. Needs a reason."""
     if not (by.reason or "").strip():
         raise RefusedDecisionError("Dropping a message needs a reason; it stands in the record.")
@@ -114,10 +104,10 @@ def _in_one_commit(number: int, here: Context, act: Callable[[QuarantinedMessage
                 raise RefusedDecisionError(f"There is no message {number}. 'bookdrop quarantine list' shows them.")
             return act(row, uow)
 
-    return run_again_on_conflict(work)
+    return retry_on_conflict(work)
 
 
-def _decide(row: QuarantinedMessage, by: By, state: str, uow: UnitOfWork) -> None:
+def _decide(row: QuarantinedMessage, by: Operator, state: str, uow: UnitOfWork) -> None:
     if row.state not in OPEN:
         raise RefusedDecisionError(f"Message {row.id} is {row.state} already.")
     row.state = state

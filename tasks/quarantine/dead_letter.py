@@ -2,79 +2,18 @@
 """A dead letter: what the broker gave up on, why, and where it came from. Pure."""
 
 import base64
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final
 
 from schemas import topology
-from tasks.events.validation import LONGEST_KEPT, event_id_of, station_of
+from tasks.ports import REDELIVERIES, DeadLetter
+from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, event_id_of, station_of
 
-REDELIVERIES: Final = ("x-delivery-count", "x-acquired-count")
-"""Headers that RabbitMQ changes each time it delivers."""
-OF_THE_DEAD: Final = ("x-quarantine-", "x-death", "x-first-death-", "x-last-death-", *REDELIVERIES)
+DEATH_HEADERS: Final = ("x-quarantine-", "x-death", "x-first-death-", "x-last-death-", *REDELIVERIES)
 """Beginnings of headers that a message gets when it is given up."""
 
 WORK_QUEUES: Final = (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE, topology.PRINT_ACTIONS_QUEUE)
-
-
-@dataclass(frozen=True)
-class Envelope:
-    """What stands around a message's body."""
-
-    headers: Mapping[str, Any]
-    content_type: str | None = None
-    content_encoding: str | None = None
-    correlation_id: str | None = None
-    reply_to: str | None = None
-
-
-@dataclass(frozen=True)
-class Letter:
-    """One dead letter as the broker has it."""
-
-    body: bytes
-    envelope: Envelope
-    handle: Any
-    """By which it is let go of."""
-    routing_key: str | None = None
-    """The queue that it was meant for, where the broker tells."""
-    mark: bytes = b""
-    """Tells it from another letter of the same content, where the broker's messages have such a thing."""
-
-    @property
-    def digest(self) -> str:
-        """The same letter has the same, however often it is looked at."""
-        headers = {name: value for name, value in self.envelope.headers.items() if name not in REDELIVERIES}
-        around = json.dumps(asdict(self.envelope) | {"headers": headers}, sort_keys=True, default=str)
-        return hashlib.sha256(b"\0".join((self.mark, around.encode(), self.body))).hexdigest()
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message to be put back on its queue."""
-
-    queue: str
-    body: bytes
-    envelope: Envelope
-
-
-class DeadLetters(Protocol):
-    """The broker's dead letters, while one looks at them."""
-
-    def look(self, limit: int) -> Sequence[Letter]:
-        """The oldest letters, at most `limit`; they stay where they are. Raises what the transport raises."""
-
-    def forget(self, letters: Sequence[Letter]) -> None:
-        """Let go of letters that were looked at."""
-
-    def put_back(self, message: Outgoing) -> None:
-        """Publish, and return when the broker has it."""
-
-
-OpenLetters = Callable[[], AbstractContextManager[DeadLetters]]
 
 
 def is_work_queue(queue: str) -> bool:
@@ -82,7 +21,7 @@ def is_work_queue(queue: str) -> bool:
     return queue in WORK_QUEUES or queue.startswith(topology.PRINTING_QUEUE_PREFIX)
 
 
-def row_of(letter: Letter) -> dict[str, Any]:
+def row_of(letter: DeadLetter) -> dict[str, Any]:
     """The letter as columns of the quarantine table."""
     headers = letter.envelope.headers
     queue = _queue_of(letter)
@@ -100,12 +39,12 @@ def row_of(letter: Letter) -> dict[str, Any]:
         "station": _clean(station_of(payload), 100),
         "event_id": _clean(str(event_id) if event_id else task_id, 100),
         "reply_to": _clean(letter.envelope.reply_to, 100),
-        "body": text[:LONGEST_KEPT],
-        "whole": len(text) <= LONGEST_KEPT,
+        "body": text[:MAX_QUARANTINED_CHARS],
+        "whole": len(text) <= MAX_QUARANTINED_CHARS,
         "encoding": encoding,
         "envelope": json.dumps(
             {
-                "headers": {name: value for name, value in headers.items() if not name.startswith(OF_THE_DEAD)},
+                "headers": {name: value for name, value in headers.items() if not name.startswith(DEATH_HEADERS)},
                 "content_type": letter.envelope.content_type,
                 "content_encoding": letter.envelope.content_encoding,
                 "correlation_id": letter.envelope.correlation_id,
@@ -130,7 +69,7 @@ def _storable(body: bytes) -> tuple[str, str]:
     return (base64.b64encode(body).decode(), "base64") if "\x00" in text else (text, "text")
 
 
-def _queue_of(letter: Letter) -> str | None:
+def _queue_of(letter: DeadLetter) -> str | None:
     named = letter.envelope.headers.get("x-quarantine-queue")
     if isinstance(named, str):
         return named
@@ -138,7 +77,7 @@ def _queue_of(letter: Letter) -> str | None:
     return str(death["queue"]) if "queue" in death else letter.routing_key
 
 
-def _reason_of(letter: Letter) -> tuple[str, str]:
+def _reason_of(letter: DeadLetter) -> tuple[str, str]:
     """The reason for the list, and more about it."""
     marked = letter.envelope.headers.get("x-quarantine-reason")
     death = str(_death(letter).get("reason", ""))
@@ -158,7 +97,7 @@ def _reason_of(letter: Letter) -> tuple[str, str]:
     return ("rejected", death or "") if marked or death else ("unroutable", "")
 
 
-def _death(letter: Letter) -> Mapping[str, Any]:
+def _death(letter: DeadLetter) -> Mapping[str, Any]:
     deaths = letter.envelope.headers.get("x-death")
     return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
 

@@ -19,9 +19,10 @@ from schemas import signing
 from schemas.models import InboxEntry, QuarantinedMessage, table
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
-from tasks.quarantine.dead_letter import Letter, row_of
+from tasks.ports import DeadLetter
+from tasks.quarantine.dead_letter import row_of
 from tasks.quarantine.store import OPEN
-from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 AT_ONCE: Final = 200
 """How many letters one transaction takes."""
@@ -62,13 +63,13 @@ def gather(here: Context, *, limit: int = 5_000) -> int:
             found = letters.look(AT_ONCE)
             if not found:
                 break
-            run_again_on_conflict(lambda found=found: _write(found, here))  # type: ignore[misc]
+            retry_on_conflict(lambda found=found: _write(found, here))  # type: ignore[misc]
             letters.forget(found)
             total += len(found)
     return total
 
 
-def _write(letters: Sequence[Letter], here: Context) -> None:
+def _write(letters: Sequence[DeadLetter], here: Context) -> None:
     rows = {row["letter"]: row for row in map(row_of, letters)}
     times = Counter(letter.digest for letter in letters)
     with here.unit_of_work() as uow:

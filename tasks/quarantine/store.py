@@ -10,14 +10,14 @@ from sqlalchemy import insert, select, update
 from schemas.models import QuarantinedMessage, table
 from schemas.replies import Outcome, ReturnReply
 from schemas.topology import RETURNS_QUEUE, is_reply_queue
-from tasks.events.validation import LONGEST_KEPT, REFUSALS, Distrusted
+from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, REFUSALS, RejectedMessage
 from tasks.unit_of_work import UnitOfWork
 
 OPEN: Final = ("kept", "retried")
 """States in which a message waits for somebody or something."""
 
 
-def keep(distrusted: Sequence[Distrusted], uow: UnitOfWork) -> None:
+def quarantine(distrusted: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
     """Write `distrusted` to the quarantine table, and promise a refusal to each station that can be told.
 
     The same message again (a station that asks, or a retry that was in vain) is the row that is there, and waits again.
@@ -48,10 +48,10 @@ def keep(distrusted: Sequence[Distrusted], uow: UnitOfWork) -> None:
                 message=REFUSALS[each.reason],
                 next_step="Tell the person who runs the stations. It was kept.",
             )
-            uow.say(each.received.reply_to, refusal.model_dump_json(exclude_none=True), event_id=each.event_id)
+            uow.enqueue(each.received.reply_to, refusal.model_dump_json(exclude_none=True), event_id=each.event_id)
 
 
-def _row(each: Distrusted, uow: UnitOfWork) -> dict[str, Any]:
+def _row(each: RejectedMessage, uow: UnitOfWork) -> dict[str, Any]:
     body, whole = _text(each.received.payload)
     return {
         "received_at": uow.now,
@@ -76,7 +76,7 @@ def _text(payload: object) -> tuple[str, bool]:
         text = json.dumps(payload, default=repr)
     except (ValueError, RecursionError):
         return "", False
-    return text[:LONGEST_KEPT], len(text) <= LONGEST_KEPT
+    return text[:MAX_QUARANTINED_CHARS], len(text) <= MAX_QUARANTINED_CHARS
 
 
 def _known(rows: Sequence[dict[str, Any]], uow: UnitOfWork) -> dict[tuple[str, str], int]:

@@ -3,10 +3,11 @@
 
 from datetime import datetime
 
-from tasks.requests.model import CLOCK_TOLERANCE, Refused, Wish
+from tasks.requests.model import CLOCK_TOLERANCE, Refused
+from tasks.returns.decision import ReturnCommand
 
 
-def end_of_loan(wish: Wish, began: datetime | None) -> tuple[datetime, tuple[str, ...]] | Refused:
+def end_of_loan(wish: ReturnCommand, began: datetime | None) -> tuple[datetime, tuple[str, ...]] | Refused:
     """The backdate, or the scan's own time, or the worker's when that cannot be believed; with warnings for staff.
 
     `began`: when the loan began, if there is one. A backdate in the future or before the loan is refused.

@@ -9,7 +9,7 @@ MAX_LENGTH = 2000
 _CUT = " [cut]"
 
 
-def bounded(note: str | None) -> str | None:
+def clean_note(note: str | None) -> str | None:
     """The note as it is stored: text without control characters (line ends stay), at most `MAX_LENGTH` long.
 
     Markup is kept as the text it is; whoever shows it escapes it for its medium.

@@ -24,7 +24,7 @@ from tasks.requests.model import ItemState, OpenLoan, RequestState
 
 
 @dataclass(frozen=True)
-class Paperwork:
+class RequestDetails:
     """What the rules need not know of a request: for its slip, and for severing its patron link."""
 
     author: str | None
@@ -36,12 +36,12 @@ class Paperwork:
 
 
 @dataclass
-class Shelf:
+class RequestSet:
     """All that a batch of events is about, as it is now; `states` moves on with each decision."""
 
     states: dict[int, RequestState] = field(default_factory=dict)
     """By request id."""
-    paperwork: dict[int, Paperwork] = field(default_factory=dict)
+    paperwork: dict[int, RequestDetails] = field(default_factory=dict)
     external_ids: dict[str, int] = field(default_factory=dict)
     bearers: dict[str, list[tuple[int, int | None]]] = field(default_factory=lambda: defaultdict(list))
     """Barcode to (item id, request id or None)."""
@@ -124,19 +124,21 @@ _BARCODES = select(ItemBarcode.id, ItemBarcode.barcode, ItemBarcode.item_id, Ite
 _READ_BARCODES = union(_BARCODES.where(_BEARS_ONE), _BARCODES.where(Item.request_id.in_(_of("request_ids"))))
 
 
-def lock_and_read(session: Session, barcodes: Collection[str], external_ids: Collection[str]) -> Shelf:
+def lock_and_read(session: Session, barcodes: Collection[str], external_ids: Collection[str]) -> RequestSet:
     """Lock every request that the barcodes or identifiers can mean, in order of id, then read it as it is.
 
     The rows that hang on a request are read after its lock is had, so they cannot be older than the lock.
     """
-    shelf = Shelf()
+    shelf = RequestSet()
     _lock_requests(session, shelf, barcodes, external_ids)
     _read_items(session, shelf)
     _read_barcodes(session, shelf, barcodes)
     return shelf
 
 
-def _lock_requests(session: Session, shelf: Shelf, barcodes: Collection[str], external_ids: Collection[str]) -> None:
+def _lock_requests(
+    session: Session, shelf: RequestSet, barcodes: Collection[str], external_ids: Collection[str]
+) -> None:
     rows = session.execute(_LOCK_REQUESTS, {"barcodes": list(barcodes), "external_ids": [*external_ids, *barcodes]})
     for row in rows:
         own_address = bool(row.return_address)
@@ -157,7 +159,7 @@ def _lock_requests(session: Session, shelf: Shelf, barcodes: Collection[str], ex
             returned_at=row.returned_at,
             returned_by=row.returned_by,
         )
-        shelf.paperwork[row.id] = Paperwork(
+        shelf.paperwork[row.id] = RequestDetails(
             author=row.author,
             return_to=tuple(row.return_address) if own_address else (row.name, *row.address),
             damage_note=row.damage_note,
@@ -166,7 +168,7 @@ def _lock_requests(session: Session, shelf: Shelf, barcodes: Collection[str], ex
         )
 
 
-def _read_items(session: Session, shelf: Shelf) -> None:
+def _read_items(session: Session, shelf: RequestSet) -> None:
     rows = session.execute(_READ_ITEMS, {"request_ids": list(shelf.states)})
     items: dict[int, list[ItemState]] = defaultdict(list)
     for row in rows:
@@ -186,7 +188,7 @@ def _read_items(session: Session, shelf: Shelf) -> None:
         shelf.states[request_id] = replace(shelf.states[request_id], items=tuple(of_request))
 
 
-def _read_barcodes(session: Session, shelf: Shelf, barcodes: Collection[str]) -> None:
+def _read_barcodes(session: Session, shelf: RequestSet, barcodes: Collection[str]) -> None:
     wanted = set(barcodes)
     rows = session.execute(_READ_BARCODES, {"barcodes": list(barcodes), "request_ids": list(shelf.states)})
     for row in sorted(rows, key=lambda row: row.id):

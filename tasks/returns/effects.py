@@ -11,22 +11,23 @@ from sqlalchemy import bindparam, case, insert, null, update
 from sqlalchemy.orm import Session
 
 from schemas.events import Event, ReturnRequested
-from schemas.models import Item, Loan, Model, PrintJob, Request, RequestEvent, SetAsideLink, table
+from schemas.models import Item, Loan, Model, PrintJob, Request, RequestEvent, UndoPatronLink, table
 from schemas.print_jobs import Address, PrintState, SlipContent
 from schemas.request_status import RequestStatus
-from tasks.events.stations import Desk
-from tasks.requests.model import ItemState, RequestState, Returned
-from tasks.requests.notes import bounded
-from tasks.requests.repository import Shelf
+from tasks.events.stations import StationRecord
+from tasks.requests.model import ItemState, RequestState
+from tasks.requests.notes import clean_note
+from tasks.requests.repository import RequestSet
+from tasks.returns.decision import Returned
 from tasks.unit_of_work import StaleStateError
 
 
 @dataclass(frozen=True)
-class Homeward:
+class DecidedReturn:
     """A Return that was decided: who asked, where, on which request, and what comes of it."""
 
     event: Event
-    desk: Desk
+    desk: StationRecord
     request: RequestState
     decision: Returned
     slips: Sequence[UUID]
@@ -46,7 +47,7 @@ class Effects:
     history: list[dict[str, Any]] = field(default_factory=list)
     print_jobs: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, going: Homeward, shelf: Shelf) -> None:
+    def add(self, going: DecidedReturn, shelf: RequestSet) -> None:
         """Add all that `going` changes."""
         event, desk, request, decision = going.event, going.desk, going.request, going.decision
         paper = shelf.paperwork[request.request_id]
@@ -92,7 +93,7 @@ class Effects:
                 }
             )
 
-    def _tell(self, going: Homeward) -> None:
+    def _tell(self, going: DecidedReturn) -> None:
         event, desk, request, decision = going.event, going.desk, going.request, going.decision
         details: dict[str, Any] = {"reason": decision.reason, "items": [item.position for item in decision.items]}
         loans = [item.loan.loan_id for item in decision.items if item.loan is not None]
@@ -106,7 +107,7 @@ class Effects:
             details["fee_review"] = True
         note = None
         if isinstance(event, ReturnRequested):
-            note = bounded(event.note)
+            note = clean_note(event.note)
             if event.override is not None:
                 details["override"] = event.override.model_dump()
             if event.resolution is not None:
@@ -128,7 +129,7 @@ class Effects:
             }
         )
 
-    def _order_slip(self, going: Homeward, shelf: Shelf, item: ItemState, job_id: UUID) -> None:
+    def _order_slip(self, going: DecidedReturn, shelf: RequestSet, item: ItemState, job_id: UUID) -> None:
         event, desk, request, decision = going.event, going.desk, going.request, going.decision
         paper = shelf.paperwork[request.request_id]
         name, *lines = paper.return_to
@@ -171,7 +172,7 @@ class Effects:
         _guarded(session, _ITEM_COMES_BACK, self.items)
         _guarded(session, _LOAN_ENDS, self.loans)
         inserts: tuple[tuple[type[Model], list[dict[str, Any]]], ...] = (
-            (SetAsideLink, self.set_aside),
+            (UndoPatronLink, self.set_aside),
             (RequestEvent, self.history),
             (PrintJob, self.print_jobs),
         )

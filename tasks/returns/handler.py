@@ -12,14 +12,17 @@ from schemas.events import BarcodeScanned, Event, ReturnRequested
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply
 from schemas.topology import PRINT_SLIP, printing_queue
-from tasks.events.inbox import Batch, FollowUp, Performed, Trusted, answer
-from tasks.events.policy import House
-from tasks.events.stations import Desk
-from tasks.events.validation import Believed, Received
+from tasks.events.inbox import process_once
+from tasks.events.policy import LibraryPolicy
+from tasks.events.results import Batch, FollowUp, HandlerResult, Trusted
+from tasks.events.stations import StationRecord
+from tasks.events.validation import ParsedEvent
+from tasks.quarantine.rejection import Received
 from tasks.requests import repository
 from tasks.requests.barcode_lookup import Ambiguous, Match, no_barcode, resolve, unmatched
-from tasks.requests.model import ItemState, Refused, RequestState, Returned, Wish
-from tasks.returns.effects import Effects, Homeward
+from tasks.requests.model import ItemState, Refused, RequestState
+from tasks.returns.decision import ReturnCommand, Returned
+from tasks.returns.effects import DecidedReturn, Effects
 from tasks.returns.replies import choice, refusal, reply_to_decision
 from tasks.returns.transition import decide
 from tasks.unit_of_work import UnitOfWork
@@ -31,17 +34,17 @@ EVENTS: Final[Mapping[str, type[Event]]] = {
 """What asks for a Return, by the type's name."""
 
 
-def return_items(events: Sequence[Received], uow: UnitOfWork, house: House) -> Batch[Event]:
+def return_items(events: Sequence[Received], uow: UnitOfWork, house: LibraryPolicy) -> Batch[Event]:
     """Perform the Return that each of `events` asks for, in order, in the open transaction of `uow`.
 
     Each event gets a reply; its row, its slip's and the history's are written together. See `tasks.events.inbox`
     for events that were answered before, or cannot be believed.
     Raises only what makes the whole transaction worth another try, or what is a fault of ours.
     """
-    return answer(events, uow, EVENTS, lambda fresh: _perform(fresh, uow, house))
+    return process_once(events, uow, EVENTS, lambda fresh: _perform(fresh, uow, house))
 
 
-def _perform(fresh: Sequence[Trusted[Event]], uow: UnitOfWork, house: House) -> Performed:
+def _perform(fresh: Sequence[Trusted[Event]], uow: UnitOfWork, house: LibraryPolicy) -> HandlerResult:
     asked = [_subject(each) for each, _ in fresh]
     shelf = repository.lock_and_read(
         uow.session,
@@ -52,7 +55,7 @@ def _perform(fresh: Sequence[Trusted[Event]], uow: UnitOfWork, house: House) -> 
     replies = [_one(trusted, shelf, effects, house) for trusted in fresh]
     replies = _offer_reprints(replies, shelf, effects, uow)
     effects.write(uow.session)
-    return Performed(replies, [_print_order(job) for job in effects.print_jobs])
+    return HandlerResult(replies, [_print_order(job) for job in effects.print_jobs])
 
 
 def _print_order(job: Mapping[str, Any]) -> FollowUp:
@@ -61,7 +64,7 @@ def _print_order(job: Mapping[str, Any]) -> FollowUp:
     )
 
 
-def _subject(each: Believed[Event]) -> tuple[str | None, bool]:
+def _subject(each: ParsedEvent[Event]) -> tuple[str | None, bool]:
     """What the event is about, and whether that is a barcode; `None` when it cannot be looked up."""
     event = each.event
     if isinstance(event, BarcodeScanned):
@@ -73,15 +76,15 @@ def _subject(each: Believed[Event]) -> tuple[str | None, bool]:
     return (event.request.strip() if printable else None), False
 
 
-def _one(trusted: Trusted[Event], shelf: repository.Shelf, effects: Effects, house: House) -> ReturnReply:
+def _one(trusted: Trusted[Event], shelf: repository.RequestSet, effects: Effects, house: LibraryPolicy) -> ReturnReply:
     """Decide one event, add its effects, and let the shelf move on."""
     each, desk = trusted
     event = each.event
-    meant = _meant(each, shelf, house)
+    meant = _find_request(each, shelf, house)
     if isinstance(meant, ReturnReply):
         return meant
     request, item_id, barcode = meant
-    wish = Wish(
+    wish = ReturnCommand(
         occurred_at=event.occurred_at,
         received_at=effects.now,
         item_id=item_id,
@@ -94,13 +97,13 @@ def _one(trusted: Trusted[Event], shelf: repository.Shelf, effects: Effects, hou
     slips: list[UUID] = []
     if isinstance(decision, Returned):
         slips = [house.new_id() for _ in decision.items] if event.print_slip and decision.wants_slip else []
-        effects.add(Homeward(event, desk, request, decision, slips), shelf)
-        shelf.states[request.request_id] = _moved_on(request, decision, desk)
+        effects.add(DecidedReturn(event, desk, request, decision, slips), shelf)
+        shelf.states[request.request_id] = _after(request, decision, desk)
     return reply_to_decision(event.event_id, decision, request, barcode=barcode, slip=slips[0] if slips else None)
 
 
-def _meant(
-    each: Believed[Event], shelf: repository.Shelf, house: House
+def _find_request(
+    each: ParsedEvent[Event], shelf: repository.RequestSet, house: LibraryPolicy
 ) -> tuple[RequestState, int | None, str | None] | ReturnReply:
     """The request, the scanned item and its barcode; or the refusal of an event that means no request."""
     event = each.event
@@ -119,7 +122,7 @@ def _meant(
 
 
 def _scanned(
-    event_id: UUID, barcode: str, shelf: repository.Shelf, house: House
+    event_id: UUID, barcode: str, shelf: repository.RequestSet, house: LibraryPolicy
 ) -> tuple[RequestState, int | None, str | None] | ReturnReply:
     match resolve(shelf.matches(barcode)):
         case Match(item_id=item_id, request=RequestState() as request):
@@ -139,7 +142,7 @@ def _scanned(
             return refusal(event_id, refused, barcode=shown)
 
 
-def _moved_on(request: RequestState, decision: Returned, desk: Desk) -> RequestState:
+def _after(request: RequestState, decision: Returned, desk: StationRecord) -> RequestState:
     """The request after the decision, for later events of the same batch."""
     going = {item.item_id for item in decision.items}
 
@@ -158,7 +161,7 @@ def _moved_on(request: RequestState, decision: Returned, desk: Desk) -> RequestS
 
 
 def _offer_reprints(
-    replies: list[ReturnReply], shelf: repository.Shelf, effects: Effects, uow: UnitOfWork
+    replies: list[ReturnReply], shelf: repository.RequestSet, effects: Effects, uow: UnitOfWork
 ) -> list[ReturnReply]:
     """Name the slip of what was returned before, so that the desk can offer its reprint."""
     wanted: dict[UUID, int] = {}

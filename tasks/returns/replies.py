@@ -7,7 +7,8 @@ from uuid import UUID
 from schemas.replies import ItemCount, Outcome, RequestChoice, ReturnReply
 from schemas.request_status import CLOSED
 from tasks.requests.barcode_lookup import Ambiguous
-from tasks.requests.model import AlreadyReturned, Decision, Refused, RequestState, Returned
+from tasks.requests.model import Refused, RequestState
+from tasks.returns.decision import AlreadyReturned, Decision, Returned
 
 
 def destination_words(request: RequestState) -> str:

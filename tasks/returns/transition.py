@@ -10,15 +10,8 @@ from typing import Final, assert_never
 
 from schemas.request_status import RequestStatus as Status
 from tasks.requests.discharge_time import end_of_loan
-from tasks.requests.model import (
-    AlreadyReturned,
-    Decision,
-    ItemState,
-    Refused,
-    RequestState,
-    Returned,
-    Wish,
-)
+from tasks.requests.model import ItemState, Refused, RequestState
+from tasks.returns.decision import AlreadyReturned, Decision, ReturnCommand, Returned
 
 
 class Action(StrEnum):
@@ -83,7 +76,7 @@ TABLE: Final[Mapping[Status, Row]] = MappingProxyType(
 """What Return does from each status. The field's words and outcomes: see docs/explanation."""
 
 
-def decide(request: RequestState, wish: Wish) -> Decision:
+def decide(request: RequestState, wish: ReturnCommand) -> Decision:
     """What a Return of `request` (or of one scanned item of it) does, given what staff want and when."""
     row = TABLE[request.status]
     match row.action:
@@ -112,13 +105,13 @@ def _refusal(request: RequestState, row: Row) -> Refused:
     return Refused(row.reason, message, row.next_step, names_destination=row.in_hand)
 
 
-def _discharge_only(request: RequestState, wish: Wish, row: Row) -> Decision:
+def _discharge_only(request: RequestState, wish: ReturnCommand, row: Row) -> Decision:
     """The lender has confirmed already, and our own scan comes late: what is still on loan ends when it was scanned."""
     scanned = request.items if wish.item_id is None else (request.item(wish.item_id),)
     late = tuple(item for item in scanned if item.loan is not None)
     if not late:
         return _refusal(request, row)
-    held_up = _held_up(request, wish, late)
+    held_up = _blocking_refusal(request, wish, late)
     if held_up is not None:
         return held_up
     timing = end_of_loan(wish, _began(late))
@@ -145,7 +138,7 @@ def _began(items: tuple[ItemState, ...]) -> datetime | None:
     return max((item.loan.loaned_at for item in items if item.loan is not None), default=None)
 
 
-def _held_up(request: RequestState, wish: Wish, items: tuple[ItemState, ...]) -> Refused | None:
+def _blocking_refusal(request: RequestState, wish: ReturnCommand, items: tuple[ItemState, ...]) -> Refused | None:
     """Why the loans on these items may not be ended just so."""
     loans = tuple(item.loan for item in items if item.loan is not None)
     if any(loan.other_patron for loan in loans):
@@ -172,11 +165,11 @@ def _repeat(request: RequestState, item: ItemState | None) -> AlreadyReturned:
     return AlreadyReturned(request.returned_at, request.returned_by, here)
 
 
-def _return(request: RequestState, wish: Wish, row: Row) -> Decision:
-    going = _going(request, wish)
+def _return(request: RequestState, wish: ReturnCommand, row: Row) -> Decision:
+    going = _items_to_return(request, wish)
     if isinstance(going, Refused | AlreadyReturned):
         return going
-    held_up = _held_up(request, wish, going)
+    held_up = _blocking_refusal(request, wish, going)
     if held_up is not None:
         return held_up
     timing = end_of_loan(wish, _began(going))
@@ -208,7 +201,7 @@ def _return(request: RequestState, wish: Wish, row: Row) -> Decision:
     )
 
 
-def _going(request: RequestState, wish: Wish) -> tuple[ItemState, ...] | Refused | AlreadyReturned:
+def _items_to_return(request: RequestState, wish: ReturnCommand) -> tuple[ItemState, ...] | Refused | AlreadyReturned:
     """The items that this Return checks in."""
     if wish.item_id is not None:
         item = request.item(wish.item_id)

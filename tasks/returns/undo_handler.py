@@ -10,14 +10,15 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from schemas.circulation_events import ActionOutcome, ActionReply, UndoRequested
-from schemas.models import Item, Loan, Partner, PrintJob, Request, RequestEvent, SetAsideLink, table
+from schemas.models import Item, Loan, Partner, PrintJob, Request, RequestEvent, UndoPatronLink, table
 from schemas.print_jobs import PrintState
 from schemas.replies import Destination
-from tasks.events.inbox import Batch, Performed, Trusted, answer
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.inbox import process_once
+from tasks.events.policy import LibraryPolicy
+from tasks.events.results import Batch, HandlerResult, Trusted
+from tasks.quarantine.rejection import Received
 from tasks.requests.model import Refused
-from tasks.requests.notes import bounded
+from tasks.requests.notes import clean_note
 from tasks.returns.undo_rule import AlreadyUndone, PastReturn, Undone, decide_undo
 from tasks.unit_of_work import UnitOfWork
 
@@ -26,7 +27,7 @@ EVENTS: Final[Mapping[str, type[UndoRequested]]] = {"bookdrop.undo-requested.v1"
 RETURNS: Final = frozenset({"returned", "item_checked_in", "discharged_late"})
 """Kinds of history lines that a Return writes."""
 
-STILL_IN_THE_QUEUE: Final = (PrintState.REQUESTED, PrintState.HELD, PrintState.FAILED_SAFE)
+WAITING_STATES: Final = (PrintState.REQUESTED, PrintState.HELD, PrintState.FAILED_SAFE)
 """Of a slip in one of these states no byte has left."""
 
 
@@ -40,12 +41,12 @@ class _Meant:
     past: PastReturn | None
 
 
-def undo_returns(events: Sequence[Received], uow: UnitOfWork, house: House) -> Batch[UndoRequested]:
+def undo_returns(events: Sequence[Received], uow: UnitOfWork, house: LibraryPolicy) -> Batch[UndoRequested]:
     """Take back the Return that each of `events` names, in the open transaction of `uow`."""
-    return answer(events, uow, EVENTS, lambda fresh: Performed([_one(each, uow, house) for each in fresh]))
+    return process_once(events, uow, EVENTS, lambda fresh: HandlerResult([_one(each, uow, house) for each in fresh]))
 
 
-def _one(trusted: Trusted[UndoRequested], uow: UnitOfWork, house: House) -> ActionReply:
+def _one(trusted: Trusted[UndoRequested], uow: UnitOfWork, house: LibraryPolicy) -> ActionReply:
     event = trusted[0].event
     meant = _meant(event, uow.session)
     if meant is None:
@@ -143,10 +144,10 @@ def _void_slips(event_id: UUID, uow: UnitOfWork) -> tuple[list[UUID], bool]:
     uow.session.execute(update(PrintJob).where(of_event).values(voided_at=uow.now))
     uow.session.execute(
         update(PrintJob)
-        .where(of_event, PrintJob.state.in_(STILL_IN_THE_QUEUE))
+        .where(of_event, PrintJob.state.in_(WAITING_STATES))
         .values(state=PrintState.CANCELLED, state_since=uow.now)
     )
-    not_out = {*STILL_IN_THE_QUEUE, PrintState.CANCELLED, PrintState.EXPIRED}
+    not_out = {*WAITING_STATES, PrintState.CANCELLED, PrintState.EXPIRED}
     return [job.id for job in jobs], any(job.state not in not_out for job in jobs)
 
 
@@ -154,7 +155,7 @@ def _put_back(meant: _Meant, decision: Undone, uow: UnitOfWork) -> int:
     """Put request, items and loans back; give how many loans are open again."""
     session, request, line = uow.session, meant.request, meant.line
     aside = session.execute(
-        select(SetAsideLink.loan_id, SetAsideLink.patron_id).where(SetAsideLink.event_id == line.event_id)
+        select(UndoPatronLink.loan_id, UndoPatronLink.patron_id).where(UndoPatronLink.event_id == line.event_id)
     ).all()
     patrons = {link.loan_id: link.patron_id for link in aside}
     moved: dict[str, Any] = {"status": decision.status_after, "updated_at": uow.now}
@@ -182,7 +183,7 @@ def _put_back(meant: _Meant, decision: Undone, uow: UnitOfWork) -> int:
                 .returning(Loan.id)
             ).all()
             opened += len(found)
-    session.execute(delete(SetAsideLink).where(SetAsideLink.event_id == line.event_id))
+    session.execute(delete(UndoPatronLink).where(UndoPatronLink.event_id == line.event_id))
     return opened
 
 
@@ -207,7 +208,7 @@ def _tell(
                 "recorded_at": uow.now,
                 "branch": desk.branch,
                 "station": desk.code,
-                "note": bounded(event.reason),
+                "note": clean_note(event.reason),
                 "details": details,
             }
         ],

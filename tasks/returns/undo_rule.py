@@ -49,7 +49,7 @@ def decide_undo(
         )
     if past.is_undone:
         return AlreadyUndone()
-    refused = _stands_firm(past, status, window)
+    refused = _undo_refusal(past, status, window)
     if refused is not None:
         return refused
     in_full = now <= past.recorded_at + window
@@ -63,7 +63,7 @@ def decide_undo(
     return Undone(past.status_before, in_full=in_full)
 
 
-def _stands_firm(past: PastReturn, status: RequestStatus, window: timedelta) -> Refused | None:
+def _undo_refusal(past: PastReturn, status: RequestStatus, window: timedelta) -> Refused | None:
     """Why this Return is not taken back, whatever its age and the reason."""
     request = f"request {past.external_id}"
     if status is RequestStatus.COMPLETED:

@@ -92,9 +92,9 @@ def directed(*, long: bool) -> tuple[Case, ...]:
             blows.with_a_message_just_popped, is_short=True, opens_stations=False,
         ),
         Case(
-            "the same, stock transport (Redis loses the message)",
+            "the same, kombu transport (Redis loses the message)",
             blows.with_a_message_just_popped, brokers=("valkey",), opens_stations=False,
-            options={"transport": "stock"},
+            options={"transport": "kombu"},
         ),
         Case("worker asleep beyond the visibility timeout", amid(blows.asleep("returns", 9.0)), options={"returns_workers": 2}),
         Case("broker killed with a backlog", amid(blows.broker_killed_with_a_backlog)),
@@ -119,7 +119,7 @@ def by_redelivery(seconds: int) -> Case:
     return Case(
         f"killed, by redelivery alone after {seconds} s",
         kill_at("returns", "inside the transaction"),
-        options={"hurry": False, "visibility_seconds": seconds},
+        options={"hurry": False, "redis_visibility_timeout_seconds": seconds},
         shift={"asks_again": False},
         answers_within=180,
     )
@@ -189,7 +189,7 @@ def random_plan(seed: int, broker: str | None, database: str | None, *, big: boo
         broker or chosen[0],
         database or chosen[1],
         tuple(shifts),
-        transport=dice.choice(("atomic", "atomic", "stock")),
+        transport=dice.choice(("atomic", "atomic", "kombu")),
         returns_workers=dice.choice((1, 1, 2)),
         small_disks=("journals", "spool"),
     )

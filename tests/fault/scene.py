@@ -27,7 +27,7 @@ from schemas.migration import migrate
 from schemas.models import InboxEntry, OutboxEntry, PrintJob
 from schemas.print_jobs import PrintState
 from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE, printing_queue, reply_queue
-from stations.transport import declared
+from stations.transport import queue_declaration
 from tests.fault import station, worker
 from tests.fault.arming import Arms
 from tests.fault.proxy import Proxy
@@ -101,7 +101,7 @@ class Setup:
     returns_workers: int = 1
     hurry: bool = True
     """Whether the program's longest waits are shortened."""
-    visibility_seconds: int = 30
+    redis_visibility_timeout_seconds: int = 30
     """Without hurry: after how long Redis gives back what a dead worker held."""
     sabotage: str | None = None
     small_disks: tuple[str, ...] = ()
@@ -219,9 +219,9 @@ class Scene:
             "BOOKDROP_BROKER_URL": self.broker.url(self.to_workers.port),
             "BOOKDROP_DATABASE_URL": self._database_url,
             "BOOKDROP_HEARTBEAT_FILE": str(self.folder / f"{name}.heartbeat"),
-            "BOOKDROP_SWEEP_SECONDS": "0.5" if self.setup.hurry else "5",
+            "BOOKDROP_SWEEP_INTERVAL_SECONDS": "0.5" if self.setup.hurry else "5",
             "BOOKDROP_REDIS_TRANSPORT": self.setup.transport,
-            "BOOKDROP_VISIBILITY_SECONDS": str(self.setup.visibility_seconds),
+            "BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS": str(self.setup.redis_visibility_timeout_seconds),
         }
         log = self.folder / f"{name}.log"
         start = worker.Start(
@@ -357,7 +357,7 @@ class Scene:
             Connection(self.broker.url(self.broker.port)) as connection,
             (self.folder / f"{code}.heard").open("ab") as heard,
         ):
-            queue = declared(reply_queue(code)).bind(connection.default_channel)
+            queue = queue_declaration(reply_queue(code)).bind(connection.default_channel)
             queue.queue_declare()
             while (message := queue.get(no_ack=True)) is not None:
                 body = message.body

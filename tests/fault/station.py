@@ -20,9 +20,9 @@ import stations.receiver
 from stations.client import StationClient
 from stations.journal.events import Journal
 from stations.journal.file import JournalError
-from stations.sender import Speaking
+from stations.sender import EventSender
 from stations.settings import StationSettings
-from stations.transport import Ear, Mouth
+from stations.transport import EventPublisher, ReplyConsumer
 from tests.fault.arming import Arms, become
 from tests.library import KEY
 
@@ -46,7 +46,7 @@ class Shift:
     """Longest pause between two scans, in seconds."""
     clock_off: float = 0.0
     """How far its clock is ahead, in seconds."""
-    resend_seconds: float = 1.0
+    retry_interval_seconds: float = 1.0
     asks_again: bool = True
     """Whether it resends what is not answered. One that does not tells whether the broker alone brings a scan back."""
 
@@ -78,7 +78,7 @@ def run(start: Start) -> None:
     shift = start.shift
     settings = StationSettings(
         code=shift.code, key=KEY, broker_url=start.broker_url, journal=start.journal,
-        resend_seconds=shift.resend_seconds, journal_free_mb=0,  # it is to find out by itself that the disk is full
+        retry_interval_seconds=shift.retry_interval_seconds, journal_min_free_mb=0,  # it is to find out by itself that the disk is full
     )  # fmt: skip
     ahead = timedelta(seconds=shift.clock_off)
     with StationClient(settings, now=lambda: datetime.now(UTC) + ahead) as client:
@@ -118,14 +118,14 @@ def _wrap(arms: Arms, start: Start) -> None:
     journal: Any = Journal
     journal.take = arms.around(code, journal.take, None, "after the journal")
     journal.answer = arms.around(code, journal.answer, "before the reply is written", "after the reply is written")
-    mouth: Any = Mouth
-    mouth.say = arms.around(code, mouth.say, "before publish", "after publish")
+    mouth: Any = EventPublisher
+    mouth.publish = arms.around(code, mouth.publish, "before publish", "after publish")
     if not start.shift.asks_again:
-        speaking: Any = Speaking
+        speaking: Any = EventSender
         speaking._say_due = lambda _self: None
     heard = os.open(start.heard, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    class NotingEar(Ear):
+    class NotingEar(ReplyConsumer):
         """An ear that notes what it hears."""
 
         def __init__(self, url: str, station: str, hear: Any) -> None:
@@ -135,4 +135,4 @@ def _wrap(arms: Arms, start: Start) -> None:
 
             super().__init__(url, station, note)
 
-    stations.receiver.Ear = NotingEar  # type: ignore[misc]
+    stations.receiver.ReplyConsumer = NotingEar  # type: ignore[misc]

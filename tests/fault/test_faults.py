@@ -78,11 +78,11 @@ def test_an_ear_notices_that_its_connection_is_lost(grounds, monkeypatch):
     except NotHereError as error:
         missing(str(error))
     with Proxy(lambda: server.port) as proxy:
-        ear = transport.Ear(server.url(proxy.port), "main-desk-1", lambda _bodies: None)
+        ear = transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None)
         ear.listen(0.1, gather=False)
         proxy.lose()
         with pytest.raises(ConnectionForced):
             for _ in range(100):
                 ear.listen(0.1, gather=False)
         ear.close()
-        transport.Ear(server.url(proxy.port), "main-desk-1", lambda _bodies: None).close()
+        transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None).close()

@@ -100,11 +100,11 @@ def _wrap(arms: Arms, role: str) -> None:
 def _hurry() -> None:
     tasks.unit_of_work.SWEEP_GRACE = timedelta(seconds=2)
     tasks.printing.claim.LEASE = timedelta(seconds=4)
-    tasks.printing.state_machine.NEGLECTED = timedelta(seconds=4)  # type: ignore[misc]
+    tasks.printing.state_machine.REDISPATCH_AFTER = timedelta(seconds=4)  # type: ignore[misc]
     options = workers.app.broker_options
 
-    def sooner(url: str, visibility_seconds: int) -> dict[str, Any]:
-        found = options(url, visibility_seconds)
+    def sooner(url: str, redis_visibility_timeout_seconds: int) -> dict[str, Any]:
+        found = options(url, redis_visibility_timeout_seconds)
         if "visibility_timeout" in found:
             found |= {"visibility_timeout": 4, "unacked_restore_interval": 1}
         return found

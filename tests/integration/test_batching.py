@@ -318,7 +318,7 @@ def test_a_group_that_runs_too_long_is_done_one_by_one(library, parts, wire, bus
     """The process of a group that hangs is ended at its time limit; each event is done once."""
     barcodes = library.many(120)
 
-    with plain_worker("-c", "1", BOOKDROP_VISIBILITY_SECONDS="30") as process:
+    with plain_worker("-c", "1", BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30") as process:
         wire.answers(wire.send(library.scan("warm-up")))
         [child] = children_of(process)
         with busy():

@@ -18,7 +18,7 @@ from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE
 from tests.killing import KILL
 from tests.library import Library
 from tests.wire import Wire, start_worker, stop, worker
-from workers.runtime.queues import declared
+from workers.runtime.queues import queue_declaration
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
@@ -52,14 +52,14 @@ def count(library, model):
 def left(url, queue):
     """How many messages wait in a queue."""
     with Connection(url) as connection:
-        return declared(queue).bind(connection.default_channel).queue_declare(passive=False).message_count
+        return queue_declaration(queue).bind(connection.default_channel).queue_declare(passive=False).message_count
 
 
 def test_term_finishes_what_is_in_hand_and_gives_the_rest_back(parts, wire, library):
     """In the middle of a backlog: TERM ends with code 0, each scan is either done or back in the queue; none is lost."""
     sent = [wire.send(library.scan(barcode)) for barcode in library.many(120)]
 
-    process = start_worker("returns", BOOKDROP_BATCH="false", **parts)
+    process = start_worker("returns", BOOKDROP_BATCHING="false", **parts)
     wire.wait(lambda: len(wire.heard) >= 5)
     code = stop(process)
     done, given_back = count(library, RequestEvent), left(parts["broker_url"], RETURNS_QUEUE)
@@ -98,7 +98,7 @@ def test_a_message_that_kills_its_process_is_counted(parts, wire, library, reque
         event_id = str(uuid7())
         with Connection(parts["broker_url"]) as connection:
             channel = connection.default_channel
-            declared(RETURNS_QUEUE).bind(channel).queue_declare()
+            queue_declaration(RETURNS_QUEUE).bind(channel).queue_declare()
             Producer(channel).publish(
                 task_body("1"),
                 exchange="",

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, RequestCompleted, UndoRequested
 from schemas.database import open_engine
 from schemas.events import Override
-from schemas.models import Patron, PrintJob, SetAsideLink
+from schemas.models import Patron, PrintJob, UndoPatronLink
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
 from stations.client import PatronCardError, StationClient
@@ -137,7 +137,7 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
 
     with (
         worker("printing", "--branch", "main", **parts, **noisy),
-        worker("housekeeping", BOOKDROP_PURGE_SECONDS="1", **parts, **noisy),
+        worker("housekeeping", BOOKDROP_PURGE_INTERVAL_SECONDS="1", **parts, **noisy),
         StationClient(settings) as client,
     ):
         until(lambda: answers(flower))
@@ -160,12 +160,12 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
                     lambda: client.request_return(ways["claimed"][0], resolution="found_by_library"),
                     lambda: client.scan(ways["recalled"][1][0]),
                     lambda: client.scan("NO-SUCH-BARCODE"),
-                    lambda: client.act(UndoRequested, undoes=undo_me["event_id"]),
-                    lambda: client.act(LoanDischarged, barcode=ways["discharged"][1][0]),
-                    lambda: client.act(ItemLoaned, barcode=ways["discharged"][1][0]),
-                    lambda: client.act(RequestCompleted, request=ways["confirmed"][0]),
-                    lambda: client.act(ItemsReceived, request=ways["sent"][0], items=({"barcode": "NEW-1"},)),
-                    lambda: client.act(ItemLoaned, barcode="NEW-1"),
+                    lambda: client.send_event(UndoRequested, undoes=undo_me["event_id"]),
+                    lambda: client.send_event(LoanDischarged, barcode=ways["discharged"][1][0]),
+                    lambda: client.send_event(ItemLoaned, barcode=ways["discharged"][1][0]),
+                    lambda: client.send_event(RequestCompleted, request=ways["confirmed"][0]),
+                    lambda: client.send_event(ItemsReceived, request=ways["sent"][0], items=({"barcode": "NEW-1"},)),
+                    lambda: client.send_event(ItemLoaned, barcode="NEW-1"),
                     lambda: client.scan(ways["undone"][1][0]),
                     lambda: client.scan(ways["discharged"][1][0]),
                     lambda: client.scan(ways["confirmed"][1][0]),
@@ -217,7 +217,7 @@ def settle_everything(library):
             text("UPDATE loans SET fee_open = FALSE, discharged_at = COALESCE(discharged_at, loaned_at)")
         )
         connection.execute(text("UPDATE requests SET status = 'returned_to_partner'"))
-        assert connection.execute(select(SetAsideLink.id)).all() != []
+        assert connection.execute(select(UndoPatronLink.id)).all() != []
     with Session(library.engine) as session, session.begin():
         purge(session, library.now + timedelta(hours=1))
 

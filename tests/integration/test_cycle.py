@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import select
 
 from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, ReceivedItem, RequestCompleted
-from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, SetAsideLink
+from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, UndoPatronLink
 from schemas.request_status import RequestStatus
-from tasks.circulation.handler import play_cycle
+from tasks.circulation.handler import handle_circulation_events
 from tasks.returns.handler import return_items
 
 SENT = RequestStatus.REQUEST_SENT
@@ -27,11 +27,11 @@ def rows(engine):
 
 
 @pytest.fixture
-def act(perform, library):
+def send_event(perform, library):
     """Play one event of the cycle; give the reply."""
 
     def run(kind, **fields):
-        [reply] = perform(play_cycle, library.event(kind, **fields))
+        [reply] = perform(handle_circulation_events, library.event(kind, **fields))
         return reply
 
     return run
@@ -50,15 +50,15 @@ def parcel(*barcodes, **fields):
     return tuple(ReceivedItem(barcode=barcode, **fields) for barcode in barcodes)
 
 
-def test_a_request_goes_round_once(library, act, perform, rows):
+def test_a_request_goes_round_once(library, send_event, perform, rows):
     """Received, loaned, returned, completed: each step moves the status, and history tells them all."""
     request = sent(library)
 
     steps = [
-        act(ItemsReceived, request=request, items=parcel("0042")),
-        act(ItemLoaned, barcode="0042", due_at=library.now + timedelta(days=28)),
+        send_event(ItemsReceived, request=request, items=parcel("0042")),
+        send_event(ItemLoaned, barcode="0042", due_at=library.now + timedelta(days=28)),
         *perform(return_items, library.scan("0042")),
-        act(RequestCompleted, request=request),
+        send_event(RequestCompleted, request=request),
     ]
 
     assert [str(step.status_after) for step in steps] == ["received", "loaned", "returned_to_partner", "completed"]
@@ -68,14 +68,14 @@ def test_a_request_goes_round_once(library, act, perform, rows):
     assert (rows(Request)[0].patron_id, rows(Loan)[0].patron_id) == (None, None)
 
 
-def test_receiving_makes_items_with_their_barcodes(library, act, rows):
+def test_receiving_makes_items_with_their_barcodes(library, send_event, rows):
     """Two items come with a strap and the lender's barcode; a third one later; the same parcel twice changes nothing."""
     request = sent(library)
     items = (ReceivedItem(barcode="ILL-1", temporary=True, other_barcodes=("0042",)), ReceivedItem(barcode="0043"))
 
-    first = act(ItemsReceived, request=request, items=items)
-    again = act(ItemsReceived, request=request, items=items)
-    more = act(ItemsReceived, request=request, items=parcel("0044"))
+    first = send_event(ItemsReceived, request=request, items=items)
+    again = send_event(ItemsReceived, request=request, items=items)
+    more = send_event(ItemsReceived, request=request, items=parcel("0044"))
 
     assert [reply.outcome.value for reply in (first, again, more)] == ["done", "already_done", "done"]
     assert [(code.barcode, code.temporary) for code in rows(ItemBarcode)] == [
@@ -85,35 +85,35 @@ def test_receiving_makes_items_with_their_barcodes(library, act, rows):
     assert more.items.of == 3
 
 
-def test_received_for_the_reading_room_is_not_lent(library, act):
+def test_received_for_the_reading_room_is_not_lent(library, send_event):
     """What the lender allows in the library only is received as such, and a loan of it is refused."""
     request = sent(library)
 
-    received = act(ItemsReceived, request=request, items=parcel("0042"), for_loan=False)
-    lent = act(ItemLoaned, barcode="0042")
+    received = send_event(ItemsReceived, request=request, items=parcel("0042"), for_loan=False)
+    lent = send_event(ItemLoaned, barcode="0042")
 
     assert received.status_after is RequestStatus.RECEIVED_NOT_FOR_LOAN
     assert (lent.outcome.value, lent.reason) == ("refused", "not_for_loan")
     assert lent.next_step
 
 
-def test_a_return_address_that_came_with_the_item_is_kept(library, act, rows):
+def test_a_return_address_that_came_with_the_item_is_kept(library, send_event, rows):
     """The lender's return address for this very item stands on the request."""
     address = ("Riverside Annex", "9 River Road")
 
-    act(ItemsReceived, request=sent(library), items=parcel("0042"), return_address=address)
+    send_event(ItemsReceived, request=sent(library), items=parcel("0042"), return_address=address)
 
     assert rows(Request)[0].return_address == list(address)
 
 
-def test_a_strap_that_is_in_use_is_not_put_on_twice(library, act, rows):
+def test_a_strap_that_is_in_use_is_not_put_on_twice(library, send_event, rows):
     """A barcode of another open request's item is refused; of a closed one's it is used again."""
     library.request(barcodes=[["ILL-1"]])
     library.request(RequestStatus.COMPLETED, barcodes=[["ILL-2"]])
     request, _ = library.request(SENT, barcodes=[["old"]])
 
-    in_use = act(ItemsReceived, request=request, items=parcel("ILL-1", temporary=True))
-    free = act(ItemsReceived, request=request, items=parcel("ILL-2", temporary=True))
+    in_use = send_event(ItemsReceived, request=request, items=parcel("ILL-1", temporary=True))
+    free = send_event(ItemsReceived, request=request, items=parcel("ILL-2", temporary=True))
 
     assert (in_use.reason, "ILL-1" in in_use.message) == ("barcode_in_use", True)
     assert free.outcome.value == "done"
@@ -123,23 +123,23 @@ def test_a_strap_that_is_in_use_is_not_put_on_twice(library, act, rows):
     ("status", "reason"),
     [(RequestStatus.COMPLETED, "closed"), (RequestStatus.EXPIRED, "closed"), (RequestStatus.LOST, "lost")],
 )
-def test_a_closed_request_receives_nothing(library, act, rows, status, reason):
+def test_a_closed_request_receives_nothing(library, send_event, rows, status, reason):
     """A parcel for a closed or lost request is refused with the next step, and nothing is written."""
     request, _ = library.request(status)
 
-    reply = act(ItemsReceived, request=request, items=parcel("0099"))
+    reply = send_event(ItemsReceived, request=request, items=parcel("0099"))
 
     assert (reply.outcome.value, reply.reason) == ("refused", reason)
     assert reply.next_step
     assert rows(RequestEvent) == []
 
 
-def test_a_loan_goes_to_the_reader_of_the_request(library, act, rows):
+def test_a_loan_goes_to_the_reader_of_the_request(library, send_event, rows):
     """The loan begins at the scan's time, with its due date, and belongs to the request's own reader."""
     _, [barcode] = library.request(RequestStatus.RECEIVED)
     due = library.now + timedelta(days=28)
 
-    reply = act(ItemLoaned, barcode=barcode, due_at=due)
+    reply = send_event(ItemLoaned, barcode=barcode, due_at=due)
 
     [loan] = rows(Loan)
     assert reply.outcome.value == "done"
@@ -148,11 +148,11 @@ def test_a_loan_goes_to_the_reader_of_the_request(library, act, rows):
     assert "Test Reader" not in reply.model_dump_json()
 
 
-def test_on_loan_already_is_said(library, act, rows):
+def test_on_loan_already_is_said(library, send_event, rows):
     """A second loan of the same item writes nothing."""
     _, [barcode] = library.request()
 
-    reply = act(ItemLoaned, barcode=barcode)
+    reply = send_event(ItemLoaned, barcode=barcode)
 
     assert reply.outcome.value == "already_done"
     assert len(rows(Loan)) == 1
@@ -163,56 +163,56 @@ def test_on_loan_already_is_said(library, act, rows):
     ("barcode", "reason"),
     [("NO-SUCH", "unknown_barcode"), ("P000001", "patron_card"), ("BR-00001", "external_id_scanned")],
 )
-def test_a_line_that_is_no_item_is_refused(library, act, kind, barcode, reason):
+def test_a_line_that_is_no_item_is_refused(library, send_event, kind, barcode, reason):
     """An unknown barcode, a patron card, a request's identifier: refused with the hint; the card is not repeated."""
     library.request()
 
-    reply = act(kind, barcode=barcode)
+    reply = send_event(kind, barcode=barcode)
 
     assert (reply.outcome.value, reply.reason) == ("refused", reason)
     assert reply.next_step
     assert (barcode in reply.model_dump_json()) is (reason != "patron_card")
 
 
-def test_discharge_without_return_keeps_the_book_here(library, act, rows):
+def test_discharge_without_return_keeps_the_book_here(library, send_event, rows):
     """The loan ends at the scan's time, its link is severed, and the request reads "Returned by patron"."""
     _, [barcode] = library.request()
     at = library.now - timedelta(hours=2)
 
-    reply = act(LoanDischarged, barcode=barcode, at=at)
+    reply = send_event(LoanDischarged, barcode=barcode, at=at)
 
     assert reply.status_after is RequestStatus.RETURNED_BY_PATRON
     assert (rows(Loan)[0].discharged_at, rows(Loan)[0].patron_id) == (at, None)
-    assert rows(SetAsideLink) == []
-    assert act(LoanDischarged, barcode=barcode).outcome.value == "already_done"
+    assert rows(UndoPatronLink) == []
+    assert send_event(LoanDischarged, barcode=barcode).outcome.value == "already_done"
 
 
-def test_a_backdated_discharge_takes_that_time(library, act, rows):
+def test_a_backdated_discharge_takes_that_time(library, send_event, rows):
     """In drop-box mode the loan ends when the item came back; a date before the loan is refused."""
     _, [barcode] = library.request()
 
-    refused = act(LoanDischarged, barcode=barcode, returned_at=library.now - timedelta(days=30))
-    done = act(LoanDischarged, barcode=barcode, returned_at=library.now - timedelta(days=2))
+    refused = send_event(LoanDischarged, barcode=barcode, returned_at=library.now - timedelta(days=30))
+    done = send_event(LoanDischarged, barcode=barcode, returned_at=library.now - timedelta(days=2))
 
     assert refused.reason == "backdate_before_loan"
     assert done.outcome.value == "done"
     assert rows(Loan)[0].discharged_at == library.now - timedelta(days=2)
 
 
-def test_a_fee_keeps_the_link(library, act, rows):
+def test_a_fee_keeps_the_link(library, send_event, rows):
     """A discharge with a fee open keeps the loan's link to its reader until that is settled."""
     _, [barcode] = library.request(loan={"fee_open": True})
 
-    act(LoanDischarged, barcode=barcode)
+    send_event(LoanDischarged, barcode=barcode)
 
     assert rows(Loan)[0].patron_id is not None
 
 
-def test_a_recalled_item_stays_urgent(library, act, perform):
+def test_a_recalled_item_stays_urgent(library, send_event, perform):
     """Discharged on its way home, a recalled item is still recalled, and its Return urgent."""
     _, [barcode] = library.request(RequestStatus.RECALLED)
 
-    discharged = act(LoanDischarged, barcode=barcode)
+    discharged = send_event(LoanDischarged, barcode=barcode)
     [returned] = perform(return_items, library.scan(barcode))
 
     assert discharged.status_after is RequestStatus.RECALLED
@@ -220,34 +220,34 @@ def test_a_recalled_item_stays_urgent(library, act, perform):
     assert returned.urgent
 
 
-def test_the_status_waits_for_the_last_item(library, act):
+def test_the_status_waits_for_the_last_item(library, send_event):
     """Of two items on loan the first one's discharge leaves the request loaned."""
     _, [one, two] = library.request(items=2)
 
-    assert act(LoanDischarged, barcode=one).status_after is RequestStatus.LOANED
-    assert act(LoanDischarged, barcode=two).status_after is RequestStatus.RETURNED_BY_PATRON
+    assert send_event(LoanDischarged, barcode=one).status_after is RequestStatus.LOANED
+    assert send_event(LoanDischarged, barcode=two).status_after is RequestStatus.RETURNED_BY_PATRON
 
 
 @pytest.mark.parametrize(
     ("loan", "status", "reason"),
     [({"claimed_returned": True}, RequestStatus.LOANED, "claimed_returned"), ({}, RequestStatus.LOST, "lost")],
 )
-def test_what_needs_a_person_is_not_discharged(library, act, rows, loan, status, reason):
+def test_what_needs_a_person_is_not_discharged(library, send_event, rows, loan, status, reason):
     """A claim and a loss are not cleared by a discharge; staff are told the way."""
     _, [barcode] = library.request(status, loan=loan)
 
-    reply = act(LoanDischarged, barcode=barcode)
+    reply = send_event(LoanDischarged, barcode=barcode)
 
     assert (reply.reason, rows(Loan)[0].discharged_at) == (reason, None)
     assert reply.next_step
 
 
-def test_the_partner_can_be_first(library, act, perform, rows):
+def test_the_partner_can_be_first(library, send_event, perform, rows):
     """Confirmed before our own scan came: completed; the late scan ends the loan at its own time, and nothing else."""
     external_id, [barcode] = library.request()
     scanned = library.now - timedelta(days=1)
 
-    completed = act(RequestCompleted, request=external_id)
+    completed = send_event(RequestCompleted, request=external_id)
     [late] = perform(return_items, library.scan(barcode, scanned_at=scanned))
     [again] = perform(return_items, library.scan(barcode))
 
@@ -257,25 +257,25 @@ def test_the_partner_can_be_first(library, act, perform, rows):
     assert (rows(Loan)[0].discharged_at, rows(Loan)[0].patron_id) == (scanned, None)
     assert (again.outcome.value, again.reason) == ("refused", "completed")
     assert rows(Request)[0].status is RequestStatus.COMPLETED
-    assert rows(SetAsideLink) == []
+    assert rows(UndoPatronLink) == []
 
 
-def test_completed_twice_is_once(library, act, rows):
+def test_completed_twice_is_once(library, send_event, rows):
     """The partner's word said twice writes one line of history."""
     external_id, _ = library.request(RequestStatus.RETURNED_TO_PARTNER, returned_at=datetime.now(UTC))
 
-    replies = [act(RequestCompleted, request=external_id) for _ in range(2)]
+    replies = [send_event(RequestCompleted, request=external_id) for _ in range(2)]
 
     assert [reply.outcome.value for reply in replies] == ["done", "already_done"]
     assert len(rows(RequestEvent)) == 1
 
 
 @pytest.mark.parametrize("status", [SENT, RequestStatus.CANCELED_BY_STAFF, RequestStatus.LOST])
-def test_what_was_never_here_is_not_completed(library, act, rows, status):
+def test_what_was_never_here_is_not_completed(library, send_event, rows, status):
     """A request with nothing to send back is not completed."""
     external_id, _ = library.request(status)
 
-    reply = act(RequestCompleted, request=external_id)
+    reply = send_event(RequestCompleted, request=external_id)
 
     assert reply.outcome.value == "refused"
     assert reply.next_step
@@ -286,7 +286,7 @@ def test_a_return_event_is_no_cycle_event(library, perform, rows):
     """An event sent to the wrong task is kept in quarantine and refused, not performed."""
     _, [barcode] = library.request()
 
-    [reply] = perform(play_cycle, library.scan(barcode))
+    [reply] = perform(handle_circulation_events, library.scan(barcode))
 
     assert (reply.outcome.value, reply.reason) == ("refused", "unknown_version")
     assert rows(Request)[0].status is RequestStatus.LOANED

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from schemas.database import open_engine
-from schemas.models import Loan, Request, SetAsideLink
+from schemas.models import Loan, Request, UndoPatronLink
 from tests.wire import worker
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
@@ -90,7 +90,7 @@ def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
     with engine.connect() as connection:
         assert connection.execute(select(Request.patron_id)).all() == [(None,)]
         assert connection.execute(select(Loan.patron_id)).all() == [(None,), (None,)]
-        assert connection.execute(select(SetAsideLink.id)).all() == []
+        assert connection.execute(select(UndoPatronLink.id)).all() == []
     engine.dispose()
 
 

@@ -62,7 +62,7 @@ class Pipeline:
         [reply] = self.wire.answers(self.wire.send(self.library.ask_return(request, **fields)))
         return reply
 
-    def act(self, kind, task, **fields):
+    def send_event(self, kind, task, **fields):
         """Play an event of the cycle; give the reply."""
         event_id = self.wire.send(self.library.event(kind, **fields), task=task)
         self.wire.wait(lambda: any(message.get("event_id") == event_id for message in self.wire.heard))
@@ -558,7 +558,11 @@ def test_case_25_the_reply_is_late_or_lost(broker_url, database_url, library, tm
     """The station shows "pending" and asks again with the same event id; it never invents a new one."""
     _, [barcode] = library.request()
     settings = StationSettings.load(
-        code="main-desk-1", key=KEY, broker_url=broker_url, journal=tmp_path / "desk.journal", resend_seconds=0.5
+        code="main-desk-1",
+        key=KEY,
+        broker_url=broker_url,
+        journal=tmp_path / "desk.journal",
+        retry_interval_seconds=0.5,
     )
     with StationClient(settings) as client:
         event_id = client.scan(barcode)
@@ -609,7 +613,7 @@ def test_case_28_undo_within_the_window(pipeline):
     patron_id = pipeline.request(external_id).patron_id
     returned = pipeline.scan(barcode)
 
-    undone = pipeline.act(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"])
+    undone = pipeline.send_event(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"])
 
     assert (undone["outcome"], undone["status_after"]) == ("done", "loaned")
     [loan] = pipeline.rows(Loan, external_id)
@@ -628,8 +632,8 @@ def test_case_28_undo_after_the_window(pipeline):
     with pipeline.engine.begin() as connection:
         connection.execute(update(RequestEvent).where(RequestEvent.id == line_id).values(recorded_at=earlier))
 
-    refused = pipeline.act(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"])
-    undone = pipeline.act(UndoRequested, PROCESS_UNDO, request=external_id, reason="wrong book")
+    refused = pipeline.send_event(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"])
+    undone = pipeline.send_event(UndoRequested, PROCESS_UNDO, request=external_id, reason="wrong book")
 
     assert (refused["outcome"], refused["reason"]) == ("refused", "reason_needed")
     assert (undone["outcome"], undone["status_after"]) == ("done", "loaned")
@@ -640,9 +644,9 @@ def test_case_28_undo_after_the_partner_confirmed(pipeline):
     """Never."""
     external_id, [barcode] = pipeline.library.request()
     returned = pipeline.scan(barcode)
-    pipeline.act(RequestCompleted, COMPLETE_REQUEST, request=external_id)
+    pipeline.send_event(RequestCompleted, COMPLETE_REQUEST, request=external_id)
 
-    refused = pipeline.act(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"], reason="please")
+    refused = pipeline.send_event(UndoRequested, PROCESS_UNDO, undoes=returned["event_id"], reason="please")
 
     assert (refused["outcome"], refused["reason"]) == ("refused", "completed")
     assert pipeline.request(external_id).status is RequestStatus.COMPLETED
@@ -653,7 +657,7 @@ def test_case_29_the_partner_confirms_before_our_own_event(pipeline):
     external_id, [barcode] = pipeline.library.request()
     scanned = pipeline.library.now - timedelta(hours=5)
 
-    completed = pipeline.act(RequestCompleted, COMPLETE_REQUEST, request=external_id)
+    completed = pipeline.send_event(RequestCompleted, COMPLETE_REQUEST, request=external_id)
     late = pipeline.scan(barcode, scanned_at=scanned)
     again = pipeline.scan(barcode)
 

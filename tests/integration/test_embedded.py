@@ -23,7 +23,7 @@ from schemas.database import open_engine
 from schemas.migration import migrate
 from tasks.data_import.demo import load_demo
 from tests.flowers import Visitor
-from workers.embedded.data_dir import Home
+from workers.embedded.data_dir import DataDirectory
 from workers.embedded.service import STATIONS
 
 pytestmark = pytest.mark.long
@@ -90,7 +90,7 @@ def home(tmp_path):
 
 def filled(home):
     """The home with the demo's data in it, as a first start leaves it."""
-    place = Home(home)
+    place = DataDirectory(home)
     place.prepare()
     engine = open_engine(place.database_url)
     migrate(engine)
@@ -111,7 +111,7 @@ def up(home):
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        until(lambda: Home(home).remembered().flower)
+        until(lambda: DataDirectory(home).remembered().flower)
         yield process
     finally:
         if process.poll() is None:

@@ -56,7 +56,7 @@ def here(place, library):
 def running(place, library):
     """One with Flower's own login, one that is read-only, one behind a proxy; all side by side."""
     by_name = {
-        "own login": FlowerProcess(**place, FLOWER_BASIC_AUTH=f"{ANN},{BEN}", BOOKDROP_FLOWER_ACTORS="ann"),
+        "own login": FlowerProcess(**place, FLOWER_BASIC_AUTH=f"{ANN},{BEN}", BOOKDROP_FLOWER_OPERATORS="ann"),
         "read-only": FlowerProcess(**place, options=("--read-only", f"--basic_auth={ANN}")),
         "behind a proxy": FlowerProcess(
             **place,

@@ -57,7 +57,7 @@ def here(place, library):
 @pytest.fixture(scope="module")
 def running(place, library):
     """Two of them, one read-only, where people sign in; and workers."""
-    people = {"BOOKDROP_FLOWER_PEOPLE": f"{NAME}:{PASSWORD}"}
+    people = {"BOOKDROP_FLOWER_USERS": f"{NAME}:{PASSWORD}"}
     usual, read_only = FlowerProcess(**place, **people), FlowerProcess(**place, options=("--read_only",), **people)
     with (
         worker("returns", "--concurrency", "1", **place),

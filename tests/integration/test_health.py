@@ -20,7 +20,7 @@ from tests.library import Library
 from tests.wire import Wire, start_worker, stop, worker
 from workers.app import app
 from workers.doctor import workers
-from workers.embedded.data_dir import Home, Remembered
+from workers.embedded.data_dir import DataDirectory, ProcessState
 from workers.embedded.supervisor import started_at
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -116,7 +116,7 @@ def test_a_process_that_hangs_is_ended_at_its_time_limit(broker_url, sqlite_url,
     _, [barcode] = library.request()
     wire = Wire(broker_url)
     parts = {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
-    process = start_worker("returns", "--concurrency", "1", BOOKDROP_VISIBILITY_SECONDS="30", **parts)
+    process = start_worker("returns", "--concurrency", "1", BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30", **parts)
     holder = sqlite3.connect(tmp_path / "bookdrop.db", isolation_level=None)
     started = []
     try:
@@ -198,7 +198,7 @@ def test_the_doctor_looks_at_everything(bookdrop, broker_url, sqlite_url, librar
 
 def test_status_names_a_worker_that_hangs(bookdrop, tmp_path):
     """`bookdrop status` tells a worker whose heartbeat is old from one that is alive."""
-    home = Home(tmp_path / "home")
+    home = DataDirectory(tmp_path / "home")
     home.prepare()
     for name, seconds in (("returns", 60), ("printing", 0)):
         beat = home.path / f"{name}.heartbeat"
@@ -206,7 +206,7 @@ def test_status_names_a_worker_that_hangs(bookdrop, tmp_path):
         os.utime(beat, (time.time() - seconds, time.time() - seconds))
     us = (os.getpid(), started_at(os.getpid()))
     with home.lock():
-        home.remember(Remembered(pid=os.getpid(), children={"returns": us, "printing": us}))
+        home.remember(ProcessState(pid=os.getpid(), children={"returns": us, "printing": us}))
         code, told = bookdrop("status", "--home", str(home.path))
 
     assert code == 0

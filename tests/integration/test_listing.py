@@ -10,7 +10,7 @@ from schemas.models import InboxEntry, Printer
 from schemas.print_jobs import PrintState as State
 from schemas.replies import Outcome
 from schemas.request_status import RequestStatus
-from tasks.circulation.handler import play_cycle
+from tasks.circulation.handler import handle_circulation_events
 from tasks.printing import queries as printing
 from tasks.printing.queries import Wanted
 from tasks.returns import queries as desk
@@ -23,7 +23,7 @@ def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, 
     external_id, [barcode] = library.request()
     coming, _ = library.request(RequestStatus.RECEIVED)
     perform(return_items, library.scan(barcode))
-    perform(play_cycle, library.event(RequestCompleted, request=coming))
+    perform(handle_circulation_events, library.event(RequestCompleted, request=coming))
     perform(return_items, library.scan("P123456"), library.ask_return("Test Reader 1"))
 
     with engine.connect() as connection:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 
 from schemas import station_status
-from schemas.models import Printer, Sighting
+from schemas.models import Printer, StationHeartbeat
 from stations.client import StationClient
 from stations.settings import StationSettings
 from tests.conftest import missing
@@ -135,8 +135,8 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
             now=lambda: utc_now() + later,
         )
 
-    written = station_status.written
-    monkeypatch.setattr(station_status, "written", lambda *word: words.append(word[2]) or written(*word))
+    to_header = station_status.to_header
+    monkeypatch.setattr(station_status, "written", lambda *word: words.append(word[2]) or to_header(*word))
     with desk("redis://127.0.0.1:1/0") as away:
         for number in range(120):
             away.scan(f"NO-SUCH-{number}")
@@ -151,7 +151,9 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
         (each.metric.name, each.label): each for each in database.read(engine, utc_now()) if isinstance(each, Buckets)
     }
     with engine.connect() as connection:
-        seen = connection.execute(select(Sighting.station, Sighting.held, Sighting.held_since)).all()
+        seen = connection.execute(
+            select(StationHeartbeat.station, StationHeartbeat.held, StationHeartbeat.held_since)
+        ).all()
     assert words[0] == 70
     assert seen == [("main-desk-1", 0, None)]
     assert sum(told["bookdrop_scan_to_answer_seconds", "again"].numbers) == 120

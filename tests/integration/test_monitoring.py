@@ -30,7 +30,7 @@ def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
             app=SimpleNamespace(connection_for_read=as_told, connection_for_write=as_told),
             ensure_connected=lambda connection: connection,
         )
-        with getattr(event_dispatcher.TellingConsumer, f"connection_for_{whose}")(consumer) as connection:
+        with getattr(event_dispatcher.NonBlockingConsumer, f"connection_for_{whose}")(consumer) as connection:
             channel = connection.default_channel
             channel.basic_publish(channel.prepare_message(b"no receipt is waited for"), "", "nowhere")
             network.lose()

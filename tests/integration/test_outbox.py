@@ -14,7 +14,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas.models import OutboxEntry, Patron
 from tasks.context import Context
 from tasks.outbox.relay import retry_after, sweep
-from tasks.unit_of_work import SWEEP_GRACE, Settled, StaleStateError, UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import SWEEP_GRACE, PublishedRows, StaleStateError, UnitOfWork, retry_on_conflict
 from tests.clock import Clock
 from workers.bootstrap import connect
 from workers.publisher import BrokerPublisher
@@ -36,7 +36,7 @@ def make_context(engine, clock):
     publishers = []
 
     def make(url):
-        settled = Settled()
+        settled = PublishedRows()
         publisher = BrokerPublisher(lambda: connect(WorkerSettings.load(broker_url=url)), sessions, settled, "test")
         publishers.append(publisher)
         return Context(sessions, clock, publisher, "test", settled)
@@ -49,8 +49,8 @@ def make_context(engine, clock):
 def promise(here, *bodies):
     with here.unit_of_work() as uow:
         for body in bodies:
-            uow.say(QUEUE, body)
-    return uow.promised
+            uow.enqueue(QUEUE, body)
+    return uow.pending_messages
 
 
 def waiting(engine):
@@ -102,7 +102,7 @@ def test_rolled_back_promise_is_none(make_context, broker_url, engine, clock):
     here = make_context(broker_url)
 
     with pytest.raises(RuntimeError), here.unit_of_work() as uow:
-        uow.say(QUEUE, '"never"')
+        uow.enqueue(QUEUE, '"never"')
         raise RuntimeError
 
     clock.now += timedelta(hours=1)
@@ -171,7 +171,7 @@ def test_conflict_runs_the_transaction_again(engine):
             raise StaleStateError
         return "done"
 
-    assert run_again_on_conflict(conflicting, pause=lambda _: None) == "done"
+    assert retry_on_conflict(conflicting, pause=lambda _: None) == "done"
 
     def duplicate():
         tries.append(1)
@@ -181,7 +181,7 @@ def test_conflict_runs_the_transaction_again(engine):
 
     tries.clear()
     with pytest.raises(IntegrityError):
-        run_again_on_conflict(duplicate, pause=lambda _: None)
+        retry_on_conflict(duplicate, pause=lambda _: None)
     assert len(tries) == 4
 
     def fault():
@@ -190,7 +190,7 @@ def test_conflict_runs_the_transaction_again(engine):
 
     tries.clear()
     with pytest.raises(ZeroDivisionError):
-        run_again_on_conflict(fault, pause=lambda _: None)
+        retry_on_conflict(fault, pause=lambda _: None)
     assert len(tries) == 1
 
 

@@ -16,16 +16,16 @@ from sqlalchemy.orm import sessionmaker
 from schemas import database, migration
 from schemas.database import open_engine
 from schemas.migration import MigrationBusyError, migrate, revisions
-from schemas.models import InboxEntry, OutboxEntry, Patron, PrintJob, RequestEvent, SetAsideLink
+from schemas.models import InboxEntry, OutboxEntry, Patron, PrintJob, RequestEvent, UndoPatronLink
 from tasks import context as task_context
 from tasks.context import Context
 from tasks.events.processing import process_many
-from tasks.events.validation import Received
 from tasks.outbox.relay import sweep
-from tasks.printing.dispatch import order_due
+from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.privacy.purge import purge
+from tasks.quarantine.rejection import Received
 from tasks.returns.task import process_scan
-from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.library import Library
 from workers.app import connections_of
 from workers.cli import main
@@ -218,7 +218,7 @@ def test_the_outbox_is_swept_around_a_row_in_hand(engine):
     here = Context(sessionmaker(engine), lambda: NOW + timedelta(minutes=1), sent, "a test")
     with UnitOfWork(here.sessions, NOW) as uow:
         for body in ('"one"', '"two"', '"three"'):
-            uow.say(QUEUE, body)
+            uow.enqueue(QUEUE, body)
 
     with held(engine, "SELECT 1 FROM outbox WHERE body = '\"two\"' FOR UPDATE"):
         sweep(here)
@@ -235,7 +235,7 @@ def test_slips_are_ordered_around_a_job_in_hand(engine, library, wanted, here, c
     clock.now += timedelta(hours=1)
 
     with held(engine, f"SELECT 1 FROM print_jobs WHERE id = '{first}' FOR UPDATE"):
-        ordered = order_due(here)
+        ordered = dispatch_due_jobs(here)
 
     assert list(ordered) == [second]
 
@@ -244,13 +244,13 @@ def test_links_are_purged_around_a_row_in_hand(engine, wanted, here):
     """Neither a Return nor a second sweep is waited for: what one of them has in hand is left to the next sweep."""
     wanted(), wanted()
     with here.sessions() as session:
-        first, *others = session.scalars(select(SetAsideLink.id).order_by(SetAsideLink.id)).all()
+        first, *others = session.scalars(select(UndoPatronLink.id).order_by(UndoPatronLink.id)).all()
 
     with held(engine, f"SELECT 1 FROM set_aside_links WHERE id = {first} FOR UPDATE"), here.sessions.begin() as session:
         purge(session, here.now() + timedelta(hours=1))
 
     with here.sessions() as session:
-        left = session.scalars(select(SetAsideLink.id)).all()
+        left = session.scalars(select(UndoPatronLink.id)).all()
     assert others
     assert left == [first]
 
@@ -280,8 +280,7 @@ def test_a_deadlock_is_run_again(engine):
             uow.session.execute(text("UPDATE patrons SET name = name || '!' WHERE id = :id"), {"id": second})
 
     threads = [
-        threading.Thread(target=run_again_on_conflict, args=(lambda pair=pair: work(*pair),))
-        for pair in ((1, 2), (2, 1))
+        threading.Thread(target=retry_on_conflict, args=(lambda pair=pair: work(*pair),)) for pair in ((1, 2), (2, 1))
     ]
     for thread in threads:
         thread.start()
@@ -309,7 +308,7 @@ def test_a_serialization_failure_is_run_again(engine):
                     other.execute(text("UPDATE patrons SET name = 'Changed' WHERE id = 1"))
             uow.session.execute(text("UPDATE patrons SET name = :name WHERE id = 1"), {"name": name + "!"})
 
-    run_again_on_conflict(work)
+    retry_on_conflict(work)
 
     with engine.connect() as connection:
         assert connection.execute(text("SELECT name FROM patrons WHERE id = 1")).scalar_one() == "Changed!"

@@ -14,7 +14,7 @@ from schemas.print_jobs import PrintState as State
 from tasks import context
 from tasks.printing import task as tasks
 from tasks.printing.claim import claim
-from tasks.printing.dispatch import order_due
+from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
 from tests.printers import free_port
 from workers.cli import main
@@ -249,11 +249,11 @@ def test_hold_and_resume(run, wanted, here, engine, library, clock):
     shown = json.loads(run("printers", "list", "--json").stdout)["printers"]
     assert [(each["on_hold"], each["waiting"]) for each in shown if each["printer"] == "main-slips"] == [(True, 3)]
     clock.now += timedelta(minutes=10)
-    assert list(order_due(here)) == []
+    assert list(dispatch_due_jobs(here)) == []
 
     run("printers", "resume", "main-slips")
     clock.now += timedelta(minutes=1)
-    for job_id in order_due(here):
+    for job_id in dispatch_due_jobs(here):
         print_job(job_id, here, lambda: 0.0)
 
     out = sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)

@@ -12,15 +12,15 @@ from uuid6 import uuid7
 from schemas.models import Printer, PrintJob
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.policy import LibraryPolicy
 from tasks.printing.handler import print_job
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
 from tests.clock import Clock
 from tests.paper import codes_on, label_of, picture_of
 from tests.printers import BadLine, LabelPrinter, ipp_printer, wait_until
 
-HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10))
+HOUSE = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
 
 
 class Kept:

@@ -18,15 +18,16 @@ from sqlalchemy.orm import sessionmaker
 
 from schemas.database import open_engine
 from schemas.models import PrintJob
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
-from tasks.events.validation import Received
+from tasks.operator import Operator
 from tasks.printing import actions
-from tasks.printing.actions import By, RefusedActionError
-from tasks.printing.dispatch import order_due
+from tasks.printing.actions import RefusedActionError
+from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
 from tasks.printing.printers.driver import PrinterInterruptedError, PrinterUnavailableError
-from tasks.printing.state_machine import IN_HAND, WAITING
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
 from tests.clock import Clock
 from tests.conftest import HOUSE, Kept
@@ -145,7 +146,7 @@ class PrintQueue(RuleBasedStateMachine):
     @rule(fate=st.sampled_from(FATES))
     def sweep(self, fate):
         """What is due is ordered."""
-        for job_id in order_due(self.here()):
+        for job_id in dispatch_due_jobs(self.here()):
             self.work(job_id, fate)
 
     @rule(minutes=st.sampled_from([0.1, 1, 5, 60]))
@@ -157,7 +158,7 @@ class PrintQueue(RuleBasedStateMachine):
     def a_person_decides(self, which, what):
         """Rightly or wrongly."""
         if jobs := self.jobs():
-            by = By("ops", "seen to")
+            by = Operator("ops", "seen to")
             with contextlib.suppress(RefusedActionError):
                 getattr(actions, what)(jobs[which % len(jobs)].id, by, self.here())
 
@@ -173,7 +174,7 @@ class PrintQueue(RuleBasedStateMachine):
         try:
             for _ in range(12):
                 self.clock.now += timedelta(minutes=10)
-                for job_id in order_due(self.here()):
+                for job_id in dispatch_due_jobs(self.here()):
                     self.work(job_id, "prints")
             for job in self.jobs():
                 assert job.state not in WAITING | IN_HAND, job.state

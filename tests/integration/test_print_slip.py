@@ -16,9 +16,9 @@ from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
 from tasks import context
 from tasks.printing.claim import LEASE, claim
-from tasks.printing.dispatch import order_due
+from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
-from tasks.printing.state_machine import NEGLECTED
+from tasks.printing.state_machine import REDISPATCH_AFTER
 from tasks.printing.task import print_slip, sweep_prints
 
 
@@ -78,10 +78,10 @@ def test_failed_slip_is_tried_again_by_itself(wanted, here, engine, clock, libra
     break_spool(library)
 
     failed = print_job(job_id, here, lambda: 0.0)
-    too_early = order_due(here)
+    too_early = dispatch_due_jobs(here)
     mend_spool(library)
     clock.now += timedelta(seconds=2)
-    due = order_due(here)
+    due = dispatch_due_jobs(here)
     done = print_job(job_id, here, lambda: 0.0)
 
     assert failed is State.FAILED_SAFE
@@ -118,7 +118,7 @@ def test_printer_on_hold_holds_its_slips(wanted, here, engine, clock, library):
 
     held = print_job(job_id, here, lambda: 0.0)
     set_printers(engine, on_hold=False)
-    clock.now += NEGLECTED
+    clock.now += REDISPATCH_AFTER
     done = print_job(job_id, here, lambda: 0.0)
 
     assert (held, done) == (State.HELD, State.DONE)
@@ -134,7 +134,7 @@ def test_branch_without_a_printer_holds_its_slips(wanted, here, engine, clock, l
     held = []
     for _ in range(3):
         held.append(print_job(job_id, here, lambda: 0.0))
-        clock.now += NEGLECTED
+        clock.now += REDISPATCH_AFTER
     set_printers(engine, is_default=True)
     done = print_job(job_id, here, lambda: 0.0)
 
@@ -192,7 +192,7 @@ def test_a_dead_workers_slip_comes_out_once(wanted, here, engine, clock, library
 
     meanwhile = print_job(job_id, here, lambda: 0.0)
     clock.now += LEASE
-    due = order_due(here)
+    due = dispatch_due_jobs(here)
     done = print_job(job_id, here, lambda: 0.0)
 
     assert (meanwhile, list(due), done) == (None, [job_id], State.DONE)
@@ -209,7 +209,7 @@ def test_died_while_sending_is_left_to_a_person(wanted, here, engine, clock, lib
     clock.now += timedelta(days=1)
 
     assert state is State.UNKNOWN
-    assert list(order_due(here)) == []
+    assert list(dispatch_due_jobs(here)) == []
     assert print_job(job_id, here, lambda: 0.0) is None
     assert [notice.message for notice in notices(engine)] == [
         "Look at the printer main-slips: the slip may be there or not: its worker died while sending"
@@ -250,9 +250,9 @@ def test_forgotten_order_is_given_again_once(wanted, here, clock, engine):
     """A slip whose order was lost is ordered by the sweep; two sweeps in a row order it once."""
     job_id = wanted()
 
-    early = order_due(here)
-    clock.now += NEGLECTED
-    first, second = order_due(here), order_due(here)
+    early = dispatch_due_jobs(here)
+    clock.now += REDISPATCH_AFTER
+    first, second = dispatch_due_jobs(here), dispatch_due_jobs(here)
 
     assert (list(early), list(first), list(second)) == ([], [job_id], [])
 
@@ -270,9 +270,9 @@ def test_what_is_due_is_ordered_once_and_can_be_taken(wanted, here, clock, engin
     job_id = wanted()
     set_job(engine, job_id, **{name: clock.now if value == "now" else value for name, value in columns.items()})
 
-    first = order_due(here)
+    first = dispatch_due_jobs(here)
     clock.now += timedelta(seconds=5)
-    second = order_due(here)
+    second = dispatch_due_jobs(here)
     done = print_job(job_id, here, lambda: 0.0)
 
     assert (list(first), list(second), done) == ([job_id], [], State.DONE)
@@ -284,7 +284,7 @@ def test_an_order_that_was_lost_is_given_again(wanted, here, clock):
 
     ordered = []
     for second in range(0, 600, 10):
-        ordered += [second for _ in order_due(here)]
+        ordered += [second for _ in dispatch_due_jobs(here)]
         clock.now += timedelta(seconds=10)
 
     assert ordered == [30, 60, 120, 240, 480]
@@ -350,14 +350,14 @@ def test_slips_of_a_printer_that_is_away_wait_together(wanted, here, engine, clo
         print_job(job_id, here, lambda: 0.0)
     for _ in range(60):  # an hour
         clock.now += timedelta(minutes=1)
-        for job_id in order_due(here):
+        for job_id in dispatch_due_jobs(here):
             print_job(job_id, here, lambda: 0.0)
     with engine.connect() as connection:
         tries = len(connection.execute(select(PrintAttempt.id)).all())
     mend_spool(library)
     for _ in range(10):
         clock.now += timedelta(minutes=1)
-        for job_id in order_due(here):
+        for job_id in dispatch_due_jobs(here):
             print_job(job_id, here, lambda: 0.0)
 
     assert tries < 30
@@ -420,7 +420,7 @@ def test_a_slip_that_waited_too_long_expires(wanted, here, engine, clock, librar
     clock.now += timedelta(days=1)
 
     assert print_job(ordered, here, lambda: 0.0) is State.EXPIRED
-    order_due(here)
+    dispatch_due_jobs(here)
 
     assert {job(engine, swept).state, job(engine, ordered).state} == {State.EXPIRED}
     assert slips(library) == []
@@ -435,7 +435,7 @@ def test_a_void_slip_is_not_ordered(wanted, here, engine, clock, library):
     set_job(engine, job_id, voided_at=clock.now)
     clock.now += timedelta(days=2)
 
-    assert (list(order_due(here)), print_job(job_id, here, lambda: 0.0)) == ([], None)
+    assert (list(dispatch_due_jobs(here)), print_job(job_id, here, lambda: 0.0)) == ([], None)
     assert notices(engine) == []
 
 
@@ -466,7 +466,7 @@ def test_sweep_task_orders_in_the_outbox(wanted, in_worker, clock, engine):
     job_id = wanted()
     with engine.begin() as connection:
         connection.execute(delete(OutboxEntry))
-    clock.now += NEGLECTED
+    clock.now += REDISPATCH_AFTER
 
     assert sweep_prints() == 1
     with engine.connect() as connection:

@@ -127,7 +127,7 @@ def test_not_killed_while_its_printer_dawdles(library, parts, wanted):
     with closing(DawdlingPrinter()) as printer:
         wanted(printer.uri)
         wanted(printer.uri)
-        with worker("printing", "--branch", "main", **parts, BOOKDROP_VISIBILITY_SECONDS="30"):
+        with worker("printing", "--branch", "main", **parts, BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30"):
             until(lambda: states(library.engine) == [State.DONE] * 2, "not printed", patience=60)
             time.sleep(3)
 

@@ -22,11 +22,11 @@ from tasks.printing.printers.driver import (
     Waiting,
 )
 from tasks.printing.printers.factory import keeper, open_printer
-from tasks.printing.printers.timeouts import Patience
+from tasks.printing.printers.timeouts import PrinterTimeouts
 from tests.printers import PDF, BadLine, LabelPrinter, cups_server, free_port, ipp_printer, wait_until
 
-SHORT = Patience(timedelta(seconds=2), timedelta(seconds=1), timedelta(seconds=0.5))
-LONG = Patience()
+SHORT = PrinterTimeouts(timedelta(seconds=2), timedelta(seconds=1), timedelta(seconds=0.5))
+LONG = PrinterTimeouts()
 LARGE = PDF + b"% more\n" * 200_000
 """More than the buffers between us and a printer hold, so that one that does not read is noticed."""
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from schemas.models import Loan, Request, SetAsideLink
+from schemas.models import Loan, Request, UndoPatronLink
 from schemas.request_status import RequestStatus
 from tasks.privacy.purge import purge
 from tasks.returns.handler import return_items
@@ -36,13 +36,13 @@ def test_what_undo_needs_is_kept_for_its_window_and_no_longer(library, perform, 
     _, [barcode] = library.request()
     perform(return_items, library.scan(barcode), now=library.now)
 
-    assert (linked(Loan), linked(Request), linked(SetAsideLink)) == (0, 0, 2)
+    assert (linked(Loan), linked(Request), linked(UndoPatronLink)) == (0, 0, 2)
     with Session(engine) as session, session.begin():
         early = purge(session, library.now + timedelta(minutes=9))
-    assert (early.total, linked(SetAsideLink)) == (0, 2)
+    assert (early.total, linked(UndoPatronLink)) == (0, 2)
     with Session(engine) as session, session.begin():
         late = purge(session, library.now + timedelta(minutes=11))
-    assert (late.set_aside, linked(SetAsideLink)) == (2, 0)
+    assert (late.set_aside, linked(UndoPatronLink)) == (2, 0)
 
 
 @pytest.mark.parametrize("owes", [{"fee_open": True}, {"claimed_returned": True}])
@@ -97,9 +97,9 @@ def test_housekeeping_lets_go_by_itself(library, perform, linked, database_url, 
     perform(return_items, library.scan(barcode), now=library.now - timedelta(minutes=20))
     parts = {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
 
-    with worker("housekeeping", BOOKDROP_PURGE_SECONDS="1", **parts):
+    with worker("housekeeping", BOOKDROP_PURGE_INTERVAL_SECONDS="1", **parts):
         deadline = time.monotonic() + 30
-        while left := linked(SetAsideLink):
+        while left := linked(UndoPatronLink):
             assert time.monotonic() < deadline
             time.sleep(0.1)
 

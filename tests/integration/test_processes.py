@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from workers.embedded.data_dir import AlreadyRunningError, Home, Remembered
-from workers.embedded.supervisor import Crew, Program, end, started_at
+from workers.embedded.data_dir import AlreadyRunningError, DataDirectory, ProcessState
+from workers.embedded.supervisor import ProcessSupervisor, Program, end, started_at
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 STUBBORN = (
@@ -31,7 +31,7 @@ def until(condition, patience=10.0):
 def crew(tmp_path):
     """A crew, what it tells of its processes, and nothing left of it."""
     told = {}
-    crew = Crew(tmp_path, lambda children: (told.clear(), told.update(children)))
+    crew = ProcessSupervisor(tmp_path, lambda children: (told.clear(), told.update(children)))
     yield crew, told
     crew.stop()
 
@@ -74,9 +74,9 @@ def test_a_reused_process_id_is_left_alone():
 
 def test_a_folder_is_used_by_one(tmp_path):
     """While one holds the folder, another is told who; afterwards it is free."""
-    home = Home(tmp_path / "home")
+    home = DataDirectory(tmp_path / "home")
     home.prepare()
-    home.remember(Remembered(pid=4711))
+    home.remember(ProcessState(pid=4711))
 
     with home.lock():
         assert home.is_running()
@@ -88,7 +88,7 @@ def test_a_folder_is_used_by_one(tmp_path):
 
 def test_keys_are_made_once_and_private(tmp_path):
     """A station's key stays the same from start to start; nobody else may read it."""
-    home = Home(tmp_path / "home")
+    home = DataDirectory(tmp_path / "home")
     home.prepare()
 
     first = home.station_keys(["a", "b"])
@@ -102,7 +102,7 @@ def test_keys_are_made_once_and_private(tmp_path):
 
 def test_socket_path_stays_short(tmp_path):
     """A folder far down gets its socket in a short place: sockets allow about 100 characters."""
-    deep = Home(tmp_path / ("d" * 120))
+    deep = DataDirectory(tmp_path / ("d" * 120))
 
     assert len(str(deep.socket)) < 100
-    assert deep.socket != Home(tmp_path / ("e" * 120)).socket
+    assert deep.socket != DataDirectory(tmp_path / ("e" * 120)).socket

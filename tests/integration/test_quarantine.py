@@ -15,7 +15,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas import signing
 from schemas.database import open_engine
 from schemas.models import Branch, QuarantinedMessage, RequestEvent, Station, table
-from schemas.replies import SET_APART
+from schemas.replies import PROVISIONAL_REASONS
 from schemas.task_message import task_body, task_headers
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
@@ -25,16 +25,18 @@ from schemas.topology import (
 )
 from tasks.context import Context
 from tasks.events import validation
-from tasks.quarantine.actions import By, RefusedDecisionError, drop, retry
+from tasks.operator import Operator
+from tasks.quarantine.actions import RefusedDecisionError, drop, retry
 from tasks.quarantine.maintenance import gather, sweep
+from tasks.quarantine.rejection import REFUSALS, Received
 from tasks.returns.handler import return_items
 from tests.conftest import HOUSE, Kept
 from tests.library import KEY, Library
 from tests.wire import Wire, worker
 from workers.dead_letters import open_letters
-from workers.runtime.queues import declared
+from workers.runtime.queues import queue_declaration
 
-ME = By("a test", "because")
+ME = Operator("a test", "because")
 quarantine = table(QuarantinedMessage)
 
 
@@ -77,7 +79,7 @@ def reasons(engine):
 def publish(url, queue, body, **properties):
     with Connection(url) as connection:
         channel = connection.channel()
-        declared(queue).bind(channel).queue_declare()
+        queue_declaration(queue).bind(channel).queue_declare()
         Producer(channel).publish(body, exchange="", routing_key=queue, **properties)
 
 
@@ -86,7 +88,9 @@ def taken(url, queue):
     """The messages that lie in a queue; they are acknowledged."""
     found = []
     with Connection(url) as connection:
-        consumer = Consumer(connection.channel(), [declared(queue)], on_message=found.append, prefetch_count=100)
+        consumer = Consumer(
+            connection.channel(), [queue_declaration(queue)], on_message=found.append, prefetch_count=100
+        )
         with consumer:
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
@@ -109,7 +113,7 @@ def until(condition, patience=40.0):
 
 def larger(payload):
     """The same event with a field that nobody knows, which the signature covers."""
-    payload = payload | {"padding": "x" * validation.LARGEST_EVENT}
+    payload = payload | {"padding": "x" * validation.MAX_EVENT_BYTES}
     return payload | {"signature": signing.sign(payload, KEY.encode())}
 
 
@@ -168,7 +172,7 @@ def let_in(engine):
 
 def distrusted(here, payload):
     with here.unit_of_work() as uow:
-        return_items([validation.Received(payload, "reply.west-desk-1", PROCESS_SCAN)], uow, HOUSE)
+        return_items([Received(payload, "reply.west-desk-1", PROCESS_SCAN)], uow, HOUSE)
 
 
 def test_a_retry_is_the_message_as_it_was(sqlite_library, with_any, any_broker_url, sqlite_engine):
@@ -245,7 +249,7 @@ def test_a_drop_needs_a_reason_and_leaves_a_record(library, here, engine):
     distrusted(here, stranger(library, "31000000017"))
 
     with pytest.raises(RefusedDecisionError, match="needs a reason"):
-        drop(1, By("a test", " "), here)
+        drop(1, Operator("a test", " "), here)
     drop(1, ME, here)
 
     [row] = rows(engine)
@@ -441,4 +445,4 @@ def test_a_returns_worker_lives_with_anything(
 
 def test_stations_know_which_refusals_are_not_the_last_word():
     """What a worker sets apart is what a station expects another answer to."""
-    assert set(validation.REFUSALS) == SET_APART
+    assert set(REFUSALS) == PROVISIONAL_REASONS

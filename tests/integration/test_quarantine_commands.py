@@ -17,7 +17,7 @@ from schemas.topology import (
     PROCESS_SCAN,
     printing_queue,
 )
-from tasks.events.validation import Received
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
 from tests.conftest import HOUSE
 from tests.library import KEY, Library

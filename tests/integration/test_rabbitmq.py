@@ -18,12 +18,12 @@ from uuid6 import uuid7
 
 from schemas.database import open_engine
 from schemas.models import OutboxEntry
-from schemas.publisher_confirms import NotTakenError, receipts_of
+from schemas.publisher_confirms import PublishRejectedError, confirms_of
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
 from stations.client import StationClient
 from stations.settings import StationSettings
-from stations.transport import Mouth, Saying
-from tasks.unit_of_work import Settled, UnitOfWork
+from stations.transport import EventPublisher, OutgoingEvent
+from tasks.unit_of_work import PublishedRows, UnitOfWork
 from tests.fault.proxy import Proxy
 from tests.library import KEY, LENDER, Library
 from tests.rabbitmq import control, virtual_host
@@ -32,7 +32,7 @@ from workers.access_control.rabbitmq import permissions
 from workers.bootstrap import connect, utc_now
 from workers.cli import main as operations
 from workers.publisher import BrokerPublisher
-from workers.runtime.queues import declared
+from workers.runtime.queues import queue_declaration
 from workers.settings import WorkerSettings
 
 REPLY_QUEUE = "reply.main-desk-1"
@@ -49,7 +49,7 @@ def library(sqlite_url, tmp_path):
 def publishing(library, url):
     """A worker's publisher, and how to promise it something."""
     settings = WorkerSettings(broker_url=SecretStr(url))
-    sessions, settled = sessionmaker(library.engine), Settled()
+    sessions, settled = sessionmaker(library.engine), PublishedRows()
     made = BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, "a test")
     made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
     yield made
@@ -64,8 +64,8 @@ def publisher(library, rabbitmq):
 
 def promise(publisher, queue, body):
     with publisher.unit_of_work() as uow:
-        uow.say(queue, body)
-    return uow.promised
+        uow.enqueue(queue, body)
+    return uow.pending_messages
 
 
 def waiting(library):
@@ -109,8 +109,8 @@ def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, firs
     """Whoever comes first, the other is not refused; other arguments would be."""
 
     def station():
-        with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
-            mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
+        with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as mouth:
+            mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
 
     def a_worker():
         assert publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"an answer"')) == 1
@@ -143,13 +143,13 @@ def test_of_many_that_are_published_together_only_what_has_no_queue_is_kept_back
     for queue in there:
         publisher.publish_outbox(promise(publisher, queue, '"declares it"'))
     rabbitmq.delete(there[1])
-    promised = [entry for n in range(40) for entry in promise(publisher, there[n % 2], f'"{n}"')]
+    pending_messages = [entry for n in range(40) for entry in promise(publisher, there[n % 2], f'"{n}"')]
     publisher.flush()
 
-    published = publisher.publish_outbox(promised)
+    published = publisher.publish_outbox(pending_messages)
     publisher.flush()
     left = waiting(library)
-    again = publisher.publish_outbox(promised[1::2])
+    again = publisher.publish_outbox(pending_messages[1::2])
 
     assert (published, left, again) == (20, 20, 20)
     assert bodies(rabbitmq.url, there[0]) == ['"declares it"', *(f'"{n}"' for n in range(0, 40, 2))]
@@ -161,16 +161,16 @@ def test_receipts_are_waited_for_in_one_place(rabbitmq):
     waiting_each = connect(WorkerSettings(broker_url=SecretStr(rabbitmq.url)))
 
     with waiting_each, pytest.raises(ValueError, match="confirm_publish"):
-        receipts_of(waiting_each.default_channel)
+        confirms_of(waiting_each.default_channel)
 
 
 def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
     """The desk's own connection notices, connects anew, and makes the queue: the scan is there."""
-    with closing(Mouth(rabbitmq.url, "main-desk-1")) as mouth:
-        mouth.say([Saying(str(uuid7()), PROCESS_SCAN, '{"n":1}')])
+    with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as mouth:
+        mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, '{"n":1}')])
         rabbitmq.delete(RETURNS_QUEUE)
 
-        mouth.say([Saying(str(uuid7()), PROCESS_SCAN, '{"n":2}')])
+        mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, '{"n":2}')])
 
     [body] = bodies(rabbitmq.url, RETURNS_QUEUE)
     assert json.loads(body)[0] == [{"n": 2}]
@@ -184,9 +184,12 @@ def test_every_publish_is_confirmed(library):
         control("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
         with publishing(library, host.url) as publisher:
             answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
-        with closing(Mouth(host.url, "main-desk-1")) as mouth, pytest.raises(NotTakenError, match=RETURNS_QUEUE):
+        with (
+            closing(EventPublisher(host.url, "main-desk-1")) as mouth,
+            pytest.raises(PublishRejectedError, match=RETURNS_QUEUE),
+        ):
             for _ in range(5):  # a quorum queue counts a moment later
-                mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
+                mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
 
     assert answers[-1] == 0
 
@@ -224,7 +227,7 @@ def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
     limit = queue_arguments(queue)["x-delivery-limit"]
     with Connection(rabbitmq.url) as connection:
         channel = connection.default_channel
-        declared(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
+        queue_declaration(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
         publisher.publish_outbox(promise(publisher, queue, '"kills whoever takes it"'))
 
         for _ in range(limit + 1):
@@ -273,10 +276,10 @@ def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monk
         ):
             reply = station.wait(station.scan(barcode), 60)
         with Connection(rabbitmq.url) as everybody:
-            declared("reply.main-desk-2").bind(everybody.default_channel).queue_declare()
+            queue_declaration("reply.main-desk-2").bind(everybody.default_channel).queue_declare()
         refused = []
         with Connection(url["station-main-desk-1"]) as connection:
-            for act in (
+            for send_event in (
                 lambda channel: channel.basic_get("reply.main-desk-2"),
                 lambda channel: channel.basic_get(RETURNS_QUEUE),
                 lambda channel: channel.queue_delete(RETURNS_QUEUE),
@@ -284,8 +287,8 @@ def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monk
                 lambda channel: channel.queue_declare("something-else"),
             ):
                 with pytest.raises(amqp.AccessRefused):
-                    act(connection.channel())
-                refused.append(act)
+                    send_event(connection.channel())
+                refused.append(send_event)
     finally:
         for name in url:
             with suppress(RuntimeError):

@@ -26,8 +26,9 @@ from schemas.topology import (
 )
 from stations.client import StationClient
 from stations.settings import StationSettings
-from stations.transport import Ear, Mouth, Saying, connect
-from tasks.unit_of_work import PendingMessage, Settled
+from stations.transport import EventPublisher, OutgoingEvent, ReplyConsumer, connect
+from tasks.ports import PendingMessage
+from tasks.unit_of_work import PublishedRows
 from tests.integration.test_redis_transport_faults import (  # noqa: F401 - fixtures
     folder,
     free_port,
@@ -38,7 +39,7 @@ from tests.integration.test_redis_transport_faults import (  # noqa: F401 - fixt
 from tests.library import KEY, LENDER, Library
 from tests.wire import worker
 from workers import bootstrap, publisher
-from workers.runtime.queues import declared
+from workers.runtime.queues import queue_declaration
 from workers.settings import WorkerSettings
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
@@ -55,7 +56,8 @@ def library(sqlite_url, tmp_path):
 
 def desk(url, place, **more):
     return StationClient(
-        StationSettings(code=CODE, key=KEY, broker_url=url, journal=place / "desk.journal", resend_seconds=1), **more
+        StationSettings(code=CODE, key=KEY, broker_url=url, journal=place / "desk.journal", retry_interval_seconds=1),
+        **more,
     )
 
 
@@ -63,7 +65,7 @@ def publish(broker_url, engine, *bodies):
     """Say answers to the desk, as a worker does."""
     settings = WorkerSettings(broker_url=SecretStr(broker_url))
     made = publisher.BrokerPublisher(
-        lambda: bootstrap.connect(settings, wait_each=False), sessionmaker(engine), Settled(), "a test"
+        lambda: bootstrap.connect(settings, wait_each=False), sessionmaker(engine), PublishedRows(), "a test"
     )
     published = made.publish_outbox([PendingMessage(uuid7(), reply_queue(CODE), None, body, None) for body in bodies])
     made.close()
@@ -87,7 +89,7 @@ def test_a_full_server_ends_nobody(library, broker_url, sqlite_url, valkey, tmp_
         valkey.config_set("maxmemory", 1)
         try:
             event_id = station.scan(barcode)
-            until(lambda: not station.is_reached)
+            until(lambda: not station.is_connected)
             until(lambda: "maxmemory" in (tmp_path / "housekeeping.log").read_text())
         finally:
             valkey.config_set("maxmemory", 0)
@@ -122,7 +124,7 @@ def test_a_desk_gives_back_nothing_of_a_workers(broker_url, valkey):
         valkey.hset(held, held, json.dumps([message, "", "somewhere"]))
         valkey.zadd(at, {held: 1})
 
-    ear = Ear(broker_url, CODE, lambda _: None)
+    ear = ReplyConsumer(broker_url, CODE, lambda _: None)
     until(lambda: ear.listen(0.1, gather=False) or not valkey.exists(index), 30)
     ear.close()
 
@@ -135,7 +137,7 @@ def test_what_cannot_be_routed_goes_to_the_dead_letters(broker_url, valkey):
     settings = WorkerSettings(broker_url=SecretStr(broker_url))
     with bootstrap.connect(settings) as connection:
         channel = connection.default_channel
-        declared(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
+        queue_declaration(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
         exchange = Exchange("nowhere", type="direct")
         exchange(channel).declare()
 
@@ -167,8 +169,8 @@ def test_both_sides_reach_rabbitmq_over_tls(rabbitmq, folder):  # noqa: F811
     with tls_in_front(5672, folder) as (port, certificate):
         url = f"amqps://guest:guest@localhost:{port}/{rabbitmq.name}"
         trusted = f"{url}?ssl_ca_certs={certificate}"
-        with closing(Mouth(trusted, CODE)) as mouth:
-            mouth.say([Saying(str(uuid7()), PROCESS_SCAN, "{}")])
+        with closing(EventPublisher(trusted, CODE)) as mouth:
+            mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
         with bootstrap.connect(WorkerSettings(broker_url=SecretStr(trusted))) as connection:
             taken = connection.default_channel.basic_get(RETURNS_QUEUE)
         with connect(url, CODE) as connection, pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):

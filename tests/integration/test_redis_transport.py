@@ -26,7 +26,7 @@ pytestmark = pytest.mark.long
 OPTIONS = {"visibility_timeout": 60, "unacked_restore_interval": 1, "unacked_restore_throttle": 1, "socket_timeout": 5}
 
 
-class Desk:
+class ScanPrompt:
     """One consumer and one producer, in this process."""
 
     def __init__(self, url, *, kind=Connection, queues=("returns",), prefetch=10, no_ack=False, **options):
@@ -89,7 +89,7 @@ def desk(broker_url):
     made = []
 
     def make(**options):
-        made.append(Desk(options.pop("url", broker_url), **options))
+        made.append(ScanPrompt(options.pop("url", broker_url), **options))
         return made[-1]
 
     yield make
@@ -236,18 +236,18 @@ def test_nothing_is_lost_while_a_channel_looks_away(desk, valkey):
 
 def test_many_peeks_and_one_message(desk, valkey):
     """Five channels wait for the same list; a message goes to exactly one, and the others wait on."""
-    desks = [desk() for _ in range(5)]
-    for each in desks:
+    load_stations = [desk() for _ in range(5)]
+    for each in load_stations:
         each.idle(0.05)
-    desks[0].send("only")
+    load_stations[0].send("only")
     for _ in range(3):
-        for each in desks:
+        for each in load_stations:
             try:
                 each.connection.drain_events(timeout=0.1)
             except TimeoutError:
                 continue
 
-    assert [message.payload for each in desks for message in each.messages] == ["only"]
+    assert [message.payload for each in load_stations for message in each.messages] == ["only"]
 
 
 @pytest.mark.parametrize(("holder", "giver"), [(Connection, StockConnection), (StockConnection, Connection)])

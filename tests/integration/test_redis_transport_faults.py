@@ -23,7 +23,7 @@ from schemas.models import RequestEvent
 from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE
 from tests.conftest import missing
 from tests.integration.test_batching import busy, library, parts, received, wire  # noqa: F401 - fixtures
-from tests.integration.test_redis_transport import MALFORMED, Desk
+from tests.integration.test_redis_transport import MALFORMED, ScanPrompt
 from tests.wire import Wire, start_worker, stop, worker
 from workers.app import app
 
@@ -138,7 +138,7 @@ def test_a_stopped_idle_worker_takes_nothing_into_its_grave(parts, wire, library
 
 def test_a_worker_killed_amid_a_batch_loses_nothing(parts, wire, library, busy, valkey):  # noqa: F811
     """SIGKILL with twenty in hand, and nobody asks again: after the visibility timeout another worker does each once."""
-    parts["BOOKDROP_VISIBILITY_SECONDS"] = "30"
+    parts["BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS"] = "30"
     process = start_worker("returns", **parts)
     try:
         wire.answers(wire.send(library.scan("warm-up")))
@@ -162,7 +162,7 @@ def test_stock_and_atomic_workers_share_a_queue(parts, wire, library, busy, valk
     """Both kinds take from one queue; each scan is answered, each item returned once, and nothing stays behind."""
     beside = tmp_path / "stock"
     beside.mkdir()
-    with worker("returns", **parts), worker("returns", BOOKDROP_REDIS_TRANSPORT="stock", **parts | {"folder": beside}):
+    with worker("returns", **parts), worker("returns", BOOKDROP_REDIS_TRANSPORT="kombu", **parts | {"folder": beside}):
         until(lambda: waits(valkey, "blmove") and waits(valkey, "brpop"))
         barcodes = [library.request()[1][0] for _ in range(80)]
         sent = [wire.send(library.scan(barcode)) for barcode in barcodes]
@@ -215,7 +215,12 @@ def test_a_killed_server_comes_back_with_its_backlog(serve, sqlite_url, library,
     """The server is killed with messages taken and waiting, and comes back: each is done once, and the worker stays."""
     server = serve("--appendonly", "yes", "--appendfsync", "always")
     url = f"redis+socket://{server.socket}"
-    own = {"broker_url": url, "database_url": sqlite_url, "folder": tmp_path, "BOOKDROP_VISIBILITY_SECONDS": "30"}
+    own = {
+        "broker_url": url,
+        "database_url": sqlite_url,
+        "folder": tmp_path,
+        "BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS": "30",
+    }
     with worker("returns", **own) as process:
         wire = Wire(url)
         wire.answers(wire.send(library.scan("warm-up")))
@@ -238,7 +243,7 @@ def test_a_killed_server_comes_back_with_its_backlog(serve, sqlite_url, library,
 def test_connections_that_are_killed_under_load(parts, library, valkey):  # noqa: F811
     """Every connection to the server is killed again and again while 150 scans are done: each is done once."""
     barcodes = [library.request()[1][0] for _ in range(150)]
-    with worker("returns", BOOKDROP_VISIBILITY_SECONDS="30", **parts) as process:
+    with worker("returns", BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30", **parts) as process:
         wire = Wire(parts["broker_url"])
         wire.answers(wire.send(library.scan("warm-up")))
         for barcode in barcodes:
@@ -260,9 +265,9 @@ def test_a_full_server_is_said_and_survived(parts, wire, library, valkey):  # no
         wire.answers(wire.send(library.scan("warm-up")))
         valkey.config_set("maxmemory", 1)
         try:
-            until(lambda: "broker_is_full" in log.read_text())
+            until(lambda: "broker_out_of_memory" in log.read_text())
             time.sleep(3)
-            assert log.read_text().count("broker_is_full") == 1
+            assert log.read_text().count("broker_out_of_memory") == 1
         finally:
             valkey.config_set("maxmemory", 0)
         [reply] = wire.answers(wire.send(library.scan(library.request()[1][0])))
@@ -316,7 +321,7 @@ def tls_in_front(behind, folder):
 def test_over_tls(valkey, valkey_socket, folder):
     """`rediss://` with a certificate that is checked: taken, acknowledged, and woken from a peek."""
     with tls_in_front(valkey_socket, folder) as (port, certificate):
-        desk = Desk(f"rediss://localhost:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}", prefetch=2)
+        desk = ScanPrompt(f"rediss://localhost:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}", prefetch=2)
         desk.idle()
         desk.send("a", "b", "c")
         assert desk.take(2) == ["a", "b"]
@@ -344,7 +349,7 @@ def test_sentinel_moves_to_another_master(serve, folder):
     try:
         until(lambda: sentinel.execute_command("SENTINEL", "REPLICAS", "books"))
         url, options = f"sentinel://127.0.0.1:{ports[2]}", {"prefetch": 2, "master_name": "books"}
-        desk = Desk(url, **options)
+        desk = ScanPrompt(url, **options)
         desk.idle()
         desk.send("a", "b", "c", "d")
         assert desk.take(2) == ["a", "b"]
@@ -352,7 +357,7 @@ def test_sentinel_moves_to_another_master(serve, folder):
         master.kill()
         until(lambda: replica.client.info("replication")["role"] == "master")
         desk.die()
-        after = Desk(url, **options)
+        after = ScanPrompt(url, **options)
         assert after.take(2) == ["c", "d"]
         after.ack()
         for tag in replica.client.zrange("unacked_index", 0, -1):
@@ -372,7 +377,7 @@ def test_a_master_that_becomes_a_replica_is_left(serve):
     """A server that is made a replica ends the peek: a lost connection to the program, which connects anew."""
     server = serve(port=free_port())
     other = serve(port=free_port())
-    desk = Desk(f"redis+socket://{server.socket}")
+    desk = ScanPrompt(f"redis+socket://{server.socket}")
     desk.idle()
     server.client.replicaof("127.0.0.1", other.port)
     with pytest.raises(desk.connection.connection_errors):
@@ -393,7 +398,7 @@ def test_a_real_redis_does_the_same(folder):
     client = redis.Redis(unix_socket_path=str(path))
     try:
         until(client.ping)
-        desk = Desk(f"redis+socket://{path}", prefetch=3)
+        desk = ScanPrompt(f"redis+socket://{path}", prefetch=3)
         desk.idle()
         client.lpush(RETURNS_QUEUE, b"rubbish")
         desk.send(*range(5))
@@ -435,7 +440,7 @@ def test_killed_at_any_moment_nothing_is_lost(broker_url, valkey, tmp_path):
     """Consumers that are killed at random moments while messages stream in: in the end each message was delivered."""
     done = tmp_path / "done"
     done.touch()
-    sender = Desk(broker_url, queues=["other"])
+    sender = ScanPrompt(broker_url, queues=["other"])
     total = 0
     for _ in range(12):
         consumers = [

@@ -10,8 +10,8 @@ from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
 from schemas.request_status import RequestStatus
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.policy import LibraryPolicy
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
 from tasks.unit_of_work import UnitOfWork
 from tests.library import LENDER
@@ -76,7 +76,7 @@ def test_pages_follow_each_other(run, library):
 def test_the_story_of_a_return(run, library, engine):
     """`show` tells status, item, discharged loan, slip and history with the station, and names no reader."""
     external_id, [barcode] = library.request()
-    house = House(new_id=uuid7, undo_window=timedelta(minutes=10))
+    house = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
     with UnitOfWork(sessionmaker(engine), library.now) as uow:
         return_items([Received(library.scan(barcode, station="main-desk-2"), None)], uow, house)
 

@@ -19,17 +19,17 @@ from schemas.models import (
     QuarantinedMessage,
     Request,
     RequestEvent,
-    SetAsideLink,
+    UndoPatronLink,
 )
 from schemas.replies import Outcome, ReturnReply
 from schemas.request_status import RequestStatus
-from tasks.events.policy import House
-from tasks.events.validation import Received
+from tasks.events.policy import LibraryPolicy
+from tasks.quarantine.rejection import Received
 from tasks.returns.handler import return_items
-from tasks.unit_of_work import UnitOfWork, run_again_on_conflict
+from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.library import LENDER
 
-HOUSE = House(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
+HOUSE = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
 REPLY_TO = "reply.main-desk-1"
 
 
@@ -42,9 +42,9 @@ def play(engine):
         def work():
             with UnitOfWork(sessions, datetime.now(UTC)) as uow:
                 batch = return_items([Received(payload, REPLY_TO) for payload in payloads], uow, house)
-            return batch.again + uow.promised
+            return batch.again + uow.pending_messages
 
-        messages = run_again_on_conflict(work)
+        messages = retry_on_conflict(work)
         return [ReturnReply.model_validate_json(m.body) for m in messages if m.task is None]
 
     return run
@@ -79,7 +79,7 @@ def test_loaned_item_goes_home(library, play, engine):
     assert patron_id is None
     assert count(engine, PrintJob, PrintJob.id == reply.slip) == 1
     assert count(engine, RequestEvent, RequestEvent.kind == "returned") == 1
-    assert count(engine, SetAsideLink) == 2
+    assert count(engine, UndoPatronLink) == 2
     assert count(engine, OutboxEntry) == 2
 
 
@@ -239,5 +239,5 @@ def test_reply_goes_only_to_a_reply_queue(library, engine):
     with UnitOfWork(sessions, datetime.now(UTC)) as uow:
         return_items([Received(library.scan(barcode), "returns")], uow, HOUSE)
 
-    assert [message.queue for message in uow.promised] == ["printing.main"]
+    assert [message.queue for message in uow.pending_messages] == ["printing.main"]
     assert count(engine, InboxEntry) == 1

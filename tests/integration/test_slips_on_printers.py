@@ -13,7 +13,7 @@ from schemas.replies import SlipNotice
 from tasks.printing.claim import LEASE, claim
 from tasks.printing.handler import _steps, print_job
 from tasks.printing.printers.factory import open_printer
-from tasks.printing.reconcile import NO_SUCH_JOB, follow, order_looks
+from tasks.printing.reconcile import NO_SUCH_JOB, dispatch_reconciliations, follow
 from tests.printers import free_port, ipp_printer, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
@@ -61,7 +61,7 @@ def words(engine):
 def look(here, clock, job_id):
     """As the sweep does it: when a look is due, it is had."""
     clock.now += timedelta(minutes=1)
-    return [follow(each, here) for each in order_looks(here) if each == job_id][-1]
+    return [follow(each, here) for each in dispatch_reconciliations(here) if each == job_id][-1]
 
 
 def test_a_slip_is_followed_to_its_end(printer, wanted, here, clock, engine):
@@ -138,7 +138,7 @@ def test_died_while_sending_and_the_printer_knows_nothing(printer, wanted, here,
     assert print_job(job_id, here, lambda: 0.0) is State.UNKNOWN
     assert look(here, clock, job_id) is State.UNKNOWN
     clock.now += timedelta(hours=1)
-    assert list(order_looks(here)) == []
+    assert list(dispatch_reconciliations(here)) == []
     assert (why_of(engine, job_id), printer.documents()) == (NO_SUCH_JOB, [])
     assert words(engine)[-1] == f"Look at the printer main-slips: the slip may be there or not: {NO_SUCH_JOB}"
 
@@ -167,5 +167,5 @@ def test_a_printer_that_cannot_say_leaves_doubt_to_a_person(wanted, here, clock,
     look(here, clock, job_id)
     clock.now += timedelta(hours=1)
 
-    assert list(order_looks(here)) == []
+    assert list(dispatch_reconciliations(here)) == []
     assert state_of(engine, job_id) is State.UNKNOWN

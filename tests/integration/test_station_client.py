@@ -31,7 +31,7 @@ from schemas.topology import PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE
 from stations.client import PatronCardError, StationClient
 from stations.journal.file import JournalError
 from stations.settings import StationSettings
-from stations.transport import declared
+from stations.transport import queue_declaration
 
 CODE = "main-desk-1"
 KEY = "a-key-of-the-tests"
@@ -92,7 +92,7 @@ class Worker:
     def _run(self) -> None:
         with Connection(self.url) as connection:
             self._producer = Producer(connection.channel())
-            consumer = Consumer(connection.channel(), [declared(RETURNS_QUEUE)], on_message=self._hear)
+            consumer = Consumer(connection.channel(), [queue_declaration(RETURNS_QUEUE)], on_message=self._hear)
             consumer.consume()
             while not self._ended.is_set():
                 try:
@@ -124,12 +124,12 @@ def settings(broker_url: str, tmp_path: Path) -> StationSettings:
         key=SecretStr(KEY),
         broker_url=SecretStr(broker_url),
         journal=tmp_path / "desk.journal",
-        resend_seconds=10,
+        retry_interval_seconds=10,
     )
 
 
 def asking_soon(settings: StationSettings) -> StationSettings:
-    return settings.model_copy(update={"resend_seconds": 0.3})
+    return settings.model_copy(update={"retry_interval_seconds": 0.3})
 
 
 def test_a_scan_is_signed_sent_and_answered(worker: Worker, settings: StationSettings) -> None:
@@ -264,7 +264,7 @@ def test_an_outages_backlog_goes_as_answers_come(
     with Worker(broker_url), StationClient(away, on_reply=lambda entry, _: told.append(entry.subject)) as client:
         for barcode in barcodes:
             client.scan(barcode)
-        until(lambda: not client.is_reached)
+        until(lambda: not client.is_connected)
         socket.symlink_to(valkey_socket)
         until(lambda: told)
         began = time.monotonic()
@@ -368,7 +368,7 @@ def test_a_broker_that_dies_and_comes_back(server: Server, settings: StationSett
         began = time.monotonic()
         ids = [client.scan(f"A{n}") for n in range(1, 6)]
         taken_in = time.monotonic() - began
-        until(lambda: not client.is_reached)
+        until(lambda: not client.is_connected)
         server.start()
         with Worker(server.url) as worker:
             replies = [client.wait(event_id, 20) for event_id in ids]
@@ -389,7 +389,7 @@ def environment(settings: StationSettings) -> dict[str, str]:
         "BOOKDROP_STATION_CODE": settings.code,
         "BOOKDROP_STATION_KEY": KEY,
         "BOOKDROP_STATION_JOURNAL": str(settings.journal_file),
-        "BOOKDROP_STATION_RESEND_SECONDS": f"{settings.resend_seconds}",
+        "BOOKDROP_STATION_RETRY_INTERVAL_SECONDS": f"{settings.retry_interval_seconds}",
         "BOOKDROP_BROKER_URL": settings.broker_url.get_secret_value(),
         "NO_COLOR": "1",
     }
@@ -476,7 +476,7 @@ def test_a_desk_on_a_pipe(worker: Worker, settings: StationSettings) -> None:
 
 def test_a_pipe_without_a_worker(settings: StationSettings) -> None:
     """What has no answer at the end is named, kept, and gives code 3."""
-    done = station(settings, stdin="A1\nA2\n", BOOKDROP_STATION_ANSWER_SECONDS="0.3")
+    done = station(settings, stdin="A1\nA2\n", BOOKDROP_STATION_REPLY_TIMEOUT_SECONDS="0.3")
 
     assert done.returncode == 3
     assert "PENDING  A1" in done.stdout

@@ -46,7 +46,7 @@ def settings(broker_url: str, tmp_path: Path) -> StationSettings:
         key=SecretStr(KEY),
         broker_url=SecretStr(broker_url),
         journal=tmp_path / "desk.journal",
-        resend_seconds=10,
+        retry_interval_seconds=10,
     )
 
 
@@ -88,7 +88,7 @@ def test_what_was_held_goes_in_order_with_its_own_time(
     with StationClient(away) as client:
         for barcode in barcodes[:-1]:
             client.scan(barcode)
-        until(lambda: not client.is_reached)
+        until(lambda: not client.is_connected)
         client.scan(barcodes[-1])
         back()
         until(lambda: not journal.unanswered())
@@ -115,7 +115,7 @@ def test_progress_is_told_and_ends_with_the_refusals(
     with StationClient(away, on_progress=told.append) as client:
         for barcode in ("A1", "X2", "A3"):
             client.scan(barcode)
-        until(lambda: not client.is_reached)
+        until(lambda: not client.is_connected)
         assert told == []
         back()
         until(lambda: told and told[-1].is_over)
@@ -155,7 +155,7 @@ def test_a_desk_tells_how_far_it_is(
 
 def test_nothing_can_be_taken_is_said_before_anybody_scans(settings: StationSettings) -> None:
     """With too little room on the disk an open desk says so by itself; a scan is not taken, and the code is 4."""
-    terminal = Terminal(settings, BOOKDROP_STATION_JOURNAL_FREE_MB="1000000000")
+    terminal = Terminal(settings, BOOKDROP_STATION_JOURNAL_MIN_FREE_MB="1000000000")
     terminal.see("NOTHING CAN BE TAKEN")
     terminal.type("A1\r")
     terminal.see("NOT TAKEN")
@@ -169,10 +169,10 @@ def test_a_scan_beyond_the_limit(away: StationSettings, journal: Journal) -> Non
     """A command whose scan is one too many says why, keeps nothing of it, and ends with code 4."""
     held(away, "A1")
 
-    done = station(away, "scan", "A2", BOOKDROP_STATION_JOURNAL_LIMIT="1")
+    done = station(away, "scan", "A2", BOOKDROP_STATION_JOURNAL_MAX_UNANSWERED="1")
 
     assert done.returncode == 4
-    assert "journal_limit" in done.stderr
+    assert "journal_max_unanswered" in done.stderr
     assert [entry.subject for entry in journal.recent()] == ["A1"]
 
 
@@ -181,7 +181,7 @@ def test_waiting_past_the_limit_warns(away: StationSettings) -> None:
     held(away, "A1", ago=timedelta(hours=5))
 
     listed = station(away, "journal", "list", "--json")
-    quiet = station(away, "journal", "list", BOOKDROP_STATION_OFFLINE_HOURS="6")
+    quiet = station(away, "journal", "list", BOOKDROP_STATION_UNANSWERED_WARNING_HOURS="6")
     terminal = Terminal(away)
     terminal.see("NO ANSWER SINCE")
     terminal.type(":quit\r")
@@ -262,7 +262,7 @@ def test_a_desk_that_is_open_where_a_journal_left(
     tmp_path: Path,
 ) -> None:
     """A client that is running takes nothing more, and leaves the answers to the machine that has the journal now."""
-    there = settings.model_copy(update={"journal": tmp_path / "there.journal", "resend_seconds": 30})
+    there = settings.model_copy(update={"journal": tmp_path / "there.journal", "retry_interval_seconds": 30})
     with StationClient(settings) as here:
         here.wait(here.scan("A1"), 10)
         station(settings, "journal", "export", str(tmp_path / "stick"))
@@ -290,7 +290,7 @@ def test_a_copy_that_was_left_behind_does_no_harm(
     """Two machines with the same journal, copied by hand, both send it: the same ids and bytes, and both are answered."""
     held(away, "A1")
     shutil.copy(away.journal_file, tmp_path / "copy.journal")
-    here = settings.model_copy(update={"resend_seconds": 0.1})
+    here = settings.model_copy(update={"retry_interval_seconds": 0.1})
     there = here.model_copy(update={"journal": tmp_path / "copy.journal"})
 
     with StationClient(here) as one, StationClient(there) as other:

@@ -3,7 +3,7 @@
 
 from tasks.printing.claim import LEASE
 from tasks.printing.handler import LONGEST_SHIFT
-from tasks.printing.printers.timeouts import Patience
+from tasks.printing.printers.timeouts import PrinterTimeouts
 from tasks.printing.task import TIME_LIMIT, follow_slip, print_slip
 from workers.app import celery_settings
 
@@ -18,7 +18,7 @@ def test_nothing_is_raised_amid_a_transaction():
 
 def test_a_slow_printer_has_its_time():
     """The last slip of a shift may take all of a printer's patience, whatever the visibility timeout is."""
-    patience = Patience()
+    patience = PrinterTimeouts()
     one_slip = patience.connect + 2 * patience.transfer
 
     assert one_slip < LEASE

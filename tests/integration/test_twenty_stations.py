@@ -48,8 +48,8 @@ def test_every_scan_is_answered_and_every_item_goes_home_once(broker_url, sqlite
             return [client.wait(event, PATIENCE) for event in events]
 
     with worker("returns", **parts), worker("printing", "--branch", "main", **parts), worker("housekeeping", **parts):
-        with ThreadPoolExecutor(len(STATIONS)) as desks:
-            replies = [reply for shift in desks.map(morning, range(len(STATIONS))) for reply in shift]
+        with ThreadPoolExecutor(len(STATIONS)) as load_stations:
+            replies = [reply for shift in load_stations.map(morning, range(len(STATIONS))) for reply in shift]
         outcomes = Counter(reply.outcome.value for reply in replies if reply is not None)
         slips = library.wait_for_slips(items)
 

@@ -9,11 +9,11 @@ from sqlalchemy import select
 
 from schemas.circulation_events import ActionOutcome, RequestCompleted, UndoRequested
 from schemas.events import Override
-from schemas.models import Item, Loan, PrintJob, Request, RequestEvent, SetAsideLink
+from schemas.models import Item, Loan, PrintJob, Request, RequestEvent, UndoPatronLink
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
-from tasks.circulation.handler import play_cycle
-from tasks.events.policy import House
+from tasks.circulation.handler import handle_circulation_events
+from tasks.events.policy import LibraryPolicy
 from tasks.returns.handler import return_items
 from tasks.returns.undo_handler import undo_returns
 from tests.conftest import HOUSE
@@ -61,7 +61,7 @@ def test_within_the_window_everything_comes_back(library, perform, undo, rows):
         assert [{k: v for k, v in row._mapping.items() if k not in unlike} for row in new] == [
             {k: v for k, v in row._mapping.items() if k not in unlike} for row in old
         ]
-    assert rows(SetAsideLink) == []
+    assert rows(UndoPatronLink) == []
     [job] = rows(PrintJob)
     assert (job.state, job.voided_at is not None) == (PrintState.CANCELLED, True)
     assert [line.kind for line in rows(RequestEvent)] == ["returned", "undone"]
@@ -153,7 +153,7 @@ def test_never_after_the_partner_confirmed(library, perform, undo, rows):
     """Once the lender has confirmed, a Return stands, whatever the reason."""
     external_id, [barcode] = library.request()
     [returned] = perform(return_items, library.scan(barcode))
-    perform(play_cycle, library.event(RequestCompleted, request=external_id))
+    perform(handle_circulation_events, library.event(RequestCompleted, request=external_id))
 
     reply = undo(returned.event_id, reason="please")
 
@@ -217,9 +217,9 @@ def test_a_request_never_returned_has_nothing_to_undo(library, undo):
 
 def test_a_window_of_zero_turns_undo_off(library, perform, undo, rows):
     """With no window nothing is kept aside, and an undo is refused."""
-    off = House(new_id=HOUSE.new_id, undo_window=timedelta(0))
+    off = LibraryPolicy(new_id=HOUSE.new_id, undo_window=timedelta(0))
     _, [barcode] = library.request()
     [returned] = perform(return_items, library.scan(barcode), house=off)
 
-    assert rows(SetAsideLink) == []
+    assert rows(UndoPatronLink) == []
     assert undo(returned.event_id, house=off, reason="please").reason == "undo_off"

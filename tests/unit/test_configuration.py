@@ -25,7 +25,7 @@ def test_environment_wins_over_the_file(monkeypatch, tmp_path):
 
     settings = WorkerSettings.load()
 
-    assert (settings.log_level, settings.concurrency, settings.undo_minutes) == ("debug", 4, 10)
+    assert (settings.log_level, settings.concurrency, settings.undo_window_minutes) == ("debug", 4, 10)
 
 
 def test_secret_comes_from_a_file(monkeypatch, tmp_path):

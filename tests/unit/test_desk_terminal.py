@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stations.messages import Shown
+from stations.messages import ScreenMessage
 from stations.terminal import LONGEST_LINE, Keys, Screen, lines_of
 
 BARCODES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1), max_size=20)
@@ -92,7 +92,7 @@ def test_an_answer_does_not_tear_what_is_typed() -> None:
     output.truncate(0)
     output.seek(0)
 
-    screen.show(Shown(("RETURNED  A1", "to \x1b[31mRiverside"), "green", 1))
+    screen.show(ScreenMessage(("RETURNED  A1", "to \x1b[31mRiverside"), "green", 1))
 
     assert output.getvalue() == "\r\x1b[2KRETURNED  A1\n  to ?[31mRiverside\n> 3100"
 
@@ -101,6 +101,6 @@ def test_no_colour_and_no_bell_in_a_file() -> None:
     """Where no terminal is, there are words alone."""
     output = io.StringIO()
 
-    Screen(output, interactive=False, sounds=True).show(Shown(("REFUSED  A1",), "red", 3))
+    Screen(output, interactive=False, sounds=True).show(ScreenMessage(("REFUSED  A1",), "red", 3))
 
     assert output.getvalue() == "REFUSED  A1\n"

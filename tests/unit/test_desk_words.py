@@ -10,7 +10,7 @@ import pytest
 from schemas.replies import Destination, ItemCount, Outcome, RequestChoice, ReturnReply
 from schemas.request_status import RequestStatus
 from stations import messages
-from stations.journal.events import Entry, Standing
+from stations.journal.events import Entry, JournalStats
 from stations.journal.replay import Progress
 
 RIVERSIDE = Destination(name="Riverside University Library", code="XX-RUL", delivery_code="RUL")
@@ -54,14 +54,14 @@ def entry(**fields: Any) -> Entry:
 
 def test_a_return() -> None:
     """The large word with its barcode, the message as it came, the courier's code."""
-    shown = messages.of_reply(reply(), "31000000170")
+    shown = messages.format_reply(reply(), "31000000170")
 
     assert shown.lines == ("RETURNED  31000000170", MESSAGE, "Delivery code RUL")
 
 
 def test_everything_at_once() -> None:
     """Urgency, the count of items, warnings and the next step each have their words."""
-    shown = messages.of_reply(
+    shown = messages.format_reply(
         reply(
             urgent=True,
             items=ItemCount(here=1, of=3),
@@ -84,7 +84,7 @@ def test_everything_at_once() -> None:
 
 def test_returned_before() -> None:
     """The first Return is named, and the destination is shown again."""
-    shown = messages.of_reply(reply(Outcome.ALREADY_RETURNED, returned_at=NOW, returned_by="main-desk-2"), "x")
+    shown = messages.format_reply(reply(Outcome.ALREADY_RETURNED, returned_at=NOW, returned_by="main-desk-2"), "x")
 
     assert shown.lines[0] == "ALREADY RETURNED  31000000170"
     assert "Delivery code RUL" in shown.lines
@@ -95,14 +95,14 @@ def test_a_choice_can_be_typed() -> None:
     """Each request that a barcode could mean is shown as the line that returns it."""
     choice = RequestChoice(external_id="BR-1", title="A book", status=RequestStatus.LOANED, destination=RIVERSIDE)
 
-    shown = messages.of_reply(reply(Outcome.REFUSED, destination=None, choices=(choice,)), "x")
+    shown = messages.format_reply(reply(Outcome.REFUSED, destination=None, choices=(choice,)), "x")
 
     assert ":return BR-1   A book, to Riverside University Library" in shown.lines
 
 
 def test_each_outcome_has_its_own_colour_and_tone() -> None:
     """Returned, already returned, refused and pending differ in word, colour and tone."""
-    shown = [messages.of_reply(reply(outcome), "x") for outcome in Outcome] + [messages.pending("x")]
+    shown = [messages.format_reply(reply(outcome), "x") for outcome in Outcome] + [messages.pending("x")]
 
     assert len({s.colour for s in shown}) == len({s.tone for s in shown}) == 4
     assert all(s.tone for s in shown)
@@ -110,14 +110,14 @@ def test_each_outcome_has_its_own_colour_and_tone() -> None:
 
 def test_pending_says_why() -> None:
     """A scan held because the network is away says so."""
-    assert "Held, slip follows" in messages.pending("x", is_reached=False).lines[1]
+    assert "Held, slip follows" in messages.pending("x", is_connected=False).lines[1]
     assert "Held" not in messages.pending("x").lines[1]
 
 
 @pytest.mark.parametrize(("state", "tone"), [("done", 0), ("held", 1), ("failed_safe", 1)])
 def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> None:
     """A slip that came out is told quietly; one that did not, with colour and tone."""
-    shown = messages.of_slip(entry(slip_state=state, slip_words="The printer main-slips is away"))
+    shown = messages.format_slip(entry(slip_state=state, slip_words="The printer main-slips is away"))
 
     assert shown.lines == ("The printer main-slips is away  (31000000170)",)
     assert shown.tone == tone
@@ -126,7 +126,7 @@ def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> N
 @pytest.mark.parametrize("state", ["unknown", "expired"])
 def test_where_nothing_comes_by_itself_another_slip_is_offered(state: str) -> None:
     """The words name the command, with the event of the Return."""
-    shown = messages.of_slip(entry(slip_state=state, slip_words="Look at the printer main-slips"))
+    shown = messages.format_slip(entry(slip_state=state, slip_words="Look at the printer main-slips"))
 
     assert shown.lines[1] == f"-> If there is none: bookdrop-station reprint {entry().event_id} --reason ..."
 
@@ -135,8 +135,8 @@ def test_a_line_of_the_journal() -> None:
     """The list says what was answered and what became of the slip."""
     answered = entry(reply=reply().model_dump_json(), slip_words="Printed")
 
-    assert messages.of_entry(answered).endswith(f"31000000170  returned: {MESSAGE}  [Printed]")
-    assert messages.of_entry(entry()).endswith("31000000170  pending")
+    assert messages.format_entry(answered).endswith(f"31000000170  returned: {MESSAGE}  [Printed]")
+    assert messages.format_entry(entry()).endswith("31000000170  pending")
 
 
 @pytest.mark.parametrize(("line", "shown"), [("\x1b[A\r\n", "?[A"), ("x" * 64, "x" * 64), ("x" * 65, "x" * 61 + "...")])
@@ -162,7 +162,7 @@ def test_the_end_of_a_replay_names_what_was_refused() -> None:
 
 def test_waiting_too_long_says_what_to_do() -> None:
     """Since when, how many, that they are safe, and whom to tell."""
-    shown = messages.offline(Standing(7, NOW, 0))
+    shown = messages.offline(JournalStats(7, NOW, 0))
 
     assert shown.lines[0] == f"NO ANSWER SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"
     assert "7 scans wait" in shown.lines[1]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tornado.options import OptionParser
 
 from schemas.configuration import ConfigurationError
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, PROCESS_SCAN, RETRY_SLIP
-from tasks.printing import state_machine as rules
 from tasks.returns.queries import made_at
 from workers.flower.auth import PROXY_HEADER, People, named_in
 from workers.flower.page import when
@@ -31,7 +31,7 @@ CONFIG = Path(__file__).parents[2] / "deploy" / "flower" / "flowerconfig.py"
 
 def test_people_sign_in_with_their_own_password():
     """Each name has its password, which may hold a colon; nothing else fits, and an empty one never."""
-    people = People.of(WorkerSettings(flower_people="ann:one:two\n\n ben : three \n"))
+    people = People.of(WorkerSettings(flower_users="ann:one:two\n\n ben : three \n"))
 
     assert people.is_theirs("ann", "one:two")
     assert people.is_theirs("ben", " three")
@@ -44,7 +44,7 @@ def test_people_sign_in_with_their_own_password():
 def test_a_line_that_names_nobody_is_refused(text):
     """A typing error does not quietly leave somebody out."""
     with pytest.raises(ConfigurationError):
-        People.of(WorkerSettings(flower_people=text))
+        People.of(WorkerSettings(flower_users=text))
 
 
 def test_a_header_is_believed_from_the_proxy_alone():
@@ -62,7 +62,7 @@ def test_a_header_is_believed_from_the_proxy_alone():
 def test_only_those_named_may_act():
     """With names in the setting nobody else decides; without, everybody who is known."""
     assert People.of(WorkerSettings()).may_act("anybody")
-    some = People.of(WorkerSettings(flower_actors="ann, ben"))
+    some = People.of(WorkerSettings(flower_operators="ann, ben"))
     assert [some.may_act(name) for name in ("ann", "ben", "cleo")] == [True, True, False]
 
 
@@ -78,9 +78,9 @@ def test_what_can_be_decided_follows_the_rules():
     can = {state: {decision.name for decision in open_to(state)} for state in State}
 
     for state in State:
-        if state in rules.WAITING:
+        if state in WAITING:
             assert can[state] == {"retry", "move"}
-        elif state in rules.IN_HAND:
+        elif state in IN_HAND:
             assert can[state] == set()
         else:
             assert "retry" not in can[state]

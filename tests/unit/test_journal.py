@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stations.journal.events import Entry, Journal, Standing
+from stations.journal.events import Entry, Journal, JournalStats
 from stations.journal.file import Bounds, JournalError
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -211,7 +211,7 @@ def test_a_limit_of_scans_without_an_answer(path: Path) -> None:
     take(journal, "first")
     take(journal, "second")
 
-    with pytest.raises(JournalError, match=r"Not taken; nothing was sent: 2 scans wait .*journal_limit"):
+    with pytest.raises(JournalError, match=r"Not taken; nothing was sent: 2 scans wait .*journal_max_unanswered"):
         take(journal, "third")
 
     assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]
@@ -236,11 +236,11 @@ def test_an_obstacle_is_known_before_anybody_scans(journal: Journal, path: Path)
     full = Journal(path, CODE, Bounds(free_bytes=10**21))
     held = sqlite3.connect(path, isolation_level=None)
 
-    assert journal.obstacle() is None
-    assert "must stay free" in (full.obstacle() or "")
+    assert journal.write_blocker() is None
+    assert "must stay free" in (full.write_blocker() or "")
     journal._connection.execute("PRAGMA query_only = ON")
     held.execute("DROP TABLE station")
-    assert "cannot be used" in (journal.obstacle() or "")
+    assert "cannot be used" in (journal.write_blocker() or "")
     held.close()
     full.close()
 
@@ -256,7 +256,7 @@ def test_after_an_outage_all_go_in_their_order(journal: Journal) -> None:
     journal.hold(["third"], NOW)
     journal.answer({"second": "{}"}, NOW)
 
-    journal.wake(NOW, NOW)
+    journal.mark_all_due(NOW, NOW)
 
     assert [entry.event_id for entry in journal.due(NOW, a_minute)] == ["first", "third"]
     assert [entry.held for entry in journal.recent()] == [True, False, True]
@@ -273,9 +273,9 @@ def test_held_scans_that_are_refused_are_exceptions(journal: Journal) -> None:
     journal.answer({"returned": '{"outcome": "returned"}'}, NOW + timedelta(minutes=2))
 
     assert [entry.event_id for entry in journal.exceptions()] == ["held", "late"]
-    assert journal.tick(["held", "at once"], NOW) == 1
+    assert journal.acknowledge_exceptions(["held", "at once"], NOW) == 1
     assert [entry.event_id for entry in journal.exceptions()] == ["late"]
-    assert journal.standing() == Standing(0, None, 1)
+    assert journal.standing() == JournalStats(0, None, 1)
 
 
 def test_an_exception_is_not_pruned(journal: Journal) -> None:
@@ -286,7 +286,7 @@ def test_an_exception_is_not_pruned(journal: Journal) -> None:
 
     journal.prune(keep=0)
     assert [entry.event_id for entry in journal.exceptions()] == ["refused"]
-    journal.tick(["refused"], NOW)
+    journal.acknowledge_exceptions(["refused"], NOW)
     journal.prune(keep=0)
     assert journal.recent() == []
 

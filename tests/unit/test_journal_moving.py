@@ -11,7 +11,7 @@ import pytest
 
 from stations.journal.events import Journal
 from stations.journal.file import JournalError
-from stations.journal.transfer import Moved, export, take_in
+from stations.journal.transfer import TransferCounts, export, import_journal
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"
@@ -46,8 +46,8 @@ def ids(journal: Journal) -> list[str]:
 
 def test_it_goes_whole_and_is_due_there(here: Journal, there: Journal, tmp_path: Path) -> None:
     """All events come along, those without an answer with the same bytes and times, and are due at once."""
-    assert export(here, tmp_path / "stick", NOW) == Moved(2, 1)
-    assert take_in(there, tmp_path / "stick", NOW) == Moved(2, 1)
+    assert export(here, tmp_path / "stick", NOW) == TransferCounts(2, 1)
+    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(2, 1)
 
     [due] = there.due(NOW, lambda _: timedelta(minutes=1))
     assert (due.event_id, due.payload, due.made_at, due.held) == ("pending", '{"n": 1}', NOW, True)
@@ -64,7 +64,7 @@ def test_where_it_was_nothing_is_taken_or_sent(here: Journal, tmp_path: Path) ->
         take(here, "more")
 
     assert here.due(NOW + timedelta(days=1), lambda _: timedelta(minutes=1)) == []
-    assert "moved" in (here.obstacle() or "")
+    assert "moved" in (here.write_blocker() or "")
     assert ids(here) == ["pending", "answered"]
     with pytest.raises(JournalError, match="already"):
         export(here, tmp_path / "another", NOW)
@@ -74,7 +74,7 @@ def test_it_can_be_taken_back(here: Journal, tmp_path: Path) -> None:
     """Imported where it came from, the journal is open again, and has nothing twice."""
     export(here, tmp_path / "stick", NOW)
 
-    assert take_in(here, tmp_path / "stick", NOW) == Moved(0, 0)
+    assert import_journal(here, tmp_path / "stick", NOW) == TransferCounts(0, 0)
 
     take(here, "more")
     assert ids(here) == ["pending", "answered", "more"]
@@ -85,8 +85,8 @@ def test_a_journal_in_use_takes_what_is_open(here: Journal, there: Journal, tmp_
     take(there, "own")
     export(here, tmp_path / "stick", NOW)
 
-    assert take_in(there, tmp_path / "stick", NOW) == Moved(1, 1)
-    assert take_in(there, tmp_path / "stick", NOW) == Moved(0, 0)
+    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(1, 1)
+    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(0, 0)
 
     assert [entry.event_id for entry in there.unanswered()] == ["own", "pending"]
 
@@ -117,7 +117,7 @@ def test_what_is_no_journal_changes_nothing(there: Journal, tmp_path: Path, cont
         source.write_bytes(content)
 
     with pytest.raises(JournalError, match="Nothing was changed"):
-        take_in(there, source, NOW)
+        import_journal(there, source, NOW)
 
     assert ids(there) == []
 
@@ -128,7 +128,7 @@ def test_another_stations_journal_is_not_taken_in(here: Journal, tmp_path: Path)
     other = Journal(tmp_path / "other.journal", "main-desk-2")
 
     with pytest.raises(JournalError, match="--code main-desk-1"):
-        take_in(other, tmp_path / "stick", NOW)
+        import_journal(other, tmp_path / "stick", NOW)
     other.close()
 
 
@@ -162,4 +162,4 @@ def test_a_journal_of_an_earlier_program_is_taken_in(here: Journal, there: Journ
     )
     old.close()
 
-    assert take_in(there, tmp_path / "stick", NOW) == Moved(2, 1)
+    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(2, 1)

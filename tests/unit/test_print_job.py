@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
+from tasks.printing.messages import words
 from tasks.printing.state_machine import (
-    IN_HAND,
     TRANSITIONS,
     TRIES_BEFORE_HELD,
-    WAITING,
     Claimable,
     after_failure,
     is_lost_while_sending,
@@ -20,7 +20,6 @@ from tasks.printing.state_machine import (
     may_claim,
     order_again_after,
     retry_delay,
-    words,
 )
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

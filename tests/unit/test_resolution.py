@@ -9,7 +9,7 @@ from schemas.replies import Destination
 from schemas.request_status import RequestStatus
 from tasks.requests.barcode_lookup import Ambiguous, Match, Refused, resolve, unmatched
 from tasks.requests.model import ItemState, RequestState
-from tasks.requests.notes import MAX_LENGTH, bounded
+from tasks.requests.notes import MAX_LENGTH, clean_note
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 LENDER = Destination(name="Riverside", code="XX-RUL", delivery_code="RUL")
@@ -79,12 +79,12 @@ def test_nothing_bears_it():
 )
 def test_note_is_kept_as_text(note, kept):
     """Markup stays the text it is; control characters go; lines stay lines."""
-    assert bounded(note) == kept
+    assert clean_note(note) == kept
 
 
 def test_long_note_is_cut_and_says_so():
     """Ten thousand characters are cut at the bound."""
-    kept = bounded("n" * 10_000)
+    kept = clean_note("n" * 10_000)
 
     assert len(kept) == MAX_LENGTH
     assert kept.endswith("[cut]")

@@ -29,7 +29,7 @@ def test_two_settings_are_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     assert settings.broker_url.get_secret_value() == "redis://127.0.0.1:6379/0"
     assert settings.journal_file == tmp_path / "bookdrop" / "main-desk-1.journal"
-    assert (settings.print_slip, settings.answer_seconds, settings.resend_seconds) == (True, 15, 3)
+    assert (settings.print_slip, settings.reply_timeout_seconds, settings.retry_interval_seconds) == (True, 15, 3)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_file_wins_over_the_common_broker(monkeypatch: pytest.MonkeyPatch, t
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("CODE", "Main Desk"), ("KEY", ""), ("PATRON_CARD_PATTERN", "(("), ("RESEND_SECONDS", "0")],
+    [("CODE", "Main Desk"), ("KEY", ""), ("PATRON_CARD_PATTERN", "(("), ("RETRY_INTERVAL_SECONDS", "0")],
 )
 def test_what_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """A value that cannot be used is refused with the setting's name."""

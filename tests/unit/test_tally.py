@@ -12,11 +12,11 @@ from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
 from schemas import station_status
-from schemas.models import PrintJob, QuarantinedMessage, Sighting
+from schemas.models import PrintJob, QuarantinedMessage, StationHeartbeat
 from schemas.print_jobs import PrintState
 from tasks.events.metrics import made
-from tasks.metrics.definitions import ANSWERS, DUPLICATES, SCAN_TO_ANSWER, TALLIED
-from tasks.metrics.recorder import Seen, Tally, add
+from tasks.metrics.definitions import ANSWERS, DUPLICATES, METRICS_RECORDED, SCAN_TO_ANSWER
+from tasks.metrics.recorder import MetricsRecorder, ReportedHeartbeat, add
 from workers.metrics import database
 from workers.metrics.database import Buckets, Sample
 from workers.metrics.definitions import METRICS
@@ -39,11 +39,11 @@ def told(engine, name, *labels, now=NOW):
 def test_notes_of_two_processes_are_added_up(engine):
     """Counts and durations of several processes, written one after the other, are their sum, in the right buckets."""
     for seconds in (0.04, 0.3):
-        tally = Tally()
+        tally = MetricsRecorder()
         tally.count(ANSWERS, "returned")
         tally.observe(SCAN_TO_ANSWER, seconds, "once")
         with engine.begin() as connection:
-            add(connection, tally.take())
+            add(connection, tally.drain())
 
     histogram = told(engine, "bookdrop_scan_to_answer_seconds", "once")
     assert told(engine, "bookdrop_answers_total", "returned") == 2
@@ -51,14 +51,14 @@ def test_notes_of_two_processes_are_added_up(engine):
     assert histogram.seconds == pytest.approx(0.34)
 
 
-@given(st.floats(-1e6, 1e6), st.sampled_from([each for each in TALLIED if each.bounds]))
+@given(st.floats(-1e6, 1e6), st.sampled_from([each for each in METRICS_RECORDED if each.bounds]))
 def test_a_duration_is_in_the_first_bucket_that_holds_it(seconds, metric):
     """Prometheus' rule: a bucket holds what is at most its bound. A clock that is ahead makes no negative duration."""
-    tally = Tally()
+    tally = MetricsRecorder()
 
     tally.observe(metric, seconds)
 
-    [(_, _, bucket)], [(number, total)] = zip(*tally.take().cells.items(), strict=True)
+    [(_, _, bucket)], [(number, total)] = zip(*tally.drain().cells.items(), strict=True)
     kept = max(seconds, 0.0)
     assert (number, total) == (1, kept)
     assert all(bound < kept for bound in metric.bounds[:bucket])
@@ -67,20 +67,20 @@ def test_a_duration_is_in_the_first_bucket_that_holds_it(seconds, metric):
 
 def test_labels_are_bounded():
     """A label's value that is not foreseen is counted as `other`: what comes from outside makes no new series."""
-    tally = Tally()
+    tally = MetricsRecorder()
 
     tally.count(ANSWERS, "made-up-by-somebody")
 
-    assert [label for _, label, _ in tally.take().cells] == ["other"]
+    assert [label for _, label, _ in tally.drain().cells] == ["other"]
 
 
 def test_what_cannot_be_written_is_kept(engine, library):
     """With the tables out of reach the notes wait, and are written with the next ones, once."""
-    tally, sessions = Tally(), sessionmaker(engine)
+    tally, sessions = MetricsRecorder(), sessionmaker(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE tallies RENAME TO gone")
     tally.count(DUPLICATES)
-    tally.saw("main-desk-1", Seen(NOW, 3, None, NOW))
+    tally.record_heartbeat("main-desk-1", ReportedHeartbeat(NOW, 3, None, NOW))
     write(sessions, tally)
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO tallies")
@@ -97,38 +97,40 @@ def test_the_last_word_of_a_desk_counts(engine, library):
     """Of what two workers heard of a desk its later word stands, whichever worker was slower, and which is written first."""
     spoke = NOW + timedelta(minutes=8)  # by a clock that is ahead
     for heard, said, held in ((4, 5, 7), (5, 3, 40)):
-        tally = Tally()
+        tally = MetricsRecorder()
         said_at = spoke + timedelta(seconds=said)
-        tally.saw("main-desk-1", Seen(NOW + timedelta(seconds=heard), held, NOW - timedelta(hours=1), said_at))
+        tally.record_heartbeat(
+            "main-desk-1", ReportedHeartbeat(NOW + timedelta(seconds=heard), held, NOW - timedelta(hours=1), said_at)
+        )
         with engine.begin() as connection:
-            add(connection, tally.take())
+            add(connection, tally.drain())
 
     with engine.connect() as connection:
-        assert connection.execute(select(Sighting.held)).scalars().all() == [7]
+        assert connection.execute(select(StationHeartbeat.held)).scalars().all() == [7]
     assert told(engine, "bookdrop_journal_held_events", "main") == 7
     assert told(engine, "bookdrop_journal_oldest_held_seconds", "main") == 3600
 
 
 def test_a_word_that_is_heard_late_changes_nothing():
     """Of one process too: a batch that was tried again comes after the one that the desk sent later."""
-    tally = Tally()
+    tally = MetricsRecorder()
     for said, held in ((5, 0), (3, 40)):
-        tally.saw("main-desk-1", Seen(NOW, held, None, NOW + timedelta(seconds=said)))
+        tally.record_heartbeat("main-desk-1", ReportedHeartbeat(NOW, held, None, NOW + timedelta(seconds=said)))
 
-    assert tally.take().desks["main-desk-1"].held == 0
+    assert tally.drain().desks["main-desk-1"].held == 0
 
 
 @pytest.mark.parametrize(("minutes", "held"), [(59, 7), (61, 2)])
 def test_a_desk_whose_clock_was_set_back_is_believed_in_an_hour(minutes, held, engine, library):
     """Its words are all earlier than its last one: they count when nothing else was heard of it for so long."""
     for at, said_at, number in ((NOW, NOW + timedelta(days=1), 7), (NOW + timedelta(minutes=minutes), NOW, 2)):
-        tally = Tally()
-        tally.saw("main-desk-1", Seen(at, number, NOW, said_at))
+        tally = MetricsRecorder()
+        tally.record_heartbeat("main-desk-1", ReportedHeartbeat(at, number, NOW, said_at))
         with engine.begin() as connection:
-            add(connection, tally.take())
+            add(connection, tally.drain())
 
     with engine.connect() as connection:
-        assert connection.execute(select(Sighting.held)).scalars().all() == [held]
+        assert connection.execute(select(StationHeartbeat.held)).scalars().all() == [held]
 
 
 def test_slips_are_told_by_state_and_age(engine, wanted, here):
@@ -184,7 +186,7 @@ def test_the_time_of_an_event_is_in_its_id():
 
 def test_a_desks_word_is_read_as_it_was_written():
     """What a desk says beside an event comes through; nonsense is no word, and no error."""
-    word = station_status.read(station_status.written(NOW, 2, 5, NOW - timedelta(hours=1)))
+    word = station_status.read(station_status.to_header(NOW, 2, 5, NOW - timedelta(hours=1)))
 
     assert (word.sent_at, word.attempt, word.held, word.held_since) == (NOW, 2, 5, NOW - timedelta(hours=1))
     for nonsense in (None, "x", 7, [], {}, {"sent_at": "noon"}, {"sent_at": NOW.isoformat(), "held": -1}):

@@ -15,7 +15,7 @@ def test_what_was_called_off_is_forgotten(monkeypatch):
     monkeypatch.setattr(timer_cleanup, "FORGET_SECONDS", 0.02)
     hub, fired = Hub(), []
     worker = SimpleNamespace(timer=hub.timer, steps=[])
-    step = next(each for each in app.steps["worker"] if each is timer_cleanup.ForgetTimers)(worker)
+    step = next(each for each in app.steps["worker"] if each is timer_cleanup.TimerCleanup)(worker)
     wanted = [hub.call_later(seconds, fired.append, seconds) for seconds in (0.3, 0.1, 0.2)]
     for limit in [hub.call_later(60 + number % 7, print) for number in range(1000)]:
         limit.cancel()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from schemas.events import Override
 from schemas.replies import Destination
 from schemas.request_status import CLOSED, RequestStatus
-from tasks.requests.model import AlreadyReturned, ItemState, OpenLoan, Refused, RequestState, Returned, Wish
+from tasks.requests.model import ItemState, OpenLoan, Refused, RequestState
+from tasks.returns.decision import AlreadyReturned, ReturnCommand, Returned
 from tasks.returns.transition import TABLE, Action, decide
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -57,7 +58,7 @@ def a_request(status=RequestStatus.LOANED, *items, **fields):
 
 
 def a_scan(item_id=1, **fields):
-    return Wish(**{"occurred_at": NOW, "received_at": NOW, "item_id": item_id, **fields})
+    return ReturnCommand(**{"occurred_at": NOW, "received_at": NOW, "item_id": item_id, **fields})
 
 
 def from_request(**fields):

@@ -19,7 +19,7 @@ def flower_command(
 
     To decide what becomes of a slip one must be known by name; the name stands in the history. Who is there is told
     by Flower's own login (basic_auth, or auth with a provider), by a proxy (settings flower_user_header and
-    flower_proxy_secret), or, where there is neither, by signing in (setting flower_people).
+    flower_proxy_secret), or, where there is neither, by signing in (setting flower_users).
 
     \b
     FLOWER_BASIC_AUTH=ann:secret,ben:other bookdrop flower

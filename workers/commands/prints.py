@@ -13,7 +13,8 @@ from workers.commands.sessions import deciding, reading
 
 if TYPE_CHECKING:
     from tasks.context import Context
-    from tasks.printing.actions import By, Done
+    from tasks.operator import Operator
+    from tasks.printing.actions import Done
 
 actor_option = click.option("--actor", help="Who decides (default: your login name); stands in the history.")
 reason_option = click.option("--reason", help="Why; stands in the history.")
@@ -189,7 +190,7 @@ def printed_command(slip: UUID, actor: str | None, reason: str | None, as_json: 
     """Say that you saw the slip on paper: it is not in doubt any more."""
     from tasks.printing import actions
 
-    _decide(lambda by, here: [actions.printed(slip, by, here)], actor, reason, as_json)
+    _decide(lambda by, here: [actions.mark_printed(slip, by, here)], actor, reason, as_json)
 
 
 @prints_group.command("cancel")
@@ -217,12 +218,15 @@ def move_command(slip: UUID, to: str, actor: str | None, reason: str | None, as_
     _decide(lambda by, here: [actions.move(slip, to, by, here)], actor, reason, as_json)
 
 
-def _decide(act: "Callable[[By, Context], list[Done]]", actor: str | None, reason: str | None, as_json: bool) -> None:
-    from tasks.printing.actions import By, RefusedActionError
+def _decide(
+    act: "Callable[[Operator, Context], list[Done]]", actor: str | None, reason: str | None, as_json: bool
+) -> None:
+    from tasks.operator import Operator
+    from tasks.printing.actions import RefusedActionError
 
     with deciding() as here:
         try:
-            done = act(By(actor or getpass.getuser(), reason), here)
+            done = act(Operator(actor or getpass.getuser(), reason), here)
         except RefusedActionError as error:
             raise click.ClickException(f"{error} Nothing was changed.") from None
     if as_json:

@@ -12,7 +12,7 @@ from workers.commands.sessions import deciding, reading
 
 if TYPE_CHECKING:
     from tasks.context import Context
-    from tasks.quarantine.actions import By
+    from tasks.operator import Operator
 
 actor_option = click.option("--actor", help="Who decides (default: your login name); stands in the record.")
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
@@ -212,16 +212,17 @@ def _chosen(
 
 
 def _decide(
-    act: "Callable[[int, By, Context], str]",
+    act: "Callable[[int, Operator, Context], str]",
     numbers: list[int],
     actor: str | None,
     reason: str | None,
     as_json: bool,
 ) -> None:
-    from tasks.quarantine.actions import By, RefusedDecisionError
+    from tasks.operator import Operator
+    from tasks.quarantine.actions import RefusedDecisionError
 
     told: list[dict[str, Any]] = []
-    by = By(actor or getpass.getuser(), reason)
+    by = Operator(actor or getpass.getuser(), reason)
     with deciding() as here:
         for number in numbers:
             try:

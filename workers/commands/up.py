@@ -36,10 +36,10 @@ def up_command(home: Path | None, flower: bool, demo: bool, stay: bool) -> None:
                 3 it runs in this folder already.
     """
     from workers.embedded import service
-    from workers.embedded.data_dir import AlreadyRunningError, Home
+    from workers.embedded.data_dir import AlreadyRunningError, DataDirectory
     from workers.embedded.demo import play
 
-    place = Home(home) if home else Home.default()
+    place = DataDirectory(home) if home else DataDirectory.default()
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
     try:
@@ -82,10 +82,10 @@ def _wait() -> int:
 @home_option
 def down_command(home: Path | None) -> None:
     """Stop what 'bookdrop up' started in this folder, in order; clear what a killed one left behind."""
-    from workers.embedded.data_dir import Home
+    from workers.embedded.data_dir import DataDirectory
     from workers.embedded.service import clear_leftovers
 
-    place = Home(home) if home else Home.default()
+    place = DataDirectory(home) if home else DataDirectory.default()
     if place.is_running():
         pid = place.remembered().pid
         os.kill(pid, signal.SIGTERM)
@@ -108,11 +108,11 @@ def status_command(home: Path | None, as_json: bool) -> None:
 
     A worker "hangs" when its last heartbeat is over 30 seconds old. Exit code 1 when nothing runs here.
     """
-    from workers.embedded.data_dir import Home
+    from workers.embedded.data_dir import DataDirectory
     from workers.embedded.supervisor import started_at
     from workers.heartbeat import STALE_SECONDS, age
 
-    place = Home(home) if home else Home.default()
+    place = DataDirectory(home) if home else DataDirectory.default()
     state = place.remembered()
     is_up = place.path.exists() and place.is_running()
     children = {

@@ -26,7 +26,7 @@ class AlreadyRunningError(Exception):
 
 
 @dataclass
-class Remembered:
+class ProcessState:
     """What the last `bookdrop up` wrote of itself, for `down`, `status` and the next start."""
 
     pid: int = 0
@@ -35,14 +35,14 @@ class Remembered:
     """Name to (process id, when it started in the words of `ps`): a reused id is not taken for ours."""
 
 
-class Home:
+class DataDirectory:
     """A folder such as `.bookdrop`. Nothing is made before `prepare`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
     @classmethod
-    def default(cls) -> "Home":
+    def default(cls) -> "DataDirectory":
         """`$BOOKDROP_HOME`, or `.bookdrop` in the working folder."""
         return cls(Path(os.environ.get("BOOKDROP_HOME", ".bookdrop")))
 
@@ -107,7 +107,7 @@ class Home:
 
     def flower_login(self) -> tuple[str, str]:
         """Name and password with which its owner may act in Flower: the user's own name, and a password that is kept."""
-        path = self.flower_people
+        path = self.flower_users
         try:
             name = getpass.getuser()
         except (KeyError, OSError):  # nobody has given this user a name
@@ -118,15 +118,13 @@ class Home:
         return name, password
 
     @property
-    def flower_people(self) -> Path:
+    def flower_users(self) -> Path:
         """Who may sign in at Flower."""
         return self.path / "flower-people"
 
     def write_config(self, keys: Mapping[str, str]) -> None:
         """Write the settings of the workers and of each station in `keys`; the first one is the default station."""
-        workers = (
-            f'[workers]\nbroker_url = "{self.broker_url}"\ndatabase_url = "{self.database_url}"\nsweep_seconds = 2\n'
-        )
+        workers = f'[workers]\nbroker_url = "{self.broker_url}"\ndatabase_url = "{self.database_url}"\nsweep_interval_seconds = 2\n'
         for number, (code, key) in enumerate(keys.items()):
             station = (
                 f'[station]\ncode = "{code}"\nkey = "{key}"\nbroker_url = "{self.broker_url}"\n'
@@ -159,16 +157,16 @@ class Home:
         except AlreadyRunningError:
             return True
 
-    def remembered(self) -> Remembered:
+    def remembered(self) -> ProcessState:
         """What the last start wrote; empty when there was none."""
         try:
             content = json.loads((self.path / "state.json").read_text())
             children = {name: (int(pid), str(since)) for name, (pid, since) in content["children"].items()}
-            return Remembered(int(content["pid"]), content["flower"], children)
+            return ProcessState(int(content["pid"]), content["flower"], children)
         except (OSError, ValueError, KeyError, TypeError):
-            return Remembered()
+            return ProcessState()
 
-    def remember(self, what: Remembered) -> None:
+    def remember(self, what: ProcessState) -> None:
         """Write it down, whole or not at all."""
         _write_private(self.path / "state.json", json.dumps(asdict(what)))
 

@@ -19,7 +19,7 @@ from schemas.database import READ_ONLY
 from schemas.models import Item, ItemBarcode, Loan, PrintJob, Request
 from schemas.print_jobs import PrintState
 from schemas.request_status import CLOSED, RequestStatus
-from workers.embedded.data_dir import Home
+from workers.embedded.data_dir import DataDirectory
 from workers.embedded.service import STATIONS, Running, wait_for_slips
 
 PATIENCE = 60.0
@@ -53,12 +53,12 @@ def _chain(first: str, rest: Iterable[str]) -> Iterable[str]:
     yield from rest
 
 
-def _command(home: Home, station: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+def _command(home: DataDirectory, station: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     environment = {**os.environ, "BOOKDROP_CONFIG": str(home.station_config(station))}
     return [sys.executable, "-m", "stations.cli", *arguments], environment
 
 
-def _desk(home: Home, lines: Iterable[str] | None) -> int:
+def _desk(home: DataDirectory, lines: Iterable[str] | None) -> int:
     command, environment = _command(home, STATIONS[0], "desk")
     process = subprocess.Popen(
         command, env=environment, stdin=None if lines is None else subprocess.PIPE, text=True, bufsize=1

@@ -20,8 +20,8 @@ from schemas.migration import migrate
 from schemas.models import Branch, PrintJob
 from schemas.print_jobs import PrintState
 from tasks.data_import.demo import is_empty, load_demo
-from workers.embedded.data_dir import Home, Remembered
-from workers.embedded.supervisor import Crew, Program, end
+from workers.embedded.data_dir import DataDirectory, ProcessState
+from workers.embedded.supervisor import ProcessSupervisor, Program, end
 
 STATIONS = ("main-desk-1", "main-desk-2", "north-desk-1")
 FLOWER_PORT = 5555
@@ -35,7 +35,7 @@ class StartError(Exception):
 class Running:
     """The embedded default at work."""
 
-    home: Home
+    home: DataDirectory
     engine: Engine
     flower: str | None
     login: tuple[str, str] | None = None
@@ -43,7 +43,7 @@ class Running:
 
 
 @contextmanager
-def running(home: Home, *, flower: bool, demo: bool) -> Iterator[Running]:
+def running(home: DataDirectory, *, flower: bool, demo: bool) -> Iterator[Running]:
     """Start everything, and stop it in order at the end.
 
     Raises `AlreadyRunningError` when this folder is in use, `StartError` when a part does not come up.
@@ -52,13 +52,13 @@ def running(home: Home, *, flower: bool, demo: bool) -> Iterator[Running]:
     with home.lock():
         clear_leftovers(home)
         home.write_config(home.station_keys(list(STATIONS)))
-        state = Remembered(pid=os.getpid())
+        state = ProcessState(pid=os.getpid())
 
         def remember(children: dict[str, tuple[int, str]]) -> None:
             state.children = children
             home.remember(state)
 
-        crew = Crew(home.logs, remember)
+        crew = ProcessSupervisor(home.logs, remember)
         try:
             crew.start([_valkey(home)])
             engine = _database(home, demo=demo)
@@ -76,11 +76,11 @@ def running(home: Home, *, flower: bool, demo: bool) -> Iterator[Running]:
             _remove_socket(home)
 
 
-def clear_leftovers(home: Home) -> list[str]:
+def clear_leftovers(home: DataDirectory) -> list[str]:
     """End the processes that a killed `bookdrop up` left behind; give their names. Their data stays."""
     left = home.remembered().children
     ended = [name for name, (pid, since) in reversed(left.items()) if end(pid, since, patience=10)]
-    home.remember(Remembered())
+    home.remember(ProcessState())
     return ended
 
 
@@ -104,7 +104,7 @@ def wait_for_slips(engine: Engine, patience: float) -> int:
         time.sleep(0.1)
 
 
-def _valkey(home: Home) -> Program:
+def _valkey(home: DataDirectory) -> Program:
     home.socket.unlink(missing_ok=True)
     return Program(
         "valkey",
@@ -123,7 +123,7 @@ def _valkey(home: Home) -> Program:
     )
 
 
-def _wait_for_valkey(home: Home, patience: float = 10.0) -> None:
+def _wait_for_valkey(home: DataDirectory, patience: float = 10.0) -> None:
     deadline = time.monotonic() + patience
     with redis.Redis(unix_socket_path=str(home.socket)) as client:
         while True:
@@ -137,7 +137,7 @@ def _wait_for_valkey(home: Home, patience: float = 10.0) -> None:
                 return
 
 
-def _database(home: Home, *, demo: bool) -> Engine:
+def _database(home: DataDirectory, *, demo: bool) -> Engine:
     engine = open_engine(home.database_url)
     migrate(engine)
     with Session(engine) as session:
@@ -153,7 +153,7 @@ def _database(home: Home, *, demo: bool) -> Engine:
     return engine
 
 
-def _workers(home: Home, engine: Engine) -> list[Program]:
+def _workers(home: DataDirectory, engine: Engine) -> list[Program]:
     with engine.connect().execution_options(**READ_ONLY) as connection:
         branches = list(connection.execute(select(Branch.code).order_by(Branch.code)).scalars())
     command = (sys.executable, "-m", "workers.cli", "worker")
@@ -167,7 +167,7 @@ def _workers(home: Home, engine: Engine) -> list[Program]:
     return [program("returns"), program("printing", *queues), program("housekeeping")]
 
 
-def _flower(home: Home, port: int) -> Program:
+def _flower(home: DataDirectory, port: int) -> Program:
     return Program(
         "flower",
         (
@@ -178,7 +178,7 @@ def _flower(home: Home, port: int) -> Program:
         ),
         {
             "BOOKDROP_CONFIG": str(home.config),
-            "BOOKDROP_FLOWER_PEOPLE_FILE": str(home.flower_people),
+            "BOOKDROP_FLOWER_USERS_FILE": str(home.flower_users),
             "BOOKDROP_LOG_FORMAT": "json",
         },
         patience=5,
@@ -197,5 +197,5 @@ def _free_port(wanted: int) -> int:
     raise StartError("No free port on the loopback address for Flower")
 
 
-def _remove_socket(home: Home) -> None:
+def _remove_socket(home: DataDirectory) -> None:
     home.socket.unlink(missing_ok=True)

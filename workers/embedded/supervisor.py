@@ -51,7 +51,7 @@ def end(pid: int, since: str, patience: float) -> bool:
     return True
 
 
-class Crew:
+class ProcessSupervisor:
     """Processes that belong together. One that dies is started again until `stop`."""
 
     def __init__(self, logs: Path, changed: Callable[[dict[str, tuple[int, str]]], None]) -> None:
@@ -118,6 +118,6 @@ class Crew:
                     for name, (program, process) in list(stage.items()):
                         code = process.poll()
                         if code is not None and not self._stopping.is_set():
-                            log.warning("process_started_again", worker=name, reason=f"ended with {code}")
+                            log.warning("process_restarted", worker=name, reason=f"ended with {code}")
                             stage[name] = (program, self._spawn(program))
                             self._tell()

@@ -36,10 +36,10 @@ class People:
                 "flower_user_header and flower_proxy_secret go together: without the secret anybody could send the header."
             )
         return cls(
-            passwords=_passwords(settings.flower_people.get_secret_value() if settings.flower_people else ""),
+            passwords=_passwords(settings.flower_users.get_secret_value() if settings.flower_users else ""),
             user_header=settings.flower_user_header,
             proxy_secret=settings.flower_proxy_secret.get_secret_value() if settings.flower_proxy_secret else "",
-            actors=frozenset(name.strip() for name in settings.flower_actors.split(",") if name.strip()),
+            actors=frozenset(name.strip() for name in settings.flower_operators.split(",") if name.strip()),
         )
 
     def may_act(self, name: str) -> bool:
@@ -78,6 +78,6 @@ def _passwords(text: str) -> dict[str, str]:
             continue
         name, colon, password = line.strip().partition(":")
         if not colon or not name.strip() or not password:
-            raise ConfigurationError("flower_people has a line that is not name:password.")
+            raise ConfigurationError("flower_users has a line that is not name:password.")
         found[name.strip()[:LONGEST_NAME]] = password
     return found

@@ -13,10 +13,11 @@ import structlog
 import tornado.web
 from sqlalchemy import Connection
 
+from schemas.print_jobs import IN_HAND
 from schemas.print_jobs import PrintState as State
+from tasks.operator import LONGEST_REASON, Operator
 from tasks.printing import actions, queries
-from tasks.printing import state_machine as rules
-from tasks.printing.actions import LONGEST_REASON, By, RefusedActionError
+from tasks.printing.actions import RefusedActionError
 from tasks.printing.queries import UNSEEN, Wanted
 from workers.flower.page import Page
 from workers.flower.slip_actions import DECISIONS, Name, decide, open_to
@@ -35,7 +36,7 @@ KINDS: Final[Mapping[str, tuple[str, tuple[State, ...]]]] = {
     "unknown": ("Unknown", (State.UNKNOWN,)),
     "unconfirmed": ("Unconfirmed", UNSEEN),
     "expired": ("Expired", (State.EXPIRED,)),
-    "waiting": ("On their way", (State.REQUESTED, *sorted(rules.IN_HAND))),
+    "waiting": ("On their way", (State.REQUESTED, *sorted(IN_HAND))),
 }
 """What can be shown: by the word in the address, the words on the tab, and the states."""
 
@@ -126,7 +127,9 @@ class SlipPage(Page):
             await self._show(job_id, what, back, status=400, trouble=NO_REASON)
             return
         try:
-            done = await self.decide(lambda here: decide(cast("Name", what), job_id, By(actor, reason), here, to=to))
+            done = await self.decide(
+                lambda here: decide(cast("Name", what), job_id, Operator(actor, reason), here, to=to)
+            )
         except RefusedActionError as error:
             await self._show(job_id, "", back, status=409, trouble=f"{error} Nothing was changed.")
             return
@@ -175,7 +178,7 @@ class RetryAllPage(Page):
             self.set_status(400)
             await self._show(printer, back, trouble=NO_REASON)
             return
-        done = await self.decide(partial(actions.retry_all, By(actor, reason), printer=printer))
+        done = await self.decide(partial(actions.retry_all, Operator(actor, reason), printer=printer))
         log.info("slips_retried", printer=printer, count=len(done))
         self.say(f"Ordered again: {len(done)} for printer {printer}." if done else "No slip waits any more.")
         self.redirect(_back_to(self, back))

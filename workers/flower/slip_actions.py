@@ -6,11 +6,12 @@ from types import MappingProxyType
 from typing import Final, Literal, assert_never
 from uuid import UUID
 
+from schemas.print_jobs import IN_HAND, RECONCILABLE, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
+from tasks.operator import Operator
 from tasks.printing import actions
-from tasks.printing import state_machine as rules
-from tasks.printing.actions import By, Done
+from tasks.printing.actions import Done
 
 Name = Literal["retry", "printed", "reprint", "move"]
 
@@ -52,23 +53,23 @@ DECISIONS: Final = MappingProxyType(
 
 def open_to(state: State, *, voided: bool = False) -> tuple[Decision, ...]:
     """What can be decided about a slip in `state`. Nothing, when its Return was undone or a worker has it in hand."""
-    if voided or state in rules.IN_HAND:
+    if voided or state in IN_HAND:
         return ()
     names: tuple[Name, ...] = ("reprint",)
-    if state in rules.WAITING:
+    if state in WAITING:
         names = ("retry", "move")
-    elif state in rules.ASKED_ABOUT:
+    elif state in RECONCILABLE:
         names = ("printed", "reprint")
     return tuple(DECISIONS[name] for name in names)
 
 
-def decide(name: Name, slip: UUID, by: By, here: Context, *, to: str = "") -> Done:
+def decide(name: Name, slip: UUID, by: Operator, here: Context, *, to: str = "") -> Done:
     """Do it, with a line in the request's history. Raises `RefusedActionError` when it cannot be done (any more)."""
     match name:
         case "retry":
             return actions.retry(slip, by, here)
         case "printed":
-            return actions.printed(slip, by, here)
+            return actions.mark_printed(slip, by, here)
         case "reprint":
             return actions.reprint(slip, by, here)
         case "move":

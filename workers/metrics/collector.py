@@ -51,7 +51,7 @@ class BookdropCollector(Collector):
                     samples += ask()
                     is_up = True
                 except Exception as error:  # noqa: BLE001 - whatever it raises, the others are told all the same
-                    log.warning("source_not_read", reason=source, error=type(error).__name__)
+                    log.warning("metrics_source_failed", reason=source, error=type(error).__name__)
                     is_up = False
                 samples.append(Sample(SOURCE_UP.name, int(is_up), (source,)))
         yield from _families(samples)

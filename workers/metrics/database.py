@@ -12,18 +12,17 @@ from sqlalchemy import Connection, Engine, func, select
 from schemas.database import READ_ONLY
 from schemas.models import (
     Branch,
+    MetricCell,
     OutboxEntry,
     PrintJob,
     QuarantinedMessage,
-    SetAsideLink,
-    Sighting,
     Station,
-    TallyRow,
+    StationHeartbeat,
+    UndoPatronLink,
 )
-from schemas.print_jobs import PrintState
-from tasks.metrics.definitions import DEAD_LETTERS, QUARANTINED, TALLIED, Tallied
+from schemas.print_jobs import IN_HAND, WAITING, PrintState
+from tasks.metrics.definitions import DEAD_LETTERS, METRICS_RECORDED, QUARANTINED, MetricDefinition
 from tasks.printing.queries import printers
-from tasks.printing.state_machine import IN_HAND, WAITING
 from tasks.quarantine.store import OPEN as UNDECIDED
 
 OPEN: Final = (*sorted(WAITING | IN_HAND), PrintState.ACCEPTED, PrintState.UNKNOWN)
@@ -46,7 +45,7 @@ class Sample:
 class Buckets:
     """One histogram: how many in each bucket, in the order of the bounds and then above all of them."""
 
-    metric: Tallied
+    metric: MetricDefinition
     label: str
     numbers: tuple[int, ...]
     seconds: float
@@ -68,10 +67,10 @@ def read(engine: Engine, now: datetime) -> list[Sample | Buckets]:
 
 def _tallies(connection: Connection) -> Iterator[Sample | Buckets]:
     rows = connection.execute(
-        select(TallyRow.metric, TallyRow.label, TallyRow.bucket, TallyRow.number, TallyRow.microseconds)
+        select(MetricCell.metric, MetricCell.label, MetricCell.bucket, MetricCell.number, MetricCell.microseconds)
     )
     found = {(row.metric, row.label, row.bucket): (row.number, row.microseconds / 1e6) for row in rows}
-    for metric in TALLIED:
+    for metric in METRICS_RECORDED:
         for label in metric.values:
             cells = [found.get((metric.name, label, bucket), (0, 0.0)) for bucket in range(len(metric.bounds) + 1)]
             if metric.bounds:
@@ -135,15 +134,21 @@ def _quarantine(connection: Connection) -> Iterator[Sample]:
 
 
 def _links(connection: Connection, now: datetime) -> Iterator[Sample]:
-    oldest = connection.execute(select(func.min(SetAsideLink.purge_after))).scalar_one()
+    oldest = connection.execute(select(func.min(UndoPatronLink.purge_after))).scalar_one()
     yield Sample("bookdrop_links_overdue_seconds", _age(oldest, now))
 
 
 def _stations(connection: Connection, now: datetime) -> Iterator[Sample]:
     rows = connection.execute(
-        select(Branch.code, Station.code.label("station"), Sighting.at, Sighting.held, Sighting.held_since)
+        select(
+            Branch.code,
+            Station.code.label("station"),
+            StationHeartbeat.at,
+            StationHeartbeat.held,
+            StationHeartbeat.held_since,
+        )
         .join(Branch, Branch.id == Station.branch_id)
-        .outerjoin(Sighting, Sighting.station == Station.code)
+        .outerjoin(StationHeartbeat, StationHeartbeat.station == Station.code)
         .where(Station.active)
     ).all()
     for branch in sorted({row.code for row in rows}):

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tasks.metrics.definitions import TALLIED
+from tasks.metrics.definitions import METRICS_RECORDED
 
 Kind = Literal["gauge", "counter", "histogram"]
 
@@ -77,7 +77,7 @@ METRICS: Final[tuple[Metric, ...]] = (
             "database",
             () if each.label is None else (each.label,),
         )
-        for each in TALLIED
+        for each in METRICS_RECORDED
     ),
     *FROM_DATABASE,
     *FROM_BROKER,
@@ -116,10 +116,14 @@ def page() -> str:
     )
     values = (
         f"- `{each.name}`: `{each.label}` is {', '.join(f'`{value}`' for value in each.values)}"
-        for each in TALLIED
+        for each in METRICS_RECORDED
         if each.label
     )
-    bounds = (f"- `{each.name}`: {', '.join(f'{bound:g}' for bound in each.bounds)}" for each in TALLIED if each.bounds)
+    bounds = (
+        f"- `{each.name}`: {', '.join(f'{bound:g}' for bound in each.bounds)}"
+        for each in METRICS_RECORDED
+        if each.bounds
+    )
     return (
         _HEAD + "\n".join(rows) + "\n\n## Values of labels\n\n" + "\n".join(values)
         + "\n\n## Buckets, in seconds\n\n" + "\n".join(bounds) + "\n"

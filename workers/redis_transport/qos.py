@@ -113,7 +113,8 @@ class QoS(stock.QoS):
         message = self._delivered.get(delivery_tag)
         if message is not None:
             queue = message.delivery_info["routing_key"]
-            self.bury(delivery_tag, self.channel.marked(message._raw, "rejected", queue), "rejected", state=queue)  # noqa: SLF001
+            envelope = self.channel.marked(message._raw, "rejected", queue)  # noqa: SLF001
+            self.dead_letter(delivery_tag, envelope, "rejected", state=queue)
         self.ack(delivery_tag)
 
     def flush_acks(self) -> None:
@@ -133,7 +134,7 @@ class QoS(stock.QoS):
             self._recorded.discard(tag)
         self._uncount(tags)
 
-    def bury(self, tag: str, envelope: dict[str, Any], reason: str, **said: Any) -> None:
+    def dead_letter(self, tag: str, envelope: dict[str, Any], reason: str, **said: Any) -> None:
         """Move a message that is held to the dead letters, and say so."""
         self.channel.run_script(
             scripts.BURY,
@@ -149,7 +150,7 @@ class QoS(stock.QoS):
         try:
             self.give_back(list(self._delivered))
         except redis.ResponseError as error:
-            log.error("not_given_back", count=len(self._delivered), error=str(error)[:200])  # noqa: TRY400
+            log.error("messages_not_restored", count=len(self._delivered), error=str(error)[:200])  # noqa: TRY400
             self._delivered.clear()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -184,7 +185,7 @@ class QoS(stock.QoS):
         except (ValueError, TypeError, RecursionError):
             with self.channel.conn_or_acquire(client) as connected:
                 record = connected.hget(self.unacked_key, tag) or b""
-            self.bury(tag, self.channel.wrapped(record, "unreadable"), "unreadable")
+            self.dead_letter(tag, self.channel.wrapped(record, "unreadable"), "unreadable")
 
     def _forget(self, tags: Sequence[str]) -> None:
         # Not as a transaction: a full server may refuse those. A tag in the index alone means nothing to anybody.

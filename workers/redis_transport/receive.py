@@ -272,7 +272,7 @@ class AtomicReceive(_Mixin):
             # No write of a peek is allowed; a take is, for it needs no memory.
             if not self._is_full:
                 self._is_full = True
-                log.error("broker_is_full", queue=self._asked_for, error=words[:200])
+                log.error("broker_out_of_memory", queue=self._asked_for, error=words[:200])
             return None
         log.error("atomic_receive_failed", queue=self._asked_for, error=words[:200])
         return None
@@ -339,12 +339,12 @@ class AtomicReceive(_Mixin):
     def _bury_lost(self, queue: str, tag: str, losses: int, message: dict[str, Any]) -> None:
         letter = self.marked(message, "lost_too_often", queue, **{"x-quarantine-losses": losses})
         task_id = (message.get("headers") or {}).get("id")
-        self.qos.bury(tag, letter, "lost_too_often", task_id=task_id, count=losses)
+        self.qos.dead_letter(tag, letter, "lost_too_often", task_id=task_id, count=losses)
 
     def _bury_malformed(self, tag: str, raw: bytes, reason: str, *, with_ack: bool) -> None:
         letter = self.wrapped(raw, reason)
         if with_ack:
-            self.qos.bury(tag, letter, reason)
+            self.qos.dead_letter(tag, letter, reason)
             return
         self.plain_client().lpush(self.global_keyprefix + self.dead_letters, json.dumps(letter))
         log.error("message_quarantined", reason=reason, queue=self.dead_letters)

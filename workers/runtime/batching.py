@@ -27,7 +27,7 @@ from kombu.utils.imports import symbol_by_name
 
 from schemas.station_status import HEADER
 from tasks.events.processing import process_many
-from tasks.events.validation import Received
+from tasks.quarantine.rejection import Received
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ def gather(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]:
         return as_ever
     if consumer.event_dispatcher is not None:
         consumer.event_dispatcher.buffer_limit = max(consumer.event_dispatcher.buffer_limit, EVENTS_AT_ONCE)
-    gathering = Gathering(task, consumer)
+    gathering = EventBatcher(task, consumer)
     request_of = create_request_cls(
         symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=app
     )
@@ -70,7 +70,7 @@ def gather(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]:
     return on_message
 
 
-class Gathering:
+class EventBatcher:
     """The events of one task that wait for a process of this worker."""
 
     def __init__(self, task: Any, consumer: Any) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import structlog
 
-from workers.runtime.event_dispatcher import TellingConsumer
-from workers.runtime.pool_drain import hear_what_has_begun
+from workers.runtime.event_dispatcher import NonBlockingConsumer
+from workers.runtime.pool_drain import drain_job_acceptance
 
 log = structlog.get_logger()
 
 
-class Consumer(TellingConsumer):
+class Consumer(NonBlockingConsumer):
     """A consumer that rejects what it cannot do. On RabbitMQ, and with our transport on Redis, that is kept."""
 
     controller: Any
@@ -41,7 +41,7 @@ class Consumer(TellingConsumer):
         """Called when the connection is let go of: what has begun is done, all else the broker gives to somebody."""
         if self.controller.semaphore:
             self.controller.semaphore.clear()  # nothing more begins
-        hear_what_has_begun(self.pool, self.hub)
+        drain_job_acceptance(self.pool, self.hub)
         super().on_close()
 
     def on_unknown_message(self, body: Any, message: Any) -> None:

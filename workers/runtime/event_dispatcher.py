@@ -33,7 +33,7 @@ class Dispatcher(EventDispatcher):
         super()._publish(event, producer, routing_key)  # type: ignore[misc]  # missing in its stubs
 
 
-class TellingConsumer(CeleryConsumer):
+class NonBlockingConsumer(CeleryConsumer):
     """A consumer whose monitoring events gather, and which no monitoring keeps waiting."""
 
     hub: Any

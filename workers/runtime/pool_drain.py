@@ -16,7 +16,7 @@ from kombu.asynchronous import Hub
 SECONDS_TO_BEGIN: Final = 1.0
 
 
-def hear_what_has_begun(pool: Any, hub: Hub | None) -> None:
+def drain_job_acceptance(pool: Any, hub: Hub | None) -> None:
     """Listen to the pool's processes until all they were given has begun: mostly not at all, and never for long.
 
     `pool` is Celery's; only that of processes with an event loop leaves anything open.

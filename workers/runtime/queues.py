@@ -11,7 +11,7 @@ from schemas.topology import DEAD_LETTER_QUEUE, queue_arguments
 from workers.runtime import connection
 
 
-def declared(name: str) -> Queue:
+def queue_declaration(name: str) -> Queue:
     """Queue `name` on the anonymous exchange, with the arguments that everybody gives."""
     return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=queue_arguments(name))
 
@@ -21,7 +21,7 @@ class DeclaredQueues(Queues):
 
     def new_missing(self, name: str) -> Queue:
         """A queue that no setting lists, such as `printing.main` after `-Q`."""
-        return declared(name)
+        return queue_declaration(name)
 
 
 class DeclaredAMQP(AMQP):
@@ -41,4 +41,4 @@ class DeadLetters(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Declare it."""
-        declared(DEAD_LETTER_QUEUE).bind(parent.connection.default_channel).queue_declare()
+        queue_declaration(DEAD_LETTER_QUEUE).bind(parent.connection.default_channel).queue_declare()

@@ -13,7 +13,7 @@ from kombu.asynchronous.timer import Timer
 FORGET_SECONDS: Final = 5.0
 
 
-class ForgetTimers(bootsteps.StartStopStep):
+class TimerCleanup(bootsteps.StartStopStep):
     """A step of the worker that forgets, now and then, what was called off."""
 
     requires = ("celery.worker.components:Timer",)

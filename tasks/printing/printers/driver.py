@@ -81,7 +81,7 @@ class PrinterDriver(Protocol):
 
     @property
     def knows_its_jobs(self) -> bool:
-        """It can be asked by `JobKeeper`'s methods; else that it accepted a slip is all that will ever be known."""
+        """It can be asked by `JobTrackingDriver`'s methods; else that it accepted a slip is all that will ever be known."""
 
     def send(self, document: bytes, *, job_name: str, on_first_byte: Callable[[], None]) -> str:
         """Send `document` as the job `job_name` and give what the printer calls it.
@@ -95,7 +95,7 @@ class PrinterDriver(Protocol):
         """Ask the printer how it is. Never raises: one that cannot be reached is not ready, in words."""
 
 
-class JobKeeper(PrinterDriver, Protocol):
+class JobTrackingDriver(PrinterDriver, Protocol):
     """A printer that knows its jobs."""
 
     def follow(self, spool_id: str, *, job_name: str | None = None) -> JobFate:

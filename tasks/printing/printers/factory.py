@@ -9,11 +9,11 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from tasks.printing.printers.cups import queue_address
-from tasks.printing.printers.driver import JobKeeper, PrinterDriver, WrongPrinterUriError
+from tasks.printing.printers.driver import JobTrackingDriver, PrinterDriver, WrongPrinterUriError
 from tasks.printing.printers.ipp import IppPrinter, network_address
 from tasks.printing.printers.raw import PORT, RawPrinter
 from tasks.printing.printers.spool import SpoolPrinter
-from tasks.printing.printers.timeouts import Patience
+from tasks.printing.printers.timeouts import PrinterTimeouts
 
 KINDS: Final = {
     "spool": "spool:///folder/of/slips",
@@ -29,8 +29,8 @@ _LACKING: Final = {"spool": "folder", "lp": "queue", "socket": "host and port al
 _QUEUE: Final = re.compile(r"[^\s/#?@:]{1,127}")
 
 
-def open_printer(uri: str, patience: Patience | None = None) -> PrinterDriver:
-    """The driver for `uri`; nothing is connected yet. It is a `JobKeeper` when it `knows_its_jobs`.
+def open_printer(uri: str, patience: PrinterTimeouts | None = None) -> PrinterDriver:
+    """The driver for `uri`; nothing is connected yet. It is a `JobTrackingDriver` when it `knows_its_jobs`.
 
     Raises `WrongPrinterUriError` with words on what would be right.
     """
@@ -67,7 +67,7 @@ def _split(uri: str) -> tuple[SplitResult, int | None]:
     return parts, port
 
 
-def keeper(driver: PrinterDriver) -> JobKeeper | None:
+def keeper(driver: PrinterDriver) -> JobTrackingDriver | None:
     """The same printer, if it can be asked what became of its jobs."""
     return driver if isinstance(driver, IppPrinter) else None
 

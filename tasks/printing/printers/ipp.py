@@ -38,7 +38,7 @@ from tasks.printing.printers.ipp_codec import (
     decode,
     encode,
 )
-from tasks.printing.printers.timeouts import Patience, why
+from tasks.printing.printers.timeouts import PrinterTimeouts, why
 
 PORT: Final = 631
 USER: Final = "bookdrop"
@@ -139,9 +139,9 @@ class IppPrinter:
     knows_its_jobs: Final = True
     language: Final = "pdf"
 
-    def __init__(self, address: IppAddress, patience: Patience | None = None) -> None:
+    def __init__(self, address: IppAddress, patience: PrinterTimeouts | None = None) -> None:
         self._address = address
-        self._patience = patience or Patience()
+        self._patience = patience or PrinterTimeouts()
 
     def send(self, document: bytes, *, job_name: str, on_first_byte: Callable[[], None]) -> str:
         """Print-Job: the slip goes along with the request, so that there is no job without its document."""

@@ -19,7 +19,7 @@ from tasks.printing.printers.driver import (
     PrinterUnavailableError,
     in_words,
 )
-from tasks.printing.printers.timeouts import Patience, why
+from tasks.printing.printers.timeouts import PrinterTimeouts, why
 
 PORT: Final = 9100
 BUFFER: Final = 8192
@@ -40,9 +40,9 @@ class RawPrinter:
     knows_its_jobs: Final = False
     language: Final = "zpl"
 
-    def __init__(self, host: str, port: int = PORT, patience: Patience | None = None) -> None:
+    def __init__(self, host: str, port: int = PORT, patience: PrinterTimeouts | None = None) -> None:
         self._host, self._port = host, port
-        self._patience = patience or Patience()
+        self._patience = patience or PrinterTimeouts()
 
     def send(self, document: bytes, *, job_name: str, on_first_byte: Callable[[], None]) -> str:
         """Send the label, and wait until the printer's side has taken the last byte of it."""

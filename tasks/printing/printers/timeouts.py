@@ -11,7 +11,7 @@ from http.client import HTTPException
 
 
 @dataclass(frozen=True)
-class Patience:
+class PrinterTimeouts:
     """How long is waited; a print worker's lease must be longer than all of it together."""
 
     connect: timedelta = timedelta(seconds=5)

@@ -6,7 +6,7 @@ from celery import Celery
 from celery.exceptions import Reject, Retry
 from kombu import Connection
 
-from tasks.requeue import put_back
+from tasks.requeue import requeue
 
 
 def do(_self, _order):
@@ -30,7 +30,7 @@ def running(broker_url):
 
 def test_it_is_published_anew_and_counted(any_broker_url):
     """The queue has it again, with one try more."""
-    back = put_back(running(any_broker_url), ConnectionError("the database is away"))
+    back = requeue(running(any_broker_url), ConnectionError("the database is away"))
 
     assert isinstance(back, Retry)
     with Connection(any_broker_url) as connection:
@@ -42,7 +42,7 @@ def test_it_is_published_anew_and_counted(any_broker_url):
 @pytest.mark.parametrize("away", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
 def test_with_the_broker_away_as_well_it_is_given_back(away):
     """Celery would have it among the dead letters: it is to be delivered again."""
-    back = put_back(running(away), ConnectionError("the database is away"))
+    back = requeue(running(away), ConnectionError("the database is away"))
 
     assert isinstance(back, Reject)
     assert back.requeue is True

@@ -8,7 +8,7 @@ from celery.concurrency.prefork import TaskPool
 from kombu.asynchronous import Hub, set_event_loop
 
 from workers.app import app
-from workers.runtime.pool_drain import hear_what_has_begun
+from workers.runtime.pool_drain import drain_job_acceptance
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_what_was_handed_over_a_moment_ago_is_not_forgotten(hub):
     turn(hub, lambda: job._write_to is not None)
     before = list(told)
 
-    hear_what_has_begun(pool, hub)
+    drain_job_acceptance(pool, hub)
     pool.flush()
     pool.stop()
 
@@ -53,8 +53,8 @@ def test_nothing_is_listened_to_where_nothing_is_open(hub, monkeypatch):
     """Processes that have nothing in hand, a pool without processes, a worker without a loop: nobody waits."""
     monkeypatch.delattr("workers.runtime.pool_drain._select")
     pool = TaskPool(1, app=app, threads=False, initargs=(app, "returns@here"))
-    hear_what_has_begun(pool, hub)
+    drain_job_acceptance(pool, hub)
     pool.start()
-    hear_what_has_begun(pool, hub)
-    hear_what_has_begun(pool, None)
+    drain_job_acceptance(pool, hub)
+    drain_job_acceptance(pool, None)
     pool.terminate()
