@@ -3,16 +3,14 @@
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from schemas import station_status
+from schemas.identifiers import uuid7_time
 from schemas.station_status import StationStatus
 from tasks.context import Context
 from tasks.events.results import Batch
 from tasks.metrics import definitions
 from tasks.metrics.recorder import ReportedHeartbeat
-
-_UUID7 = 7
 
 
 def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
@@ -22,10 +20,10 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
     for answered in batch.answered:
         event, reply = answered.event.event, answered.reply
         word = station_status.read(answered.event.received.desk)
-        made_at = made(event.event_id)
-        sent_at = word.sent_at.timestamp() if word is not None else made_at
+        made_at = uuid7_time(event.event_id)
+        sent_at = word.sent_at if word is not None else made_at
         if sent_at is not None:
-            tally.observe(definitions.QUEUE_WAIT, began.timestamp() - sent_at)
+            tally.observe(definitions.QUEUE_WAIT, (began - sent_at).total_seconds())
         tally.record_heartbeat(event.station, _seen(word, now))
         if reply is None:
             tally.count(definitions.DUPLICATES)
@@ -33,7 +31,7 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
         tally.count(definitions.ANSWERS, reply.outcome.value)
         if made_at is not None:
             again = word is not None and word.attempt > 1
-            tally.observe(definitions.SCAN_TO_ANSWER, now.timestamp() - made_at, "again" if again else "once")
+            tally.observe(definitions.SCAN_TO_ANSWER, (now - made_at).total_seconds(), "again" if again else "once")
     for distrusted in batch.distrusted:
         tally.count(definitions.QUARANTINED, distrusted.reason)
 
@@ -44,11 +42,3 @@ def _seen(word: StationStatus | None, now: datetime) -> ReportedHeartbeat:
         if word is None
         else ReportedHeartbeat(now, word.held, word.held_since, word.sent_at)
     )
-
-
-def made(event_id: UUID) -> float | None:
-    """When an event was made, by its desk's clock, in seconds since 1970: a UUIDv7 begins with it (RFC 9562, 5.7).
-
-    `None` for other UUIDs. Any number is possible: the id comes from outside.
-    """
-    return (event_id.int >> 80) / 1000 if event_id.version == _UUID7 else None

@@ -6,12 +6,12 @@ What was scanned is told only where it was found to be an item of a request: els
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import Connection, func, select
 
+from schemas.identifiers import uuid7_time
 from schemas.models import Branch, InboxEntry, QuarantinedMessage, Station
 from schemas.replies import Outcome, ReturnReply
 
@@ -20,8 +20,6 @@ _A_RETURNS_REPLY: Final = f'{{"type":"{ReturnReply.model_fields["type"].default}
 
 LOOKED_BACK: Final = timedelta(hours=24)
 """How far back the stations' answers are counted."""
-
-_UUID_7: Final = 7
 
 _AHEAD: Final = 1.0
 """Ids that are made within one millisecond run ahead of the clock; beyond so many seconds the station's clock is wrong."""
@@ -110,14 +108,9 @@ def stations(connection: Connection, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def made_at(event_id: UUID) -> datetime | None:
-    """When a station made an event of that id, by the station's clock; `None` where the id does not say (RFC 9562)."""
-    return datetime.fromtimestamp((event_id.int >> 80) / 1000, UTC) if event_id.version == _UUID_7 else None
-
-
 def _answer(row: Any) -> dict[str, Any]:
     reply = ReturnReply.model_validate_json(row.reply)
-    made = made_at(row.event_id)
+    made = uuid7_time(row.event_id)
     took = None if made is None else (row.answered_at - made).total_seconds()
     is_known = reply.title is not None  # else "request" and "barcode" are what was typed and scanned
     return {

@@ -2,10 +2,8 @@
 """The parts of our pages in Flower that need no server: who is there, what can be decided, what is searched and shown."""
 
 from base64 import b64encode
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from uuid import UUID
 
 import pytest
 from flower.utils.search import parse_query
@@ -17,7 +15,6 @@ from schemas.configuration import ConfigurationError
 from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, PROCESS_SCAN, RETRY_SLIP
-from tasks.returns.queries import made_at
 from workers.flower.auth import PROXY_HEADER, People, named_in
 from workers.flower.page import when
 from workers.flower.saved_searches import SEARCHES
@@ -119,12 +116,6 @@ def test_searches_are_ones_that_flower_understands(search):
     parse_query(f"{search.field}:{search.terms}")
 
     assert " " not in search.query
-
-
-def test_an_events_id_says_when_it_was_made():
-    """The first 48 bits of a UUIDv7 are its time in milliseconds (RFC 9562, 5.7); another kind of id says nothing."""
-    assert made_at(UUID("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")) == datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)
-    assert made_at(UUID("919108f7-52d1-4320-9bac-f847db4148a8")) is None
 
 
 def test_a_time_is_shown_with_its_exact_moment():

@@ -2,19 +2,16 @@
 """What workers count: noted in memory, added up in the database, read again for Prometheus."""
 
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import sessionmaker
-from uuid6 import uuid7
 
 from schemas import station_status
 from schemas.models import PrintJob, QuarantinedMessage, StationHeartbeat
 from schemas.print_jobs import PrintState
-from tasks.events.metrics import made
 from tasks.metrics.definitions import ANSWERS, DUPLICATES, METRICS_RECORDED, SCAN_TO_ANSWER
 from tasks.metrics.recorder import MetricsRecorder, ReportedHeartbeat, add
 from workers.metrics import database
@@ -175,13 +172,6 @@ def test_every_metric_of_the_database_is_told_and_no_other(engine, library):
             seen[each.name] = len(each.labels)
 
     assert seen == labels
-
-
-def test_the_time_of_an_event_is_in_its_id():
-    """A UUIDv7 says when it was made; another UUID says nothing, and a made-up one from the far future does no harm."""
-    assert made(uuid7()) == pytest.approx(datetime.now(UTC).timestamp(), abs=5)
-    assert made(UUID("6f1f6c1e-8a55-4b5f-9a0e-3a2a6a1f5a10")) is None
-    assert made(UUID("ffffffff-ffff-7fff-bfff-ffffffffffff")) > 2e11
 
 
 def test_a_desks_word_is_read_as_it_was_written():
