@@ -136,7 +136,7 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
         )
 
     to_header = station_status.to_header
-    monkeypatch.setattr(station_status, "written", lambda *word: words.append(word[2]) or to_header(*word))
+    monkeypatch.setattr(station_status, "to_header", lambda *word: words.append(word[2]) or to_header(*word))
     with desk("redis://127.0.0.1:1/0") as away:
         for number in range(120):
             away.scan(f"NO-SUCH-{number}")
