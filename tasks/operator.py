@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The person who acts on a print job or a quarantined message, and their reason."""
+"""The operator: the person who acts on a print job or a quarantined message, and their reason."""
 
 from dataclasses import dataclass
+from typing import Final
 
-LONGEST_ACTOR = 100
+MAX_NAME_LENGTH: Final = 100
+"""Characters of an operator's name that are stored; the rest is cut off."""
 
-LONGEST_REASON = 500
+MAX_REASON_LENGTH: Final = 500
+"""Characters of a reason that are stored; the rest is cut off."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Who decides, and why."""
+    """A person who makes a decision, and why."""
 
     actor: str
     reason: str | None = None

@@ -11,7 +11,7 @@ from schemas.models import QuarantinedMessage
 from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
-from tasks.operator import LONGEST_ACTOR, LONGEST_REASON, Operator
+from tasks.operator import MAX_NAME_LENGTH, MAX_REASON_LENGTH, Operator
 from tasks.ports import Envelope, Outgoing
 from tasks.quarantine.dead_letter import body_of, is_work_queue
 from tasks.quarantine.store import OPEN
@@ -112,8 +112,8 @@ def _decide(row: QuarantinedMessage, by: Operator, state: str, uow: UnitOfWork) 
         raise RefusedDecisionError(f"Message {row.id} is {row.state} already.")
     row.state = state
     row.decided_at = uow.now
-    row.decided_by = by.actor[:LONGEST_ACTOR]
-    row.decision_reason = (by.reason or "")[:LONGEST_REASON] or None
+    row.decided_by = by.actor[:MAX_NAME_LENGTH]
+    row.decision_reason = (by.reason or "")[:MAX_REASON_LENGTH] or None
 
 
 def _back(row: QuarantinedMessage) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from schemas.print_jobs import IN_HAND
 from schemas.print_jobs import PrintState as State
-from tasks.operator import LONGEST_REASON, Operator
+from tasks.operator import MAX_REASON_LENGTH, Operator
 from tasks.printing import actions, queries
 from tasks.printing.actions import RefusedActionError
 from tasks.printing.queries import UNSEEN, Wanted
@@ -120,7 +120,7 @@ class SlipPage(Page):
         """Decide."""
         actor, job_id = self.actor(), _id(slip)
         what, back = self.get_body_argument("do", ""), self.get_body_argument("back", "")
-        reason, to = self.text("reason", LONGEST_REASON), self.text("to", 40)
+        reason, to = self.text("reason", MAX_REASON_LENGTH), self.text("to", 40)
         if what not in DECISIONS:
             raise tornado.web.HTTPError(400, "There is no such decision.")
         if not reason:
@@ -154,7 +154,7 @@ class SlipPage(Page):
             can=can,
             chosen=next((each for each in can if each.name == do), None),
             others=[each for each in printers if each["printer"] != story["printer"]],
-            reason=self.text("reason", LONGEST_REASON) if status != 200 else "",  # noqa: PLR2004 - HTTP's own
+            reason=self.text("reason", MAX_REASON_LENGTH) if status != 200 else "",  # noqa: PLR2004 - HTTP's own
             trouble=trouble,
             back=back,
             back_to=_back_to(self, back),
@@ -173,7 +173,7 @@ class RetryAllPage(Page):
     async def post(self, printer: str) -> None:
         """Order all of them, the oldest first."""
         actor = self.actor()
-        reason, back = self.text("reason", LONGEST_REASON), self.get_body_argument("back", "")
+        reason, back = self.text("reason", MAX_REASON_LENGTH), self.get_body_argument("back", "")
         if not reason:
             self.set_status(400)
             await self._show(printer, back, trouble=NO_REASON)
