@@ -2,7 +2,6 @@
 """The Celery tasks of printing: an id comes in, the handler does the rest."""
 
 import random
-import time
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
@@ -30,7 +29,7 @@ from tasks.printing import actions
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
 from tasks.printing.reconcile import dispatch_reconciliations, follow
-from tasks.requeue import requeue
+from tasks.requeue import requeue_after_backoff
 from tasks.unit_of_work import StaleStateError
 
 log = structlog.get_logger()
@@ -39,9 +38,6 @@ TIME_LIMIT: Final = 100
 """A worker that is longer at a printer hangs, and is ended, in seconds: above `LONGEST_SHIFT`, in whose last moment one
 more slip may begin, and all of a printer's `PrinterTimeouts`. The same whatever the visibility timeout: an order that is
 delivered again meanwhile finds its slip claimed, and does nothing."""
-
-LONGEST_PAUSE: Final = 15.0
-"""Longest wait before an order is put back on the queue while the database is away, in seconds."""
 
 
 @shared_task(bind=True, name=PRINT_SLIP, time_limit=TIME_LIMIT, default_retry_delay=0, max_retries=None)
@@ -66,16 +62,8 @@ def _heeded(task: Any, order: object, work: Callable[[UUID], PrintState | None])
     try:
         state = work(wanted.job_id)
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
-        raise _put_back(task, error) from error
+        raise requeue_after_backoff(task, error, log_event="print_requeued") from error
     return "nothing_to_do" if state is None else state.value
-
-
-def _put_back(task: Any, error: Exception) -> Exception:
-    """Wait while the database is away, and give what puts the task back when it is raised."""
-    pause = min(0.5 * 2**task.request.retries, LONGEST_PAUSE)
-    log.warning("print_put_back", error=type(error).__name__, pause_seconds=pause)
-    time.sleep(pause)
-    return requeue(task, error)
 
 
 @shared_task(bind=True, name=RETRY_SLIP, default_retry_delay=0, max_retries=None)
@@ -119,7 +107,7 @@ def _decided(task: Any, slip: str, act: Callable[[UUID, context.Context], action
     except actions.RefusedActionError as error:
         return f"refused: {error}"
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
-        raise _put_back(task, error) from error
+        raise requeue_after_backoff(task, error, log_event="print_requeued") from error
     return done.message
 
 
