@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a task needs from its worker: sessions, a clock, a way to publish. Set by the worker, asked for by tasks."""
+"""The context of a worker process: sessions, clock, publisher, policy. The worker sets it; tasks read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,43 +14,43 @@ from tasks.unit_of_work import PublishedRows, UnitOfWork
 
 @dataclass(frozen=True)
 class Context:
-    """One worker process's connections and rules."""
+    """The connections and the policy of one worker process."""
 
     sessions: sessionmaker[Session]
     now: Callable[[], datetime]
     """Aware UTC."""
-    publish: Publisher
+    publisher: Publisher
     worker: str
     """Name of the worker process, for leases and logs."""
-    settled: PublishedRows = field(default_factory=PublishedRows)
-    """Published rows of the outbox, which go with the next transaction."""
-    tally: MetricsRecorder = field(default_factory=MetricsRecorder)
-    """What this process counts and times, for monitoring."""
+    published_rows: PublishedRows = field(default_factory=PublishedRows)
+    """Outbox rows that the broker has confirmed. The next transaction deletes them."""
+    metrics: MetricsRecorder = field(default_factory=MetricsRecorder)
+    """Counts and durations of this process, for monitoring."""
     undo_window: timedelta = timedelta(minutes=10)
     patron_card_pattern: str | None = None
-    slip_life: timedelta = timedelta(hours=24)
-    """How long a slip may wait for its printer before it is not sent any more."""
-    letters: OpenDeadLetters | None = None
-    """The broker's dead letters; `None` where there is no broker."""
-    quarantine_kept: timedelta = timedelta(days=30)
-    """How long what a quarantined message says is kept while nobody decides about it."""
-    announce: TaskEventEmitter = no_events
+    slip_expiry: timedelta = timedelta(hours=24)
+    """Longest time that a slip may wait for its printer. After that the worker does not send it."""
+    dead_letters: OpenDeadLetters | None = None
+    """Opens the broker's dead-letter queue; `None` where there is no broker."""
+    quarantine_retention: timedelta = timedelta(days=30)
+    """How long the content of a quarantined message is kept while no operator decides about it."""
+    emit_task_event: TaskEventEmitter = no_events
 
     def unit_of_work(self) -> UnitOfWork:
-        """A new transaction, at this moment."""
-        return UnitOfWork(self.sessions, self.now(), self.settled)
+        """Begin a new transaction with the present time."""
+        return UnitOfWork(self.sessions, self.now(), self.published_rows)
 
 
 _current: list[Context] = []
 
 
 def use(context: Context | None) -> None:
-    """Make `context` the one of this process; `None` forgets it (a forked child must make its own)."""
+    """Set the context of this process. `None` discards it: a forked child must create its own."""
     _current[:] = [] if context is None else [context]
 
 
 def current() -> Context:
-    """The context of this process. Raises `LookupError` outside a worker."""
+    """Return the context of this process. Raises `LookupError` outside a worker."""
     if not _current:
         raise LookupError(
             "no worker context: tasks run in a worker started by 'bookdrop worker' or 'celery -A workers.app'"

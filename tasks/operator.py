@@ -13,7 +13,11 @@ MAX_REASON_LENGTH: Final = 500
 
 @dataclass(frozen=True)
 class Operator:
-    """A person who makes a decision, and why."""
+    """A person who makes a decision, and why. Longer texts are cut off; an empty reason becomes `None`."""
 
     actor: str
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actor", self.actor[:MAX_NAME_LENGTH])
+        object.__setattr__(self, "reason", (self.reason or "")[:MAX_REASON_LENGTH] or None)

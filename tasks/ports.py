@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-REDELIVERIES: Final = ("x-delivery-count", "x-acquired-count")
-"""Headers that RabbitMQ changes each time it delivers."""
+REDELIVERY_HEADERS: Final = ("x-delivery-count", "x-acquired-count")
+"""Headers that RabbitMQ changes at each delivery."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """What stands around a message's body."""
+    """The headers and properties of a message, without its body. `DeadLetter.digest` covers the field names."""
 
     headers: Mapping[str, Any]
     content_type: str | None = None
@@ -26,28 +26,28 @@ class Envelope:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One dead letter as the broker has it."""
+    """One dead letter as the broker stores it."""
 
     body: bytes
     envelope: Envelope
     handle: Any
-    """By which it is let go of."""
+    """Identifies the letter to `DeadLetters.remove`: a delivery tag on RabbitMQ, the list entry on Redis."""
     routing_key: str | None = None
-    """The queue that it was meant for, where the broker tells."""
-    mark: bytes = b""
-    """Tells it from another letter of the same content, where the broker's messages have such a thing."""
+    """The queue that the message was sent to, where the broker stores it."""
+    identity: bytes = b""
+    """Distinguishes letters of equal content, where the broker's messages carry an identifier."""
 
     @property
     def digest(self) -> str:
-        """The same letter has the same, however often it is looked at."""
-        headers = {name: value for name, value in self.envelope.headers.items() if name not in REDELIVERIES}
-        around = json.dumps(asdict(self.envelope) | {"headers": headers}, sort_keys=True, default=str)
-        return hashlib.sha256(b"\0".join((self.mark, around.encode(), self.body))).hexdigest()
+        """SHA-256 of the letter, hexadecimal; equal each time that the same letter is read."""
+        headers = {name: value for name, value in self.envelope.headers.items() if name not in REDELIVERY_HEADERS}
+        envelope = json.dumps(asdict(self.envelope) | {"headers": headers}, sort_keys=True, default=str)
+        return hashlib.sha256(b"\0".join((self.identity, envelope.encode(), self.body))).hexdigest()
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message to be put back on its queue."""
+    """A quarantined message on its way back to a queue."""
 
     queue: str
     body: bytes
@@ -55,16 +55,16 @@ class Outgoing:
 
 
 class DeadLetters(Protocol):
-    """The broker's dead letters, while one looks at them."""
+    """The broker's dead-letter queue, over an open connection. Every method raises the errors of the transport."""
 
-    def look(self, limit: int) -> Sequence[DeadLetter]:
-        """The oldest letters, at most `limit`; they stay where they are. Raises what the transport raises."""
+    def peek(self, limit: int) -> Sequence[DeadLetter]:
+        """Return the oldest letters, at most `limit`. They stay in the queue until `remove`."""
 
-    def forget(self, letters: Sequence[DeadLetter]) -> None:
-        """Let go of letters that were looked at."""
+    def remove(self, letters: Sequence[DeadLetter]) -> None:
+        """Remove letters that `peek` returned."""
 
-    def put_back(self, message: Outgoing) -> None:
-        """Publish, and return when the broker has it."""
+    def requeue(self, message: Outgoing) -> None:
+        """Publish `message` to its queue; return when the broker has confirmed it."""
 
 
 OpenDeadLetters = Callable[[], AbstractContextManager[DeadLetters]]
@@ -72,10 +72,10 @@ OpenDeadLetters = Callable[[], AbstractContextManager[DeadLetters]]
 
 @dataclass(frozen=True)
 class PendingMessage:
-    """A promise that is in the outbox and not with the broker yet."""
+    """A committed message that is not published yet."""
 
     outbox_id: UUID | None
-    """Its row; `None` when there is none, because who wants it asks again."""
+    """Its row in the outbox; `None` when there is none, because the recipient asks again."""
     queue: str
     task: str | None
     """Task name; `None` for a plain message to a station."""
@@ -84,21 +84,21 @@ class PendingMessage:
 
 
 class Publisher(Protocol):
-    """Gives promised messages to the broker."""
+    """Publishes committed messages to the broker."""
 
     def publish_outbox(self, entries: Sequence[PendingMessage]) -> int:
-        """Publish `entries` in order and note the rows of those the broker has as settled; return how many.
+        """Publish `entries` in order, record the outbox rows of those that the broker has confirmed, return how many.
 
-        Never raises for a broker that is away: what could not be published stays for the sweep.
+        Never raises while the broker is unavailable: the sweep publishes what is left.
         """
 
 
 class TaskEventEmitter(Protocol):
-    """Tells whoever watches, such as Flower, what goes on at this moment. Nothing depends on its being heard."""
+    """Emits the progress of the running task to monitors such as Flower. No function depends on its delivery."""
 
-    def __call__(self, what: str, **about: str) -> None:
-        """Say `what` (such as `slip-sending`), and which one: ids and codes, nothing else. Never raises."""
+    def __call__(self, name: str, **fields: str) -> None:
+        """Emit event `name` (for example `slip-sending`). `fields` hold ids and codes only. Never raises."""
 
 
-def no_events(what: str, **about: str) -> None:
-    """An `TaskEventEmitter` where nobody watches."""
+def no_events(name: str, **fields: str) -> None:
+    """Discard the event: the `TaskEventEmitter` of a process without monitoring."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One session, one transaction, and the messages that its commit promises."""
+"""One session, one transaction, and the messages that the commit adds to the outbox."""
 
 import threading
 import time
@@ -21,21 +21,21 @@ from tasks.ports import PendingMessage
 Result = TypeVar("Result")
 
 SWEEP_GRACE = timedelta(seconds=10)
-"""How long the sweep leaves a fresh promise to the worker that is just publishing it."""
+"""How long the sweep leaves a new outbox row to the worker that committed it and is publishing it."""
 
 TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 """PostgreSQL: serialization failure, deadlock detected, lock not available (Appendix A of its manual)."""
 
 
 class StaleStateError(Exception):
-    """A row is no longer as it was read: somebody changed it in between. Running again decides anew."""
+    """A row has changed since it was read. Running the transaction again decides on its new state."""
 
 
 class PublishedRows:
-    """Outbox rows that the broker has, on their way out: the next transaction takes them along.
+    """Outbox rows that the broker has confirmed. The next transaction of the process deletes them.
 
-    A transaction of their own would cost as much as a whole Return. When the process dies before, the sweep
-    publishes them once more, which does no harm.
+    A separate transaction would cost as much as a whole Return. If the process dies first, the sweep publishes the
+    messages again, which does no harm: recipients discard duplicates.
     """
 
     def __init__(self) -> None:
@@ -43,36 +43,36 @@ class PublishedRows:
         self._lock = threading.Lock()
 
     def add(self, ids: Iterable[UUID]) -> None:
-        """Note rows that may go."""
+        """Add rows to be deleted."""
         with self._lock:
             self._ids += ids
 
-    def take(self) -> list[UUID]:
-        """Give all of them, once."""
+    def drain(self) -> list[UUID]:
+        """Remove and return all rows; each row is returned once."""
         with self._lock:
             ids, self._ids = self._ids, []
         return ids
 
 
 _outbox = table(OutboxEntry)
-_PROMISE = insert(_outbox)
-_LET_GO = delete(_outbox).where(_outbox.c.id.in_(bindparam("ids", expanding=True)))
+_INSERT = insert(_outbox)
+_DELETE = delete(_outbox).where(_outbox.c.id.in_(bindparam("ids", expanding=True)))
 
 
 @dataclass
 class UnitOfWork:
-    """One transaction: what is said in it is committed with it, and given out only after the commit.
+    """One transaction: messages enqueued in it are committed with it, and published only after the commit.
 
-    Use as a context manager; leaving it normally commits, leaving it by an exception rolls back.
+    Use it as a context manager: a normal exit commits, an exception rolls back.
     """
 
     sessions: sessionmaker[Session]
     now: datetime
     """Aware UTC; one time for the whole transaction."""
-    settled: PublishedRows = field(default_factory=PublishedRows)
+    published_rows: PublishedRows = field(default_factory=PublishedRows)
     """Published rows of the outbox, which this commit deletes."""
     pending_messages: list[PendingMessage] = field(default_factory=list)
-    """After the commit: what is to be published, in the order it was said."""
+    """After the commit: the messages to publish, in the order in which they were enqueued."""
     _enqueued: list[PendingMessage] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -89,19 +89,19 @@ class UnitOfWork:
             self.session.close()
 
     def enqueue(self, queue: str, body: str, *, task: str | None = None, event_id: UUID | None = None) -> None:
-        """Promise a message: a row in this transaction. `body` is JSON; for a task, its one argument."""
+        """Add a message to the outbox in this transaction. `body` is JSON; for a task, its one argument."""
         self._enqueued.append(PendingMessage(uuid7(), queue, task, body, event_id))
 
     def _commit(self) -> None:
         if self._enqueued:
-            self.session.connection().execute(_PROMISE, [self._row(message) for message in self._enqueued])
-        settled = self.settled.take()
+            self.session.connection().execute(_INSERT, [self._row(message) for message in self._enqueued])
+        published = self.published_rows.drain()
         try:
-            if settled:
-                self.session.connection().execute(_LET_GO, {"ids": settled})
+            if published:
+                self.session.connection().execute(_DELETE, {"ids": published})
             self.session.commit()
         except BaseException:
-            self.settled.add(settled)
+            self.published_rows.add(published)
             raise
         self.pending_messages = self._enqueued
 
@@ -119,10 +119,10 @@ class UnitOfWork:
 
 
 def is_transient(error: Exception) -> bool:
-    """Tell whether running the same transaction again may succeed.
+    """Return True if running the same transaction again may succeed.
 
-    Deadlock, serialization failure, a lock not had in time, SQLite busy, and a unique key that another
-    transaction took in between (the second run finds its row).
+    Transient are: deadlock, serialization failure, lock timeout, SQLite busy, and a unique key that a concurrent
+    transaction inserted in between (the second run finds its row).
     """
     match error:
         case IntegrityError() | StaleStateError():
@@ -140,8 +140,8 @@ def retry_on_conflict(
 ) -> Result:
     """Run `work` (a whole transaction) up to `tries` times while it fails for a transient reason.
 
-    A connection lost during a commit is among them: whether that commit took place is told by the inbox
-    the next time. Raises the last error.
+    A connection lost during a commit is transient as well: on the next run the inbox shows if that commit took
+    place. `pause` takes seconds. Raises the last error.
     """
     for attempt in range(1, tries):
         try:

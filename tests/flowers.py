@@ -58,7 +58,7 @@ def context_of(place: dict[str, Any], library: Library) -> Iterator[Context]:
     """What a Return and a decision need, with a publisher on the real broker."""
     settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
     made = bootstrap.make(settings, library.engine)
-    with closing(made.publish):
+    with closing(made.publisher):
         yield made
 
 
@@ -173,7 +173,7 @@ def scanned(library: Library, here: Context, barcode: str, *, station: str = "ma
     scan = library.scan(barcode, station=station)
     with here.unit_of_work() as uow:
         return_items([Received(scan, reply_queue(station))], uow, house)
-    here.publish.publish_outbox(uow.pending_messages)
+    here.publisher.publish_outbox(uow.pending_messages)
     return event_id(scan)
 
 

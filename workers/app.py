@@ -183,9 +183,9 @@ def _close(**_: Any) -> None:
         here = task_context.current()
     except LookupError:
         return
-    flusher.write(here.sessions, here.tally)
-    if isinstance(here.publish, BrokerPublisher):
-        here.publish.close()
+    flusher.write(here.sessions, here.metrics)
+    if isinstance(here.publisher, BrokerPublisher):
+        here.publisher.close()
 
 
 @signals.task_prerun.connect

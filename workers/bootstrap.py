@@ -13,11 +13,11 @@ from schemas.database import open_engine
 from tasks import context
 from tasks.unit_of_work import PublishedRows
 from workers.broker_options import SECONDS_TO_ANSWER, broker_options, limits
-from workers.dead_letters import open_letters
+from workers.dead_letters import open_dead_letters
 from workers.metrics.flusher import MetricsFlusher
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
-from workers.task_events import TaskAnnouncer
+from workers.task_events import TaskEventPublisher
 
 
 def utc_now() -> datetime:
@@ -40,20 +40,19 @@ def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
 def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:
     """The context for this process."""
     sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)
-    settled = PublishedRows()
+    published_rows = PublishedRows()
     worker = f"{socket.gethostname()}:{os.getpid()}"
-    bookkeeper = MetricsFlusher(sessions)
     return context.Context(
         sessions=sessions,
         now=utc_now,
-        publish=BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, worker),
-        settled=settled,
+        publisher=BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, published_rows, worker),
+        published_rows=published_rows,
         worker=worker,
-        tally=bookkeeper.tally,
+        metrics=MetricsFlusher(sessions).tally,
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,
-        slip_life=timedelta(hours=settings.slip_expiry_hours),
-        letters=lambda: open_letters(lambda: connect(settings)),
-        quarantine_kept=timedelta(days=settings.quarantine_retention_days),
-        announce=TaskAnnouncer(lambda: connect(settings)),
+        slip_expiry=timedelta(hours=settings.slip_expiry_hours),
+        dead_letters=lambda: open_dead_letters(lambda: connect(settings)),
+        quarantine_retention=timedelta(days=settings.quarantine_retention_days),
+        emit_task_event=TaskEventPublisher(lambda: connect(settings)),
     )

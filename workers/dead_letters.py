@@ -21,7 +21,7 @@ from workers.runtime.queues import queue_declaration
 
 
 @contextmanager
-def open_letters(connect: Callable[[], Connection]) -> Iterator[DeadLetters]:
+def open_dead_letters(connect: Callable[[], Connection]) -> Iterator[DeadLetters]:
     """The dead letters over a connection of their own."""
     connection = connect()
     try:
@@ -36,7 +36,7 @@ class _OnEither:
     def __init__(self, connection: Connection) -> None:
         self.channel: Any = connection.default_channel
 
-    def put_back(self, message: Outgoing) -> None:
+    def requeue(self, message: Outgoing) -> None:
         """Publish, and return when the broker has it."""
         queue_declaration(message.queue).bind(self.channel).queue_declare()
         around = message.envelope
@@ -56,13 +56,13 @@ class _OnEither:
 
 
 class _OnRabbit(_OnEither):
-    def look(self, limit: int) -> Sequence[DeadLetter]:
+    def peek(self, limit: int) -> Sequence[DeadLetter]:
         """Take the oldest letters; what is not acknowledged comes back when the connection ends."""
         queue_declaration(DEAD_LETTER_QUEUE).bind(self.channel).queue_declare()
         taken = iter(partial(self.channel.basic_get, DEAD_LETTER_QUEUE), None)
         return [_taken(message) for message in islice(taken, limit)]
 
-    def forget(self, letters: Sequence[DeadLetter]) -> None:
+    def remove(self, letters: Sequence[DeadLetter]) -> None:
         """Acknowledge."""
         for letter in letters:
             self.channel.basic_ack(letter.handle)
@@ -84,12 +84,12 @@ def _taken(message: Any) -> DeadLetter:
 
 
 class _OnRedis(_OnEither):
-    def look(self, limit: int) -> Sequence[DeadLetter]:
+    def peek(self, limit: int) -> Sequence[DeadLetter]:
         """Read the oldest letters; the list's right end has them."""
         raws = self.channel.client.lrange(DEAD_LETTER_QUEUE, -limit, -1)
         return [_read(raw) for raw in reversed(raws)]
 
-    def forget(self, letters: Sequence[DeadLetter]) -> None:
+    def remove(self, letters: Sequence[DeadLetter]) -> None:
         """Remove each once, looking from the old end."""
         with self.channel.client.pipeline(transaction=False) as pipe:
             for letter in letters:
@@ -118,7 +118,7 @@ def _read(raw: bytes) -> DeadLetter:
             ),
             handle=raw,
             routing_key=info.get("routing_key"),
-            mark=str(properties.get("delivery_tag")).encode(errors="replace"),
+            identity=str(properties.get("delivery_tag")).encode(errors="replace"),
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return DeadLetter(raw, Envelope({"x-quarantine-reason": "not_json"}), raw)

@@ -49,7 +49,7 @@ class Heartbeat(bootsteps.StartStopStep):
         """Beat now, and from now on."""
         Heartbeat.beating = os.getpid()
         beat()
-        systemd_notify.tell(systemd_notify.UP)
+        systemd_notify.notify(systemd_notify.READY)
         self._entry = parent.timer.call_repeatedly(BEAT_SECONDS, beat, priority=10)
 
     def stop(self, parent: Any) -> None:
@@ -57,7 +57,7 @@ class Heartbeat(bootsteps.StartStopStep):
         if self._entry is not None:
             self._entry.cancel()
         Heartbeat.beating = None
-        systemd_notify.tell(systemd_notify.ENDING)
+        systemd_notify.notify(systemd_notify.STOPPING)
         self.path.unlink(missing_ok=True)
 
 
@@ -65,4 +65,4 @@ def beat() -> None:
     """Say that the worker's main process goes on; nothing, when none runs in this process."""
     if Heartbeat.beating == os.getpid():
         Heartbeat.path.touch()
-        systemd_notify.tell(systemd_notify.ALIVE)
+        systemd_notify.notify(systemd_notify.WATCHDOG)

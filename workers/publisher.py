@@ -31,11 +31,15 @@ class BrokerPublisher:
     """A `tasks.context.Publisher` over kombu. One connection per thread: kombu's channels are not thread-safe."""
 
     def __init__(
-        self, connect: Callable[[], Connection], sessions: sessionmaker[Session], settled: PublishedRows, origin: str
+        self,
+        connect: Callable[[], Connection],
+        sessions: sessionmaker[Session],
+        published_rows: PublishedRows,
+        origin: str,
     ) -> None:
         self._connect = connect
         self._sessions = sessions
-        self._settled = settled
+        self._published_rows = published_rows
         self._origin = origin
         self._local = threading.local()
         self._closing = threading.Event()
@@ -51,7 +55,7 @@ class BrokerPublisher:
         except Exception as error:  # noqa: BLE001 - whatever the transport raises: the sweep takes over
             self._let_go()
             log.warning("publish_failed", error=type(error).__name__, left=len(entries) - len(sent))
-        self._settled.add(entry.outbox_id for entry in sent if entry.outbox_id is not None)
+        self._published_rows.add(entry.outbox_id for entry in sent if entry.outbox_id is not None)
         return len(sent)
 
     def _publish_all(self, entries: Sequence[PendingMessage], sent: list[PendingMessage]) -> None:
@@ -79,14 +83,14 @@ class BrokerPublisher:
 
     def flush(self) -> None:
         """Delete the settled rows now."""
-        ids = self._settled.take()
+        ids = self._published_rows.drain()
         if not ids:
             return
         try:
             with self._sessions.begin() as session:
                 session.execute(delete(OutboxEntry).where(OutboxEntry.id.in_(ids)))
         except DBAPIError as error:
-            self._settled.add(ids)
+            self._published_rows.add(ids)
             log.warning("outbox_rows_left", error=type(error).__name__, left=len(ids))
 
     def close(self) -> None:

@@ -6,12 +6,12 @@ import socket
 
 VARIABLE = "NOTIFY_SOCKET"
 
-UP = "READY=1"
-ALIVE = "WATCHDOG=1"
-ENDING = "STOPPING=1"
+READY = "READY=1"
+WATCHDOG = "WATCHDOG=1"
+STOPPING = "STOPPING=1"
 
 
-def tell(state: str) -> bool:
+def notify(state: str) -> bool:
     """Send `state` to the supervisor; False when there is none, or when it does not listen.
 
     One datagram, never waited for: a supervisor that is busy must not hold up a worker.

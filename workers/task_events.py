@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events of our own beside Celery's: Flower shows them as live states of the task that is at work."""
+"""Custom task events beside Celery's: Flower shows them as live states of the running task."""
 
 import threading
 import time
@@ -12,31 +12,31 @@ from kombu import Connection
 
 log = structlog.get_logger()
 
-SILENCE: Final = 30.0
-"""How long nothing is announced after the broker did not take it, in seconds: watching must not slow the work."""
+PAUSE_AFTER_ERROR: Final = 30.0
+"""How long no event is sent after the broker did not accept one, in seconds: monitoring must not slow the work."""
 
 
-class TaskAnnouncer:
-    """A `tasks.context.Announcer`: sends `task-<what>` for the task that runs; outside a task it says nothing.
+class TaskEventPublisher:
+    """A `tasks.ports.TaskEventEmitter`: sends `task-<name>` for the running task; outside a task it does nothing.
 
-    `connect` gives a connection that is told at once when the broker is away; there is one for each thread.
+    `connect` returns a connection that fails at once when the broker is unavailable; each thread has its own.
     """
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
         self._local = threading.local()
-        self._silent_until = 0.0
+        self._paused_until = 0.0
 
-    def __call__(self, what: str, **about: str) -> None:
-        """Send it; what cannot be sent is not missed."""
+    def __call__(self, name: str, **fields: str) -> None:
+        """Send the event; discard it when it cannot be sent."""
         task = current_task
-        if not task or task.request.id is None or time.monotonic() < self._silent_until:
+        if not task or task.request.id is None or time.monotonic() < self._paused_until:
             return
         try:
-            self._dispatcher(task).send(f"task-{what}", uuid=task.request.id, **about)
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises: nobody depends on it
-            self._silent_until = time.monotonic() + SILENCE
-            self._let_go()
+            self._dispatcher(task).send(f"task-{name}", uuid=task.request.id, **fields)
+        except Exception as error:  # noqa: BLE001 - any error of the transport: no function depends on the event
+            self._paused_until = time.monotonic() + PAUSE_AFTER_ERROR
+            self._disconnect()
             log.debug("event_not_sent", error=type(error).__name__)
 
     def _dispatcher(self, task: Any) -> Any:
@@ -51,7 +51,7 @@ class TaskAnnouncer:
             )
         return self._local.dispatcher
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         connection: Connection | None = getattr(self._local, "connection", None)
         self._local.__dict__.clear()
         if connection is not None:

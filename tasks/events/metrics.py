@@ -15,7 +15,7 @@ from tasks.metrics.recorder import ReportedHeartbeat
 
 def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
     """Note what became of the events of a transaction that `began` then, and whose answers were given to the broker."""
-    tally, now = here.tally, here.now()
+    tally, now = here.metrics, here.now()
     tally.observe(definitions.TRANSACTION, (now - began).total_seconds())
     for answered in batch.answered:
         event, reply = answered.event.event, answered.reply

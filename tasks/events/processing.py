@@ -56,7 +56,7 @@ def process(task: Any, payload: object, handler: Handler) -> str:
             raise requeue(task, error) from error
         reason = type(error).__name__
         batch, messages = retry_on_conflict(lambda: _quarantine(received, reason))
-    context.current().publish.publish_outbox(messages)
+    context.current().publisher.publish_outbox(messages)
     measure(batch, context.current(), began)
     log_results(batch)
     return _outcome(batch)
@@ -69,7 +69,7 @@ def process_many(task: str, received: Sequence[tuple[str, Received]]) -> list[st
     """
     began = context.current().now()
     batch, messages = retry_on_conflict(lambda: perform([each for _, each in received], HANDLERS[task]))
-    context.current().publish.publish_outbox(messages)
+    context.current().publisher.publish_outbox(messages)
     measure(batch, context.current(), began)
     outcomes = {str(each.event.event.event_id): _outcome_of(each) for each in batch.answered}
     ids = {str(event_id): task_id for task_id, each in received if (event_id := event_id_of(each.payload))}

@@ -29,7 +29,7 @@ def sweep(here: Context, *, limit: int = 5_000) -> int:
         claimed = _claim(here)
         if not claimed:
             return total
-        published = here.publish.publish_outbox(claimed)
+        published = here.publisher.publish_outbox(claimed)
         total += published
         if published < len(claimed):
             return total

@@ -18,7 +18,7 @@ from schemas.print_jobs import IN_HAND, RECONCILABLE, WAITING, PrintSlip, SlipCo
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
-from tasks.operator import MAX_NAME_LENGTH, MAX_REASON_LENGTH, Operator
+from tasks.operator import Operator
 from tasks.printing import state_machine as rules
 from tasks.printing.messages import words
 from tasks.printing.notifications import enqueue_notice
@@ -179,8 +179,8 @@ def copy_job(job: PrintJob, uow: UnitOfWork, by: Operator) -> PrintJob:
         event_id=job.event_id,
         copy_number=number,
         reprint_of=job.id,
-        reason=(by.reason or "")[:MAX_REASON_LENGTH] or None,
-        actor=by.actor[:MAX_NAME_LENGTH],
+        reason=by.reason,
+        actor=by.actor,
         branch=job.branch,
         printer_id=job.printer_id,
         station=job.station,
@@ -205,7 +205,7 @@ def _in_one_commit(slip: UUID, here: Context, act: Callable[[PrintJob, UnitOfWor
             return act(job, uow), uow
 
     done, uow = retry_on_conflict(work)
-    here.publish.publish_outbox(uow.pending_messages)
+    here.publisher.publish_outbox(uow.pending_messages)
     return done
 
 
@@ -254,7 +254,7 @@ def _tell(job: PrintJob, uow: UnitOfWork, kind: str, by: Operator, **details: An
             recorded_at=uow.now,
             branch=job.branch,
             station=None,
-            note=(by.reason or "")[:MAX_REASON_LENGTH] or None,
-            details={"slip": str(job.id), "actor": by.actor[:MAX_NAME_LENGTH], **details},
+            note=by.reason,
+            details={"slip": str(job.id), "actor": by.actor, **details},
         )
     )

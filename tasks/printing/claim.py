@@ -150,7 +150,7 @@ def _take_head(printer: Printer, here: Context, uow: UnitOfWork) -> Claimed | St
         claimable = rules.Claimable(job.state, job.next_attempt_at, job.lease_until, _can_repeat(printer))
         if rules.is_lost_while_sending(claimable, uow.now):
             settled = _settle(job, State.UNKNOWN, uow, printer, why=f"{DIED} while sending")
-        elif job.state in WAITING and job.created_at + here.slip_life <= uow.now:
+        elif job.state in WAITING and job.created_at + here.slip_expiry <= uow.now:
             settled = expire(job, uow, printer)
         elif rules.may_claim(claimable, uow.now):
             return _claimed(job, printer, here.worker, uow)

@@ -32,7 +32,7 @@ def dispatch_due_jobs(here: Context, limit: int = 500) -> Sequence[UUID]:
             uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
             _remember_order(job, uow)
         ids = [job.id for job in due]
-    here.publish.publish_outbox(uow.pending_messages)
+    here.publisher.publish_outbox(uow.pending_messages)
     return ids
 
 
@@ -42,7 +42,7 @@ def _expire_old(here: Context, uow: UnitOfWork, limit: int) -> None:
         .where(
             PrintJob.state.in_(WAITING),
             PrintJob.voided_at.is_(None),
-            PrintJob.created_at <= uow.now - here.slip_life,
+            PrintJob.created_at <= uow.now - here.slip_expiry,
         )
         .order_by(PrintJob.created_at, PrintJob.id)
         .limit(limit)

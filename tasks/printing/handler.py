@@ -56,7 +56,7 @@ def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State
     asked: State | None = None
     claimed = _promised(partial(claim, job_id, here), here)
     if isinstance(claimed, State):
-        here.announce(_announced(claimed), slip=str(job_id))
+        here.emit_task_event(_announced(claimed), slip=str(job_id))
         return claimed
     while claimed is not None:
         if isinstance(claimed, Claimed):
@@ -73,7 +73,7 @@ def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State
 
 def _promised(take: Callable[[], Claim], here: Context) -> Claimed | State | None:
     claimed, pending_messages = retry_on_conflict(take)
-    here.publish.publish_outbox(pending_messages)
+    here.publisher.publish_outbox(pending_messages)
     return claimed
 
 
@@ -83,7 +83,7 @@ def _try(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State 
     except LeaseLostError:
         log.warning("print_lease_lost", job_id=str(claimed.job_id), printer=claimed.printer)
         return None
-    here.announce(_announced(state), slip=str(claimed.job_id), printer=claimed.printer)
+    here.emit_task_event(_announced(state), slip=str(claimed.job_id), printer=claimed.printer)
     return state
 
 
@@ -104,7 +104,7 @@ def _order_rest(printer_id: int, here: Context) -> None:
         if job is not None:
             order = PrintSlip(job_id=job.id).model_dump_json()
             uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
-    here.publish.publish_outbox(uow.pending_messages)
+    here.publisher.publish_outbox(uow.pending_messages)
 
 
 def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State:
@@ -123,7 +123,7 @@ def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> Stat
         driver = open_printer(claimed.uri)
         can_repeat = driver.can_repeat
         document, lacking = _draw(claimed, driver.language)
-        here.announce(_announced(State.SENDING), slip=str(claimed.job_id), printer=claimed.printer)
+        here.emit_task_event(_announced(State.SENDING), slip=str(claimed.job_id), printer=claimed.printer)
         spool_id = driver.send(document, job_name=claimed.job_name, on_first_byte=before_first_byte)
     except PrinterError as error:
         is_its_fault = not isinstance(error, SlipNotDrawnError)
@@ -237,10 +237,10 @@ def _finish(
                 )
         return uow
 
-    here.publish.publish_outbox(retry_on_conflict(record).pending_messages)
-    here.tally.count(definitions.SLIP_TRIES, state.value)
+    here.publisher.publish_outbox(retry_on_conflict(record).pending_messages)
+    here.metrics.count(definitions.SLIP_TRIES, state.value)
     if state in _TAKEN:
-        here.tally.observe(definitions.SLIP_SENT, (here.now() - claimed.created_at).total_seconds())
+        here.metrics.observe(definitions.SLIP_SENT, (here.now() - claimed.created_at).total_seconds())
     log.info("print_state_changed", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
     return state
 

@@ -73,7 +73,7 @@ def dispatch_reconciliations(here: Context, limit: int = 500) -> Sequence[UUID]:
             uow.enqueue(printing_queue(job.branch), order, task=FOLLOW_SLIP, event_id=job.event_id)
             job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER  # should the order be lost
         ids = [job.id for job in due]
-    here.publish.publish_outbox(uow.pending_messages)
+    here.publisher.publish_outbox(uow.pending_messages)
     return ids
 
 
@@ -191,7 +191,7 @@ def _keep(
         return bool(changed.rowcount), uow
 
     kept, uow = retry_on_conflict(record)
-    here.publish.publish_outbox(uow.pending_messages)
+    here.publisher.publish_outbox(uow.pending_messages)
     if not kept:
         return None
     if state is not asked.state or is_news:

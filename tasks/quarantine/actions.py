@@ -11,7 +11,7 @@ from schemas.models import QuarantinedMessage
 from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
-from tasks.operator import MAX_NAME_LENGTH, MAX_REASON_LENGTH, Operator
+from tasks.operator import Operator
 from tasks.ports import Envelope, Outgoing
 from tasks.quarantine.dead_letter import body_of, is_work_queue
 from tasks.quarantine.store import OPEN
@@ -29,7 +29,7 @@ def retry(number: int, by: Operator, here: Context) -> str:
 
     It is noted first: a message that comes back at once finds its row and waits in it again.
     """
-    if here.letters is None:
+    if here.dead_letters is None:
         raise RefusedDecisionError("There is no broker to put it back to.")
 
     def note(row: QuarantinedMessage, uow: UnitOfWork) -> Outgoing:
@@ -39,8 +39,8 @@ def retry(number: int, by: Operator, here: Context) -> str:
 
     message = _in_one_commit(number, here, note)
     try:
-        with here.letters() as letters:
-            letters.put_back(message)
+        with here.dead_letters() as letters:
+            letters.requeue(message)
     except Exception as error:
         _in_one_commit(number, here, lambda row, _uow: _back(row))
         raise RefusedDecisionError(
@@ -112,8 +112,8 @@ def _decide(row: QuarantinedMessage, by: Operator, state: str, uow: UnitOfWork) 
         raise RefusedDecisionError(f"Message {row.id} is {row.state} already.")
     row.state = state
     row.decided_at = uow.now
-    row.decided_by = by.actor[:MAX_NAME_LENGTH]
-    row.decision_reason = (by.reason or "")[:MAX_REASON_LENGTH] or None
+    row.decided_by = by.actor
+    row.decision_reason = by.reason
 
 
 def _back(row: QuarantinedMessage) -> None:

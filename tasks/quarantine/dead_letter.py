@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas import topology
-from tasks.ports import REDELIVERIES, DeadLetter
+from tasks.ports import REDELIVERY_HEADERS, DeadLetter
 from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, event_id_of, station_of
 
-DEATH_HEADERS: Final = ("x-quarantine-", "x-death", "x-first-death-", "x-last-death-", *REDELIVERIES)
+DEATH_HEADERS: Final = ("x-quarantine-", "x-death", "x-first-death-", "x-last-death-", *REDELIVERY_HEADERS)
 """Beginnings of headers that a message gets when it is given up."""
 
 WORK_QUEUES: Final = (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE, topology.PRINT_ACTIONS_QUEUE)

@@ -49,22 +49,22 @@ def sweep(here: Context) -> Swept:
     gathered = gather(here)
     with here.unit_of_work() as uow:
         settled = settle(uow)
-        erased = let_go(uow, here.quarantine_kept)
+        erased = let_go(uow, here.quarantine_retention)
     return Swept(gathered, settled, erased)
 
 
 def gather(here: Context, *, limit: int = 5_000) -> int:
     """Bring the broker's dead letters into the table, at most `limit`; give how many."""
-    if here.letters is None:
+    if here.dead_letters is None:
         return 0
     total = 0
-    with here.letters() as letters:
+    with here.dead_letters() as letters:
         while total < limit:
-            found = letters.look(AT_ONCE)
+            found = letters.peek(AT_ONCE)
             if not found:
                 break
             retry_on_conflict(lambda found=found: _write(found, here))  # type: ignore[misc]
-            letters.forget(found)
+            letters.remove(found)
             total += len(found)
     return total
 

@@ -71,7 +71,7 @@ def test_published_promise_leaves_the_outbox(make_context, broker_url, engine):
     """What was published straight after the commit is forgotten; its bytes are as they were said."""
     here = make_context(broker_url)
 
-    published = here.publish.publish_outbox(promise(here, '{"a":1}', '{"b":2}'))
+    published = here.publisher.publish_outbox(promise(here, '{"a":1}', '{"b":2}'))
     promise(here, "the next one takes them along")
 
     assert published == 2
@@ -82,7 +82,7 @@ def test_published_promise_leaves_the_outbox(make_context, broker_url, engine):
 def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
     """A broker that is away raises nothing; the sweep brings the promise later, in order."""
     away = make_context("redis://127.0.0.1:1/0")
-    published = away.publish.publish_outbox(promise(away, '"one"', '"two"'))
+    published = away.publisher.publish_outbox(promise(away, '"one"', '"two"'))
     assert (published, waiting(engine)) == (0, 2)
 
     here = make_context(broker_url)
@@ -90,7 +90,7 @@ def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
     clock.now += SWEEP_GRACE
     late = sweep(here)
 
-    here.publish.flush()
+    here.publisher.flush()
 
     assert (early, late) == (0, 2)
     assert bodies(broker_url) == ['"one"', '"two"']
@@ -121,7 +121,7 @@ def test_two_sweeps_side_by_side_send_each_message_once(make_context, broker_url
         each.start()
     for each in sweeps:
         each.join()
-    here.publish.flush()
+    here.publisher.flush()
 
     assert sorted(bodies(broker_url)) == sorted(f'"{n}"' for n in range(450))
     assert waiting(engine) == 0
@@ -131,7 +131,7 @@ def test_settled_rows_go_by_themselves(make_context, broker_url, engine):
     """When no other transaction comes, the rows of what was published go soon all the same."""
     here = make_context(broker_url)
 
-    here.publish.publish_outbox(promise(here, '"one"'))
+    here.publisher.publish_outbox(promise(here, '"one"'))
 
     deadline = time.monotonic() + 10
     while waiting(engine):
@@ -142,13 +142,13 @@ def test_settled_rows_go_by_themselves(make_context, broker_url, engine):
 def test_failed_commit_keeps_settled_rows_in_mind(make_context, broker_url, engine):
     """A transaction that fails does not forget the rows it would have taken along."""
     here = make_context(broker_url)
-    here.publish.publish_outbox(promise(here, '"one"'))
+    here.publisher.publish_outbox(promise(here, '"one"'))
 
     with pytest.raises(IntegrityError), here.unit_of_work() as uow:
         uow.session.add_all([Patron(id=1, number="P1", name="Test Reader 1"), Patron(id=2, number="P1", name="Twin")])
         uow.session.flush()
 
-    here.publish.flush()
+    here.publisher.flush()
     assert waiting(engine) == 0
 
 

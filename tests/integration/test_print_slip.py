@@ -294,13 +294,13 @@ def test_an_order_that_was_lost_is_given_again(wanted, here, clock):
 def test_a_worker_that_lost_its_lease_keeps_its_hands_off(wanted, here, engine, library, taken):
     """Between claim and sending another worker, or the same one again, took over: the first sends nothing."""
     job_id = wanted()
-    original = here.publish.publish_outbox
+    original = here.publisher.publish_outbox
 
     def taken_over(entries):
         set_job(engine, job_id, **taken)
         return original(entries)
 
-    here.publish.publish_outbox = taken_over
+    here.publisher.publish_outbox = taken_over
 
     assert print_job(job_id, here, lambda: 0.0) is None
     assert slips(library) == []

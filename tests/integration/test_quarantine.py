@@ -33,7 +33,7 @@ from tasks.returns.handler import return_items
 from tests.conftest import HOUSE, Kept
 from tests.library import KEY, Library
 from tests.wire import Wire, worker
-from workers.dead_letters import open_letters
+from workers.dead_letters import open_dead_letters
 from workers.runtime.queues import queue_declaration
 
 ME = Operator("a test", "because")
@@ -43,7 +43,7 @@ quarantine = table(QuarantinedMessage)
 @pytest.fixture
 def on_redis(here, broker_url):
     """What a worker's tasks need, with a broker, on both databases."""
-    return replace(here, letters=lambda: open_letters(lambda: Connection(broker_url)))
+    return replace(here, dead_letters=lambda: open_dead_letters(lambda: Connection(broker_url)))
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def sqlite_library(sqlite_engine, tmp_path):
 def with_any(sqlite_engine, clock, any_broker_url):
     """What gathers dead letters from either broker, on SQLite."""
     sessions = sessionmaker(sqlite_engine, expire_on_commit=False)
-    return Context(sessions, clock, Kept(), "a test", letters=lambda: open_letters(lambda: Connection(any_broker_url)))
+    return Context(
+        sessions, clock, Kept(), "a test", dead_letters=lambda: open_dead_letters(lambda: Connection(any_broker_url))
+    )
 
 
 def rows(engine, *columns):
@@ -235,7 +237,7 @@ def test_the_answer_to_another_payload_settles_nothing(library, on_redis, perfor
 
 def test_a_broker_that_is_away_changes_nothing(library, here, engine, tmp_path):
     """A retry without a broker is refused in words, and the message is kept as it was."""
-    away = replace(here, letters=lambda: open_letters(lambda: Connection(f"redis+socket://{tmp_path}/none")))
+    away = replace(here, dead_letters=lambda: open_dead_letters(lambda: Connection(f"redis+socket://{tmp_path}/none")))
     distrusted(away, stranger(library, "31000000017"))
 
     with pytest.raises(RefusedDecisionError, match="did not take it"):
@@ -335,18 +337,18 @@ def test_killed_between_row_and_broker_it_is_one_row(with_any, any_broker_url, s
         """Letters whose reader dies before it lets go of them."""
 
         def __init__(self, letters):
-            self.look = letters.look
+            self.peek = letters.peek
 
-        def forget(self, letters):
+        def remove(self, letters):
             raise Killed
 
     @contextmanager
     def dying():
-        with with_any.letters() as letters:
+        with with_any.dead_letters() as letters:
             yield Dying(letters)
 
     with pytest.raises(Killed):
-        gather(replace(with_any, letters=dying))
+        gather(replace(with_any, dead_letters=dying))
     assert gather(with_any) == 2
 
     assert [row.body for row in rows(sqlite_engine)] == ["rubbish", "other rubbish"]

@@ -49,14 +49,14 @@ def test_a_worker_lives_while_its_broker_is_away(supervisor, sqlite_url, tmp_pat
         told = [ear.recv(64).decode() for _ in range(4)]
         beats = heartbeat.exists()
         worker.send_signal(signal.SIGTERM)
-        while told[-1] != systemd_notify.ENDING:
+        while told[-1] != systemd_notify.STOPPING:
             told.append(ear.recv(64).decode())
         code = worker.wait(30)
     finally:
         worker.kill()
         worker.wait()
 
-    assert told[:4] == [systemd_notify.ALIVE, systemd_notify.UP, systemd_notify.ALIVE, systemd_notify.ALIVE]
+    assert told[:4] == [systemd_notify.WATCHDOG, systemd_notify.READY, systemd_notify.WATCHDOG, systemd_notify.WATCHDOG]
     assert beats
     assert not heartbeat.exists()
     assert code == 0
@@ -95,7 +95,7 @@ def test_no_supervisor_is_no_trouble(monkeypatch, address):
     if address is not None:
         monkeypatch.setenv(systemd_notify.VARIABLE, address)
 
-    assert systemd_notify.tell(systemd_notify.ALIVE) is False
+    assert systemd_notify.notify(systemd_notify.WATCHDOG) is False
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ from celery import Celery
 from kombu import Connection
 
 from tests.printers import free_port
-from workers.task_events import TaskAnnouncer
+from workers.task_events import TaskEventPublisher
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def announce(connections):
         connections.append(Connection(url, transport_options={"max_retries": 0, "socket_connect_timeout": 3}))
         return connections[-1]
 
-    return TaskAnnouncer(connect)
+    return TaskEventPublisher(connect)
 
 
 def test_a_broker_that_is_away_is_asked_once(announce, connections):

@@ -54,6 +54,6 @@ def deciding() -> "Iterator[Context]":
             f"The database cannot be written: {words}\nNothing was changed. 'bookdrop doctor' says more."
         ) from None
     finally:
-        if isinstance(here.publish, BrokerPublisher):
-            here.publish.close()
+        if isinstance(here.publisher, BrokerPublisher):
+            here.publisher.close()
         engine.dispose()

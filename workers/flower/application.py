@@ -89,8 +89,8 @@ def made(capp: Celery, settings: WorkerSettings) -> Iterator[Flower]:
     finally:
         flower.stop()
         deciding.shutdown()
-        if isinstance(here.publish, BrokerPublisher):
-            here.publish.close()
+        if isinstance(here.publisher, BrokerPublisher):
+            here.publisher.close()
         engine.dispose()
 
 
