@@ -1,71 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-# Everything needs a Python of 3.11, 3.12 or 3.13, make, and a package index; nothing else. No target needs git.
-# The environment in .venv/ is made on the first call and made anew when requirements/ or pyproject.toml change.
+# Every target needs Python 3.11, 3.12 or 3.13, make and a package index, and nothing else. No target needs git.
+# The first call creates the environment in .venv/. A change of requirements/ or pyproject.toml recreates it.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help run test faults lint bench docs clean requirements again
+.PHONY: help run test faults lint bench docs clean requirements stale
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
-# Newer systems name their older and newer Pythons like this.
+# Debian and others install further versions under these names.
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11
 
-# A settings variable that was meant for another environment must not lead ours astray.
+# Variables of another Python environment must not affect this one.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX PYTHONDONTWRITEBYTECODE
 
 UV := $(BIN)/uv --quiet
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --no-annotate --custom-compile-command 'make requirements'
 
-# Every worker is a process of its own; compiled beforehand, its packages load in half the time.
+# Each worker is a separate process. With packages compiled in advance it starts in half the time.
 SYNC := $(UV) pip sync --python $(BIN)/python --compile-bytecode --require-hashes
 
-# Environments cannot be moved: one that lies elsewhere than where it was made, or whose Python went away, is made anew.
+# Environments cannot be moved. One that was moved, or whose Python was removed, is recreated.
 STALE := $(shell test ! -e $(VENV)/.python || \
-  { test "`cat $(VENV)/.python`" = "`pwd -P`" && $(BIN)/python -c '' 2>/dev/null; } || echo again)
+  { test "`cat $(VENV)/.python`" = "`pwd -P`" && $(BIN)/python -c '' 2>/dev/null; } || echo stale)
 
 help: ## Show this help
 	@echo 'make <target>, where <target> is one of'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r target text; do \
 	  printf '  %-14s%s\n' "$$target" "$$text"; done
 
-run: $(VENV)/.run ## Start everything on this machine with demo data, and a station at the prompt (Ctrl-C stops it all)
+run: $(VENV)/.run ## Start everything on this machine with demo data and a station prompt; Ctrl-C stops it
 	@$(BIN)/bookdrop up
 
-# Four at once on any machine: most of a test's time is waiting for workers, brokers and disks.
-test: $(VENV)/.dev ## Run the tests; ARGS='-k slip' narrows them
+# Four processes on any machine: tests mostly wait for workers, brokers and disks.
+test: $(VENV)/.dev ## Run the tests; ARGS='-k slip' selects some
 	@$(BIN)/python -m pytest -n 4 --maxschedchunk=2 $(ARGS)
 
-# Each run is real processes on servers of its own: nothing else on this machine is touched.
-faults: $(VENV)/.dev ## Kill, stop, cut and fill everything, and look whether anything is lost; ARGS='--short', ARGS=--help
+# Each run starts real processes on separate servers and touches nothing else on this machine.
+faults: $(VENV)/.dev ## Inject faults and verify that no event is lost or doubled; ARGS='--short', ARGS=--help
 	@$(BIN)/python -m tests.fault $(ARGS)
 
-lint: $(VENV)/.dev ## Check style, format, types and the rule of imports
+lint: $(VENV)/.dev ## Check style, format, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Briefly, some minutes in all: docs/how-to/measure.md has the long ones. What ARGS says comes last, so it wins.
+# The short set takes some minutes; docs/how-to/measure.md has the long set. ARGS comes last and overrides.
 BENCHES := 'scans --rounds 2' 'growth --sizes 10000,100000,1000000' 'worker --scans 10000' slips desk 'replay --held 2000'
 
-bench: $(VENV)/.dev ## Run all benchmarks briefly; ARGS='--rounds 5' goes to each of them
+bench: $(VENV)/.dev ## Run the short set of benchmarks; each receives ARGS='--rounds 5'
 	@set -e; for bench in $(BENCHES); do \
 	  set -- $$bench; script=benchmarks/$$1.py; shift; \
 	  echo "== $$script $$* $(ARGS)"; $(BIN)/python "$$script" "$$@" $(ARGS); done
 
-docs: $(VENV)/.dev ## Write the reference pages that are made from the program anew
+docs: $(VENV)/.dev ## Generate the reference pages from the code
 	@for page in docs.generate.asyncapi docs.generate.import_columns docs.generate.return_rules docs.generate.print_states docs.generate.settings_and_commands workers.metrics.definitions docs.generate.outcomes; do $(BIN)/python -m $$page; done
 
-clean: ## Remove the environment and all caches; the library's data in .bookdrop/ stays
+clean: ## Remove the environment and all caches; keep the data in .bookdrop/
 	rm -rf $(VENV) dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-requirements: $(VENV)/.uv ## Pin every package anew from pyproject.toml; REQUIREMENTS=--upgrade takes newer versions
+requirements: $(VENV)/.uv ## Pin every package of pyproject.toml; REQUIREMENTS=--upgrade selects newer versions
 	$(COMPILE) $(REQUIREMENTS) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) $(REQUIREMENTS) --extra build pyproject.toml -o requirements/run.txt
 	$(COMPILE) $(REQUIREMENTS) --extra build --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
@@ -74,13 +74,13 @@ $(VENV)/.python: $(STALE)
 	@for python in $(PYTHONS); do \
 	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || continue; \
 	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || { without_venv=$$python; continue; }; \
-	  echo "Making an environment in $(VENV)/ with $$("$$python" --version) ..."; \
+	  echo "Creating an environment in $(VENV)/ with $$("$$python" --version) ..."; \
 	  rm -rf $(VENV); \
 	  "$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
 	  pwd -P >$@; exit 0; \
 	done; \
 	if [ -n "$$without_venv" ]; then \
-	  echo "$$without_venv cannot make environments: its modules venv and ensurepip are missing." >&2; \
+	  echo "$$without_venv cannot create environments: its modules venv and ensurepip are missing." >&2; \
 	  echo "On Debian and Ubuntu install them with: apt install python3-venv. Then run make again." >&2; \
 	elif command -v $(PYTHON) >/dev/null; then \
 	  echo "bookdrop needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
@@ -94,16 +94,16 @@ $(VENV)/.uv: $(VENV)/.python requirements/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch $@
 
-# What the tests need holds all that a run needs, in the same versions: whoever has run the tests can run the rest.
+# requirements/dev.txt contains requirements/run.txt in the same versions, so .dev also satisfies .run.
 $(VENV)/.run: $(VENV)/.uv requirements/run.txt pyproject.toml
 	@test -n "`find $(VENV)/.dev -newer requirements/dev.txt -newer pyproject.toml 2>/dev/null`" || { \
-	  echo 'Installing the packages that bookdrop runs on ...'; rm -f $(VENV)/.dev; \
+	  echo 'Installing the packages that bookdrop needs ...'; rm -f $(VENV)/.dev; \
 	  $(SYNC) requirements/run.txt && \
 	  $(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation -e .; }
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.uv requirements/dev.txt pyproject.toml
-	@echo 'Installing the packages that bookdrop is tested with ...'
+	@echo 'Installing the packages that the tests need ...'
 	@$(SYNC) requirements/dev.txt
 	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.run $@
