@@ -30,7 +30,7 @@ from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, reply_queue
 from stations.client import StationClient
 from stations.journal.events import Journal
 from stations.settings import StationSettings
-from stations.transport import EventPublisher, OutgoingEvent, connect, declared
+from stations.transport import EventPublisher, OutgoingEvent, connect, queue_declaration
 from tests.library import KEY
 
 STATION = "main-desk-1"
@@ -91,7 +91,7 @@ def ways_to_publish(here: Place) -> Iterator[dict[str, Stroke]]:
             stack.callback(_clean, url)
             mouth = stack.enter_context(closing(EventPublisher(url, STATION)))
             app = stack.enter_context(closing(Celery(broker=url, set_as_current=False)))
-            app.conf.update(task_ignore_result=True, task_queues=[declared(RETURNS_QUEUE)])
+            app.conf.update(task_ignore_result=True, task_queues=[queue_declaration(RETURNS_QUEUE)])
             app.conf.broker_transport_options = {} if url.startswith("redis") else {"confirm_publish": True}
             strokes[f"{name}, station's producer"] = partial(say, here, mouth)
             strokes[f"{name}, send_task"] = partial(send, here, app)
@@ -101,7 +101,7 @@ def ways_to_publish(here: Place) -> Iterator[dict[str, Stroke]]:
 def _clean(url: str) -> None:
     with connect(url, STATION) as connection:
         for queue in (RETURNS_QUEUE, reply_queue(STATION)):
-            declared(queue).bind(connection.default_channel).delete()
+            queue_declaration(queue).bind(connection.default_channel).delete()
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def keeping(here: Place, folder: Path) -> Iterator[dict[str, Stroke]]:
 
     def answer() -> float:
         keep()
-        return timed(lambda: journal.answer({taken[-1]: '{"message": "A reply."}'}, datetime.now(UTC)))
+        return timed(lambda: journal.store_replies({taken[-1]: '{"message": "A reply."}'}, datetime.now(UTC)))
 
     try:
         yield {"sign": sign, "keep": keep, "keep the answer": answer}

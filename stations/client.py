@@ -25,7 +25,7 @@ from stations.journal.events import Entry, Journal
 from stations.journal.replay import Progress, ReplayProgressTracker
 from stations.notifier import ReplyNotifier
 from stations.receiver import ReplyReceiver
-from stations.sender import LOOK_SECONDS, EventSender
+from stations.sender import POLL_SECONDS, EventSender
 from stations.settings import StationSettings
 
 _UNSIGNED: Final = "0" * 64
@@ -57,27 +57,27 @@ class StationClient:
         new_id: Callable[[], UUID] = uuid7,
     ) -> None:
         self.settings = settings
-        self.journal = Journal(settings.journal_file, settings.code, settings.bounds)
+        self.journal = Journal(settings.journal_file, settings.code, settings.journal_limits)
         self._now = now
         self._new_id = new_id
-        self._news = threading.Condition()
+        self._reply_stored = threading.Condition()
         self._closing = threading.Event()
-        self._following = ReplyNotifier(
+        self._notifier = ReplyNotifier(
             self.journal, on_reply or (lambda _entry, _reply: None), on_slip or (lambda _entry: None)
         )
-        replaying = ReplayProgressTracker(self.journal, on_progress or (lambda _progress: None))
-        self._speaking = EventSender(settings, self.journal, self._following, replaying, now)
-        hearing = ReplyReceiver(
+        progress = ReplayProgressTracker(self.journal, on_progress or (lambda _progress: None))
+        self._sender = EventSender(settings, self.journal, self._notifier, progress, now)
+        receiver = ReplyReceiver(
             settings,
             self.journal,
-            self._following,
+            self._notifier,
             now,
-            on_answers=self._answered,
-            expects_many=lambda: self._speaking.expects_many,
+            on_replies=self._on_replies,
+            expects_many=lambda: self._sender.expects_many,
         )
         self._threads = [
-            threading.Thread(target=self._speaking.run, args=[self._closing], name="bookdrop-mouth", daemon=True),
-            threading.Thread(target=hearing.listen, args=[self._closing], name="bookdrop-ear", daemon=True),
+            threading.Thread(target=self._sender.run, args=[self._closing], name="bookdrop-sender", daemon=True),
+            threading.Thread(target=receiver.run, args=[self._closing], name="bookdrop-receiver", daemon=True),
         ]
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class StationClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
-        self._speaking.look()
+        self._sender.wake()
         for thread in self._threads:
             thread.join()
         self.journal.close()
@@ -97,7 +97,7 @@ class StationClient:
     @property
     def is_connected(self) -> bool:
         """Whether the broker could be spoken to the last time it was tried."""
-        return self._speaking.is_connected
+        return self._sender.is_connected
 
     def scan(self, barcode: str, *, returned_at: datetime | None = None, print_slip: bool | None = None) -> UUID:
         """Take a scanned line, to be sent at once; give the event's id.
@@ -105,8 +105,8 @@ class StationClient:
         Raises `BarcodeRefusedError` when the line is no barcode, `PatronCardError`, and `JournalError` when it
         cannot be kept; then nothing is sent. A broker that is away is no error: the scan is held and sent later.
         """
-        cleaned = self._cleaned(barcode)
-        return self._take(
+        cleaned = self._clean(barcode)
+        return self._send(
             PROCESS_SCAN,
             cleaned,
             lambda event_id, sequence: BarcodeScanned(
@@ -136,7 +136,7 @@ class StationClient:
 
         Raises `pydantic.ValidationError` for a request or note that no message can carry.
         """
-        return self._take(
+        return self._send(
             PROCESS_RETURN,
             request.strip(),
             lambda event_id, sequence: ReturnRequested(
@@ -162,8 +162,8 @@ class StationClient:
         """
         subject = str(fields.get("request") or fields.get("undoes") or fields.get("reprints"))
         if "barcode" in fields:
-            fields["barcode"] = subject = self._cleaned(fields["barcode"])
-        return self._take(
+            fields["barcode"] = subject = self._clean(fields["barcode"])
+        return self._send(
             TASKS[kind],
             subject,
             lambda event_id, sequence: kind(
@@ -175,7 +175,7 @@ class StationClient:
             ),
         )
 
-    def _cleaned(self, barcode: str) -> str:
+    def _clean(self, barcode: str) -> str:
         cleaned = clean(barcode, self.settings.scanner_prefix)
         pattern = self.settings.patron_card_pattern
         if pattern is not None and re.fullmatch(pattern, cleaned):
@@ -185,7 +185,7 @@ class StationClient:
     def wait(self, event_id: UUID, seconds: float) -> Reply | None:
         """Wait for the answer to an event; `None` when none came within `seconds`. It may still come."""
         deadline = time.monotonic() + seconds
-        with self._news:
+        with self._reply_stored:
             while True:
                 entry = self.journal.entry(str(event_id))
                 if entry is not None and entry.reply is not None:
@@ -193,31 +193,31 @@ class StationClient:
                 if (left := deadline - time.monotonic()) <= 0:
                     return None
                 # The news of another process of this station comes through the journal, which does not wake us.
-                self._news.wait(min(left, LOOK_SECONDS))
+                self._reply_stored.wait(min(left, POLL_SECONDS))
 
-    def _take(self, task: str, subject: str, build: Callable[[UUID, int], StationEvent]) -> UUID:
+    def _send(self, task: str, subject: str, build: Callable[[UUID, int], StationEvent]) -> UUID:
         event_id = self._new_id()
 
-        def kept(sequence: int) -> tuple[str, str, str, str]:
+        def build_row(sequence: int) -> tuple[str, str, str, str]:
             payload = build(event_id, sequence).model_dump(mode="json", exclude_none=True)
             del payload["signature"]
             payload["signature"] = signing.sign(payload, self.settings.key.get_secret_value().encode())
             return str(event_id), task, subject, json.dumps(payload, ensure_ascii=False)
 
         now = self._now()
-        entry = self.journal.take(kept, now, now + self._speaking.wait_after(1))
-        self._following.add(entry.event_id)
-        self._speaking.enqueue(entry)
+        entry = self.journal.take(build_row, now, now + self._sender.retry_delay(1))
+        self._notifier.follow(entry.event_id)
+        self._sender.enqueue(entry)
         return event_id
 
     def replay(self) -> int:
         """Have everything without an answer be asked again now, in the order in which it was taken; give how many."""
         now = self._now()
         count = self.journal.mark_all_due(now, now)
-        self._speaking.look()
+        self._sender.wake()
         return count
 
-    def _answered(self, number: int) -> None:
-        with self._news:
-            self._news.notify_all()
-        self._speaking.answered(number)
+    def _on_replies(self, count: int) -> None:
+        with self._reply_stored:
+            self._reply_stored.notify_all()
+        self._sender.replies_received(count)

@@ -25,34 +25,34 @@ class ScreenMessage:
     """How many times the bell rings; each outcome has its own number."""
 
 
-_LARGE: Final = {
+_RETURN_STYLES: Final = {
     Outcome.RETURNED: ("RETURNED", "green", 1),
     Outcome.ALREADY_RETURNED: ("ALREADY RETURNED", "yellow", 2),
     Outcome.REFUSED: ("REFUSED", "red", 3),
 }
-_LARGE_OF_ACTION: Final = {
+_ACTION_STYLES: Final = {
     ActionOutcome.DONE: ("green", 1),
     ActionOutcome.ALREADY_DONE: ("yellow", 2),
     ActionOutcome.REFUSED: ("red", 3),
 }
-_LISTED: Final = 10
+_MAX_EXCEPTIONS_SHOWN: Final = 10
 """How many exceptions are shown at once."""
 _PENDING_TONE: Final = 4
 _NOT_TAKEN_TONE: Final = 5
-_REPRINTABLE: Final = frozenset({"unknown", "expired"})
+_REPRINT_STATES: Final = frozenset({"unknown", "expired"})
 """Nothing comes by itself any more: staff are offered another one."""
-_TROUBLED_SLIPS: Final = frozenset({"held", "failed_safe", "unknown", "expired"})
+_TROUBLE_STATES: Final = frozenset({"held", "failed_safe", "unknown", "expired"})
 
 
 def format_reply(reply: Reply, subject: str) -> ScreenMessage:
     """The answer: the large word with what it is about, the message as it came, then what staff do."""
-    return _of_action(reply, subject) if isinstance(reply, ActionReply) else _of_return(reply, subject)
+    return _format_action(reply, subject) if isinstance(reply, ActionReply) else _format_return(reply, subject)
 
 
-def _of_action(reply: ActionReply, subject: str) -> ScreenMessage:
-    colour, tone = _LARGE_OF_ACTION[reply.outcome]
-    large = reply.outcome.value.replace("_", " ").upper()
-    lines = [f"{large}  {reply.barcode or reply.request or subject}", reply.message]
+def _format_action(reply: ActionReply, subject: str) -> ScreenMessage:
+    colour, tone = _ACTION_STYLES[reply.outcome]
+    headline = reply.outcome.value.replace("_", " ").upper()
+    lines = [f"{headline}  {reply.barcode or reply.request or subject}", reply.message]
     if reply.outcome is ActionOutcome.DONE and reply.status_after is not None:
         lines.append(f"Status: {reply.status_after.label}")
     lines += [f"Note: {warning}" for warning in reply.warnings]
@@ -61,11 +61,11 @@ def _of_action(reply: ActionReply, subject: str) -> ScreenMessage:
     return ScreenMessage(tuple(lines), colour, tone)
 
 
-def _of_return(reply: ReturnReply, subject: str) -> ScreenMessage:
-    large, colour, tone = _LARGE[reply.outcome]
+def _format_return(reply: ReturnReply, subject: str) -> ScreenMessage:
+    headline, colour, tone = _RETURN_STYLES[reply.outcome]
     if reply.urgent:
-        large += "  URGENT"
-    lines = [f"{large}  {reply.barcode or reply.request or subject}", reply.message]
+        headline += "  URGENT"
+    lines = [f"{headline}  {reply.barcode or reply.request or subject}", reply.message]
     if reply.destination is not None and reply.outcome is not Outcome.REFUSED:
         code = reply.destination.delivery_code
         lines.append(f"Delivery code {code}" if code else "No delivery code: send it by name and address")
@@ -85,11 +85,11 @@ def _of_return(reply: ReturnReply, subject: str) -> ScreenMessage:
 
 def format_slip(entry: Entry) -> ScreenMessage:
     """A word of a slip: loud only when staff must do something."""
-    is_troubled = entry.slip_state in _TROUBLED_SLIPS
-    lines = [f"{entry.slip_words}  ({entry.subject})"]
-    if entry.slip_state in _REPRINTABLE:
+    needs_action = entry.slip_state in _TROUBLE_STATES
+    lines = [f"{entry.slip_message}  ({entry.subject})"]
+    if entry.slip_state in _REPRINT_STATES:
         lines.append(f"-> If there is none: bookdrop-station reprint {entry.event_id} --reason ...")
-    return ScreenMessage(tuple(lines), "yellow" if is_troubled else "", int(is_troubled))
+    return ScreenMessage(tuple(lines), "yellow" if needs_action else "", int(needs_action))
 
 
 def pending(subject: str, *, is_connected: bool = True) -> ScreenMessage:
@@ -102,12 +102,12 @@ def pending(subject: str, *, is_connected: bool = True) -> ScreenMessage:
     return ScreenMessage((f"PENDING  {subject}", why), "magenta", _PENDING_TONE)
 
 
-def refused_here(subject: str, words: str) -> ScreenMessage:
+def refused_locally(subject: str, text: str) -> ScreenMessage:
     """Refused at the desk itself: nothing was sent."""
-    return ScreenMessage((f"REFUSED  {subject}".rstrip(), words), "red", _LARGE[Outcome.REFUSED][2])
+    return ScreenMessage((f"REFUSED  {subject}".rstrip(), text), "red", _RETURN_STYLES[Outcome.REFUSED][2])
 
 
-def hint() -> ScreenMessage:
+def empty_line() -> ScreenMessage:
     """An empty line."""
     return ScreenMessage(("Nothing was scanned. Scan the item's barcode, or type :help.",))
 
@@ -117,7 +117,7 @@ def duplicate_scan(subject: str) -> ScreenMessage:
     return ScreenMessage((f"SAME SCAN  {subject}", "Scanned twice within two seconds: taken once."), "", 1)
 
 
-def scan_its_item() -> ScreenMessage:
+def slip_scanned() -> ScreenMessage:
     """A slip's own code was scanned."""
     return ScreenMessage(
         (
@@ -127,9 +127,9 @@ def scan_its_item() -> ScreenMessage:
     )
 
 
-def not_written(words: str) -> ScreenMessage:
+def not_taken(text: str) -> ScreenMessage:
     """The journal could not keep it."""
-    return ScreenMessage(("NOT TAKEN", words), "red", _NOT_TAKEN_TONE)
+    return ScreenMessage(("NOT TAKEN", text), "red", _NOT_TAKEN_TONE)
 
 
 def write_blocker(why: str) -> ScreenMessage:
@@ -137,13 +137,13 @@ def write_blocker(why: str) -> ScreenMessage:
     return ScreenMessage(("NOTHING CAN BE TAKEN", why), "red", _NOT_TAKEN_TONE)
 
 
-def offline(standing: JournalStats) -> ScreenMessage:
+def replies_overdue(stats: JournalStats) -> ScreenMessage:
     """Scans wait for longer than they should."""
-    since = f"{standing.oldest.astimezone():%Y-%m-%d %H:%M}" if standing.oldest else "-"
+    since = f"{stats.oldest.astimezone():%Y-%m-%d %H:%M}" if stats.oldest else "-"
     return ScreenMessage(
         (
             f"NO ANSWER SINCE {since}",
-            f"{standing.unanswered} scans wait at this desk. They are safe, and go out by themselves.",
+            f"{stats.unanswered} scans wait at this desk. They are safe, and go out by themselves.",
             "-> Tell the person who runs the stations. Do not wipe this machine; its journal can be moved.",
         ),
         "yellow",
@@ -151,18 +151,21 @@ def offline(standing: JournalStats) -> ScreenMessage:
     )
 
 
-def replaying(progress: Progress) -> ScreenMessage:
+def format_progress(progress: Progress) -> ScreenMessage:
     """How far held scans are; at the end, which of them were refused."""
-    if not progress.is_over:
+    if not progress.is_complete:
         return ScreenMessage((f"HELD SCANS  {progress.answered} of {progress.total} answered",))
     lines = [f"HELD SCANS  all {progress.total} answered"]
     if not progress.exceptions:
         return ScreenMessage(tuple(lines), "green", 1)
-    lines += [f"Refused: {len(progress.exceptions)}", *(format_entry(entry) for entry in progress.exceptions[:_LISTED])]
-    if (more := len(progress.exceptions) - _LISTED) > 0:
+    lines += [
+        f"Refused: {len(progress.exceptions)}",
+        *(format_entry(entry) for entry in progress.exceptions[:_MAX_EXCEPTIONS_SHOWN]),
+    ]
+    if (more := len(progress.exceptions) - _MAX_EXCEPTIONS_SHOWN) > 0:
         lines.append(f"... and {more} more: :exceptions")
     lines.append("-> Find these items and see to them, then type :exceptions done")
-    return ScreenMessage(tuple(lines), "red", _LARGE[Outcome.REFUSED][2])
+    return ScreenMessage(tuple(lines), "red", _RETURN_STYLES[Outcome.REFUSED][2])
 
 
 def format_entry(entry: Entry) -> str:
@@ -171,15 +174,15 @@ def format_entry(entry: Entry) -> str:
     if entry.reply is not None:
         reply = read_reply(entry.reply)
         answer = f"{reply.outcome.value.replace('_', ' ')}: {reply.message}"
-    slip = f"  [{entry.slip_words}]" if entry.slip_words else ""
+    slip = f"  [{entry.slip_message}]" if entry.slip_message else ""
     return f"{entry.made_at.astimezone():%m-%d %H:%M:%S}  {entry.subject}  {answer}{slip}"
 
 
-def printable(line: str, longest: int = 64) -> str:
+def printable(line: str, max_length: int = 64) -> str:
     """What was scanned, fit to be shown: control characters as question marks, cut when too long."""
-    cut = line.strip(" \t\r\n")[: longest + 1]
+    cut = line.strip(" \t\r\n")[: max_length + 1]
     shown = "".join(char if char.isprintable() else "?" for char in cut)
-    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
+    return shown if len(shown) <= max_length else shown[: max_length - 3] + "..."
 
 
 HELP: Final = (

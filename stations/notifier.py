@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each answer told once, whoever heard it: this process, or another one of the same station."""
+"""Each result told once, whoever heard it: this process, or another one of the same station."""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from schemas.circulation_events import Reply, read_reply
 from schemas.replies import SlipNotice
 from stations.journal.events import Entry, Journal
 
-FOLLOWED: Final = 500
+MAX_FOLLOWED: Final = 500
 """How many answered events are still followed, for the word of their slips."""
 
 
@@ -26,60 +26,62 @@ class ReplyNotifier:
         self._on_reply = on_reply
         self._on_slip = on_slip
         self._lock = threading.Lock()
-        self._told: dict[str, str | None] = {}
+        self._notified: dict[str, str | None] = {}
         """The outcome and reason that were told last; a scan that was set apart may be answered after all."""
         self._slips: dict[str, str | None] = {}
-        self._version = journal.changes_of_others()
+        self._version = journal.data_version()
 
-    def add(self, event_id: str) -> None:
+    def follow(self, event_id: str) -> None:
         """Follow an event that was just taken."""
         with self._lock:
-            self._told[event_id] = None
-            if len(self._told) % FOLLOWED == 0:  # now and then: a long pipe must not look at all of them each time
-                self._forget()
+            self._notified[event_id] = None
+            if (
+                len(self._notified) % MAX_FOLLOWED == 0
+            ):  # now and then: a long pipe must not look at all of them each time
+                self._drop_oldest()
 
-    def reply(self, reply: Reply) -> None:
+    def notify_reply(self, reply: Reply) -> None:
         """Tell an answer that is news to the journal; not when it was told already."""
-        event_id, answer = str(reply.event_id), f"{reply.outcome} {reply.reason}"
+        event_id, result = str(reply.event_id), f"{reply.outcome} {reply.reason}"
         with self._lock:
-            if self._told.get(event_id) == answer:
+            if self._notified.get(event_id) == result:
                 return
-            if event_id in self._told:
-                self._told[event_id] = answer
+            if event_id in self._notified:
+                self._notified[event_id] = result
         if (entry := self._journal.entry(event_id)) is not None:
             self._on_reply(entry, reply)
 
-    def slip(self, notice: SlipNotice) -> None:
+    def notify_slip(self, notice: SlipNotice) -> None:
         """Tell a word of a slip that is news to the journal."""
         if (entry := self._journal.entry(str(notice.event_id))) is not None:
-            self._tell_slip(entry)
+            self._notify_slip(entry)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Tell what another process of this station heard and wrote to the journal."""
-        version = self._journal.changes_of_others()
+        version = self._journal.data_version()
         if version == self._version:
             return
         self._version = version
         with self._lock:
-            followed = list(self._told)
+            followed = list(self._notified)
         for event_id in followed:
             entry = self._journal.entry(event_id)
             if entry is None or entry.reply is None:
                 continue
-            self.reply(read_reply(entry.reply))
-            if entry.slip_words is not None:
-                self._tell_slip(entry)
+            self.notify_reply(read_reply(entry.reply))
+            if entry.slip_message is not None:
+                self._notify_slip(entry)
 
-    def _forget(self) -> None:
-        answered = [known for known, told in self._told.items() if told]
-        for known in answered[: max(0, len(answered) - FOLLOWED)]:
-            del self._told[known]
-            self._slips.pop(known, None)
+    def _drop_oldest(self) -> None:
+        answered = [event_id for event_id, result in self._notified.items() if result]
+        for event_id in answered[: max(0, len(answered) - MAX_FOLLOWED)]:
+            del self._notified[event_id]
+            self._slips.pop(event_id, None)
 
-    def _tell_slip(self, entry: Entry) -> None:
+    def _notify_slip(self, entry: Entry) -> None:
         with self._lock:
-            if entry.event_id in self._told:
-                if self._slips.get(entry.event_id) == entry.slip_words:
+            if entry.event_id in self._notified:
+                if self._slips.get(entry.event_id) == entry.slip_message:
                     return
-                self._slips[entry.event_id] = entry.slip_words
+                self._slips[entry.event_id] = entry.slip_message
         self._on_slip(entry)

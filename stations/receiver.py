@@ -20,7 +20,7 @@ from stations.transport import ReplyConsumer
 class ReplyReceiver:
     """Listens until it is told to end, and keeps what it hears. Runs on a thread of its own.
 
-    `on_answers` is called with their number when answers have been kept, before they are told; `expects_many` says
+    `on_replies` is called with their number when answers have been kept, before they are told; `expects_many` says
     whether answers are to be heard together.
     """
 
@@ -28,42 +28,42 @@ class ReplyReceiver:
         self,
         settings: StationSettings,
         journal: Journal,
-        following: ReplyNotifier,
+        notifier: ReplyNotifier,
         now: Callable[[], datetime],
         *,
-        on_answers: Callable[[int], None],
+        on_replies: Callable[[int], None],
         expects_many: Callable[[], bool],
     ) -> None:
         self._url, self._station = settings.broker_url.get_secret_value(), settings.code
         self._journal = journal
-        self._following = following
+        self._notifier = notifier
         self._now = now
-        self._on_answers = on_answers
+        self._on_replies = on_replies
         self._expects_many = expects_many
 
-    def listen(self, closing: threading.Event) -> None:
+    def run(self, closing: threading.Event) -> None:
         """Hear until `closing` is set; anew, when the connection or the disk fails."""
         while not closing.is_set():
-            ear: ReplyConsumer | None = None
+            consumer: ReplyConsumer | None = None
             try:
                 if self._journal.moved_to() is not None:  # the answers are for where it is now
                     closing.wait(1.0)
                     continue
-                ear = ReplyConsumer(self._url, self._station, self.hear)
-                looked_at = time.monotonic()
+                consumer = ReplyConsumer(self._url, self._station, self.handle)
+                checked_at = time.monotonic()
                 while not closing.is_set():
-                    ear.listen(0.2, gather=self._expects_many())
-                    if time.monotonic() - looked_at > 1:
-                        looked_at = time.monotonic()
+                    consumer.receive(0.2, gather=self._expects_many())
+                    if time.monotonic() - checked_at > 1:
+                        checked_at = time.monotonic()
                         if self._journal.moved_to() is not None:
                             break
             except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: anew, after a moment
                 closing.wait(0.5)
             finally:
-                if ear is not None:
-                    ear.close()
+                if consumer is not None:
+                    consumer.close()
 
-    def hear(self, bodies: Sequence[str]) -> None:
+    def handle(self, bodies: Sequence[str]) -> None:
         """Keep answers in one write, then the words of slips; what cannot be read is asked again."""
         replies: dict[str, tuple[Reply, str]] = {}
         notices: list[SlipNotice] = []
@@ -73,29 +73,29 @@ class ReplyReceiver:
                 kind = message.get("type") if isinstance(message, dict) else None
                 if kind in ANSWERS:
                     reply = read_reply(body)
-                    known = replies.get(str(reply.event_id))
-                    if known is None or _is_set_apart(known[0]):
+                    earlier = replies.get(str(reply.event_id))
+                    if earlier is None or _is_provisional(earlier[0]):
                         replies[str(reply.event_id)] = (reply, body)
                 elif kind == "bookdrop.slip-notice.v1":
                     notices.append(SlipNotice.model_validate(message))
         if replies:
-            self._answered(replies)
+            self._store(replies)
         for notice in notices:
-            if self._journal.note_slip(str(notice.event_id), notice.state, notice.message):
-                self._following.slip(notice)
+            if self._journal.store_slip_notice(str(notice.event_id), notice.state, notice.message):
+                self._notifier.notify_slip(notice)
 
-    def _answered(self, replies: Mapping[str, tuple[Reply, str]]) -> None:
-        news = self._journal.answer(
+    def _store(self, replies: Mapping[str, tuple[Reply, str]]) -> None:
+        stored = self._journal.store_replies(
             {event_id: body for event_id, (_, body) in replies.items()},
             self._now(),
-            provisional={event_id for event_id, (reply, _) in replies.items() if _is_set_apart(reply)},
+            provisional={event_id for event_id, (reply, _) in replies.items() if _is_provisional(reply)},
         )
-        self._on_answers(len(replies))
+        self._on_replies(len(replies))
         for event_id, (reply, _) in replies.items():
-            if event_id in news:
-                self._following.reply(reply)
+            if event_id in stored:
+                self._notifier.notify_reply(reply)
 
 
-def _is_set_apart(reply: Reply) -> bool:
+def _is_provisional(reply: Reply) -> bool:
     """Whether the answer is not the last word: the message was kept, and may be answered after all."""
     return reply.outcome == "refused" and reply.reason in PROVISIONAL_REASONS

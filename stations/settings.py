@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from schemas.broker_url import read_broker_url
 from schemas.configuration import SideSettings
 from schemas.topology import CODE_PATTERN
-from stations.journal.file import Bounds
+from stations.journal.file import JournalLimits
 
 
 class StationSettings(SideSettings):
@@ -72,12 +72,12 @@ class StationSettings(SideSettings):
         return settings
 
     @property
-    def bounds(self) -> Bounds:
+    def journal_limits(self) -> JournalLimits:
         """How far the journal may grow."""
-        return Bounds(self.journal_max_unanswered, self.journal_min_free_mb * 1_000_000)
+        return JournalLimits(self.journal_max_unanswered, self.journal_min_free_mb * 1_000_000)
 
     @property
-    def offline_after(self) -> timedelta:
+    def unanswered_warning_after(self) -> timedelta:
         """After how long without an answer the desk warns."""
         return timedelta(hours=self.unanswered_warning_hours)
 

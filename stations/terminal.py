@@ -13,11 +13,11 @@ from typing import Final, TextIO
 
 from stations.messages import ScreenMessage
 
-ENDS: Final = "\r\n\t"
+LINE_ENDS: Final = "\r\n\t"
 PROMPT: Final = "> "
-LONGEST_LINE: Final = 10_000
+MAX_LINE_LENGTH: Final = 10_000
 """What comes beyond this without an end is cut off, in characters; no barcode is nearly as long."""
-BETWEEN_BELLS: Final = 0.2
+BELL_INTERVAL_SECONDS: Final = 0.2
 """Terminals make one sound of bells that come at once; in seconds."""
 
 _COLOURS: Final = {"green": "32", "yellow": "33", "red": "31", "magenta": "35"}
@@ -37,13 +37,13 @@ class Keys:
     def feed(self, chars: str) -> Iterator[str]:
         """Give each line that `chars` end. Raises `KeyboardInterrupt` for Ctrl-C at a terminal."""
         for char in chars:
-            second_half, self._last = char == "\n" and self._last == "\r", char
-            if second_half:
+            is_crlf_end, self._last = char == "\n" and self._last == "\r", char
+            if is_crlf_end:
                 continue
-            if char in ENDS:
+            if char in LINE_ENDS:
                 line, self.typed = self.typed, ""
                 yield line
-            elif not (self.edits and self._edit(char)) and len(self.typed) < LONGEST_LINE:
+            elif not (self.edits and self._edit(char)) and len(self.typed) < MAX_LINE_LENGTH:
                 self.typed += char
             if self.at_end:
                 return
@@ -63,7 +63,7 @@ class Keys:
         return True
 
 
-def lines_of(stream: TextIO) -> Iterator[str]:
+def read_lines(stream: TextIO) -> Iterator[str]:
     """The lines of a pipe; an empty line is given as it is."""
     keys, decoder = Keys(edits=False), _decoder()
     while chunk := os.read(stream.fileno(), 65536):
@@ -83,7 +83,7 @@ class Screen:
         self._typed = ""
         self._banner = ""
         self._lock = threading.Lock()
-        self._tone = threading.Lock()
+        self._bell_lock = threading.Lock()
 
     def show(self, shown: ScreenMessage) -> None:
         """Print words above the prompt, the first line large, with colour and tone where there are such."""
@@ -93,25 +93,25 @@ class Screen:
         with self._lock:
             self._clear()
             self._output.write("\n".join([first, *(f"  {line}" for line in rest)]) + "\n")
-            self._prompt()
+            self._draw_prompt()
         if self._sounds and shown.tone:
             threading.Thread(target=self._ring, args=(shown.tone,), daemon=True).start()
 
-    def banner(self, words: str) -> None:
+    def set_banner(self, text: str) -> None:
         """Show `words` before every prompt from now on; none when empty."""
         with self._lock:
             self._clear()
-            self._banner = words
-            self._prompt()
+            self._banner = text
+            self._draw_prompt()
 
-    def typing(self, typed: str) -> None:
+    def show_input(self, typed: str) -> None:
         """Show the line as it is typed."""
         with self._lock:
             self._clear()
             self._typed = typed
-            self._prompt()
+            self._draw_prompt()
 
-    def leave(self) -> None:
+    def hide_prompt(self) -> None:
         """Take the prompt away."""
         with self._lock:
             self._clear()
@@ -119,37 +119,37 @@ class Screen:
             self._output.flush()
 
     def _ring(self, times: int) -> None:
-        with self._tone:  # one pattern after the other, so that each is told by its number
+        with self._bell_lock:  # one pattern after the other, so that each is told by its number
             for _ in range(times):
                 with self._lock:
                     # Not through the buffer: a bell that rings on at the end must not hold its lock.
                     os.write(self._output.fileno(), b"\a")
-                time.sleep(BETWEEN_BELLS)
-            time.sleep(BETWEEN_BELLS)
+                time.sleep(BELL_INTERVAL_SECONDS)
+            time.sleep(BELL_INTERVAL_SECONDS)
 
     def _clear(self) -> None:
         if self._interactive:
             self._output.write("\r\x1b[2K")
 
-    def _prompt(self) -> None:
+    def _draw_prompt(self) -> None:
         if self._interactive:
             self._output.write(f"{self._banner}{PROMPT}{self._typed}")
         self._output.flush()
 
 
-def typed_lines(stream: TextIO, screen: Screen) -> Iterator[str]:
+def read_typed_lines(stream: TextIO, screen: Screen) -> Iterator[str]:
     """The lines typed or scanned at a terminal; ends at Ctrl-D on an empty line. Raises `KeyboardInterrupt`.
 
     Echo and line editing are ours, so that a Tab ends a line and an answer never tears what is being typed.
     """
     keys, decoder = Keys(edits=True), _decoder()
-    with _character_wise(stream):
-        screen.typing("")
+    with _raw_mode(stream):
+        screen.show_input("")
         while not keys.at_end and (chunk := _read(stream)):
             for line in keys.feed(decoder.decode(chunk)):
-                screen.typing("")
+                screen.show_input("")
                 yield line
-            screen.typing(keys.typed if keys.typed.isprintable() else "")
+            screen.show_input(keys.typed if keys.typed.isprintable() else "")
 
 
 def _read(stream: TextIO) -> bytes:
@@ -167,7 +167,7 @@ def _decoder() -> codecs.IncrementalDecoder:
 
 
 @contextmanager
-def _character_wise(stream: TextIO) -> Iterator[None]:
+def _raw_mode(stream: TextIO) -> Iterator[None]:
     import termios  # noqa: PLC0415 - not on every system
 
     number = stream.fileno()

@@ -13,11 +13,11 @@ from schemas.station_status import HEADER
 from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
 
-_HEARD_AT_ONCE = 50
-_SECONDS_TO_ANSWER = 5
-_SECONDS_OF_HEARTBEAT = 10
+_PREFETCH = 50
+_TIMEOUT_SECONDS = 5
+_HEARTBEAT_SECONDS = 10
 """RabbitMQ: an ear that heard nothing for twice as long has lost its connection without a word, and needs another."""
-_SECONDS_OF_SILENCE = 0.002
+_GATHER_SECONDS = 0.002
 """When nothing more comes for so long, what was gathered is heard."""
 
 
@@ -40,22 +40,22 @@ def _options(broker: Broker, station: str) -> dict[str, Any]:
     if not broker.is_redis:
         return {
             "max_retries": 0,
-            "read_timeout": _SECONDS_TO_ANSWER,
-            "write_timeout": _SECONDS_TO_ANSWER,
+            "read_timeout": _TIMEOUT_SECONDS,
+            "write_timeout": _TIMEOUT_SECONDS,
         }
     # Own keys for what is not acknowledged: the shortest visibility timeout of all who share them would win.
-    own = unacked_keys(station)
+    keys = unacked_keys(station)
     options: dict[str, Any] = {
-        "socket_timeout": _SECONDS_TO_ANSWER,
+        "socket_timeout": _TIMEOUT_SECONDS,
         "socket_connect_timeout": 3,
         "health_check_interval": 10,
         "max_retries": 0,
         "polling_interval": 0.25,  # how long one BRPOP waits, and so the longest goodbye
         "unacked_mutex_expire": 10,
         "priority_steps": [0],  # answers have no priorities; a user of the server's may read the one list
-        "unacked_key": own[0],
-        "unacked_index_key": own[1],
-        "unacked_mutex_key": own[2],
+        "unacked_key": keys[0],
+        "unacked_index_key": keys[1],
+        "unacked_mutex_key": keys[2],
         **broker.options,
     }
     if broker.scheme != "redis+socket":
@@ -74,7 +74,7 @@ class OutgoingEvent(NamedTuple):
     event_id: str
     task: str
     payload: str
-    desk: Mapping[str, Any] | None = None
+    status: Mapping[str, Any] | None = None
     """What goes beside it for monitoring (`schemas.station_status`)."""
 
 
@@ -87,7 +87,7 @@ class EventPublisher:
         self._is_redis = read_broker_url(url).is_redis
         self._connection: Connection | None = None
         self._producer: Producer | None = None
-        self._receipts: PublisherConfirms[OutgoingEvent] | None = None
+        self._confirms: PublisherConfirms[OutgoingEvent] | None = None
 
     def publish(self, events: Sequence[OutgoingEvent]) -> None:
         """Publish events in order, connecting first if need be; all of them in one round trip.
@@ -95,12 +95,12 @@ class EventPublisher:
         Raises whatever the transport raises, when a fresh connection does not do either; then any of them may have
         been said.
         """
-        is_kept = self._producer is not None
+        was_connected = self._producer is not None
         try:
             self._publish_all(events)
         except Exception:
             self.close()
-            if not is_kept:
+            if not was_connected:
                 raise
             # The kept connection may have died while nobody spoke; twice said is harmless, unsaid is not.
             try:
@@ -109,7 +109,7 @@ class EventPublisher:
                 self.close()
                 raise
 
-    def reach(self) -> None:
+    def connect(self) -> None:
         """Connect, if need be. Raises whatever the transport raises."""
         try:
             self._ready()
@@ -119,17 +119,17 @@ class EventPublisher:
 
     def close(self) -> None:
         """Let go of the connection; the next event makes a new one."""
-        connection, self._connection, self._producer, self._receipts = self._connection, None, None, None
+        connection, self._connection, self._producer, self._confirms = self._connection, None, None, None
         _release(connection)
 
     def _publish_all(self, events: Sequence[OutgoingEvent]) -> None:
         producer = self._ready()
-        if self._receipts is not None:
+        if self._confirms is not None:
             for event in events:
                 self._publish(producer, event)
-                self._receipts.expect(RETURNS_QUEUE, event)
-            self._receipts.wait(_SECONDS_TO_ANSWER)
-            self._receipts.collect()
+                self._confirms.expect(RETURNS_QUEUE, event)
+            self._confirms.wait(_TIMEOUT_SECONDS)
+            self._confirms.collect()
         elif len(events) == 1:
             self._publish(producer, events[0])
         else:
@@ -143,7 +143,7 @@ class EventPublisher:
             exchange="",
             routing_key=RETURNS_QUEUE,
             headers=task_headers(event.task, event.event_id, origin=self._station)
-            | ({HEADER: event.desk} if event.desk else {}),
+            | ({HEADER: event.status} if event.status else {}),
             content_type="application/json",
             content_encoding="utf-8",
             delivery_mode=2,
@@ -165,7 +165,7 @@ class EventPublisher:
             except self._connection.channel_errors:
                 # Not there. A station's own user on RabbitMQ may not make it: then it is held until a worker has.
                 work.queue_declare()
-            self._receipts = confirms_of(channel)
+            self._confirms = confirms_of(channel)
             self._producer = Producer(channel)
         return self._producer
 
@@ -173,10 +173,10 @@ class EventPublisher:
 class ReplyConsumer:
     """Hears answers. Not for two threads at once. `hear` keeps what it is given before it returns."""
 
-    def __init__(self, url: str, station: str, hear: Callable[[Sequence[str]], None]) -> None:
-        self._connection = connect(url, station, heartbeat=_SECONDS_OF_HEARTBEAT)
-        self._hear = hear
-        self._gathered: list[Message] = []
+    def __init__(self, url: str, station: str, handle: Callable[[Sequence[str]], None]) -> None:
+        self._connection = connect(url, station, heartbeat=_HEARTBEAT_SECONDS)
+        self._handle = handle
+        self._received: list[Message] = []
         is_redis = read_broker_url(url).is_redis
         queue = queue_declaration(reply_queue(station))
         if is_redis:
@@ -186,8 +186,8 @@ class ReplyConsumer:
             self._consumer = Consumer(
                 self._connection.default_channel,
                 [queue],
-                on_message=self._gathered.append,
-                prefetch_count=_HEARD_AT_ONCE,
+                on_message=self._received.append,
+                prefetch_count=_PREFETCH,
                 # On Redis acknowledging takes longer than hearing, and keeps no promise: what a crash takes along is
                 # an answer that is asked for again, for it was not written down.
                 no_ack=is_redis,
@@ -197,21 +197,21 @@ class ReplyConsumer:
             self.close()
             raise
 
-    def listen(self, seconds: float, *, gather: bool) -> None:
+    def receive(self, seconds: float, *, gather: bool) -> None:
         """Hear what comes within `seconds`. Raises whatever the transport raises.
 
         `gather`: many are expected, so hear those together that come close behind each other.
         """
         with contextlib.suppress(TimeoutError):
             self._connection.drain_events(timeout=seconds)
-            while gather and len(self._gathered) < _HEARD_AT_ONCE:
-                self._connection.drain_events(timeout=_SECONDS_OF_SILENCE)
-        if self._gathered:
-            self._hear([_text(message.body) for message in self._gathered])
+            while gather and len(self._received) < _PREFETCH:
+                self._connection.drain_events(timeout=_GATHER_SECONDS)
+        if self._received:
+            self._handle([_text(message.body) for message in self._received])
             # Acknowledged only after it was kept: what is heard and lost by a crash comes again.
-            for message in self._gathered:
+            for message in self._received:
                 message.ack()
-            self._gathered.clear()
+            self._received.clear()
         self._connection.heartbeat_check()
 
     def close(self) -> None:

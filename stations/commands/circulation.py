@@ -5,7 +5,7 @@ from datetime import datetime
 
 import click
 
-from stations.commands.output import Moment, backdate_option, json_option, send_and_print, wait_option
+from stations.commands.output import TimeOption, backdate_option, json_option, send_and_print, wait_option
 
 
 @click.command("receive")
@@ -69,7 +69,7 @@ def receive_command(
 
 @click.command("loan")
 @click.argument("barcode")
-@click.option("--due", type=Moment(), metavar="TIME", help="When it is due back, such as 2026-12-20.")
+@click.option("--due", type=TimeOption(), metavar="TIME", help="When it is due back, such as 2026-12-20.")
 @wait_option
 @json_option
 @click.pass_obj

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, REFUSED, CommandError, journal_errors, settings_of
+from stations.commands.output import NOT_TAKEN, PENDING, REFUSED, SUCCESS, CommandError, journal_errors, load_settings
 
 if TYPE_CHECKING:
     from stations.journal.events import Entry, Journal
@@ -46,16 +46,16 @@ def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refus
     bookdrop-station journal list --json | jq 'select(.reply == null)'
     """
     from stations import messages
-    from stations.journal.monitor import is_offline
+    from stations.journal.monitor import overdue_replies
 
-    settings = settings_of(ctx.obj)
-    with _opened(settings) as journal:
+    settings = load_settings(ctx.obj)
+    with _open_journal(settings) as journal:
         entries = journal.recent(limit, unanswered=unanswered, refused=refused)
-        late = is_offline(journal.standing(), datetime.now(UTC), settings.offline_after)
+        late = overdue_replies(journal.stats(), datetime.now(UTC), settings.unanswered_warning_after)
         moved = journal.moved_to()
-    _show(entries, as_json=as_json)
+    _print_entries(entries, as_json=as_json)
     if late is not None:
-        click.echo("Warning: " + "\n  ".join(messages.offline(late).lines), err=True)
+        click.echo("Warning: " + "\n  ".join(messages.replies_overdue(late).lines), err=True)
     if moved is not None:
         click.echo(f"Warning: this journal was moved to {moved}. Nothing is taken or sent from here.", err=True)
 
@@ -74,16 +74,16 @@ def journal_exceptions_command(ctx: click.Context, done: tuple[str, ...], all_do
     bookdrop-station journal exceptions
     bookdrop-station journal exceptions --done 01a20aee-905b-70e3-bbdd-6f98a0bee5d1
     """
-    with _opened(settings_of(ctx.obj)) as journal:
+    with _open_journal(load_settings(ctx.obj)) as journal:
         chosen = [entry.event_id for entry in journal.exceptions()] if all_done else list(done)
         unknown = len(chosen) - journal.acknowledge_exceptions(chosen, datetime.now(UTC)) if chosen else 0
         entries = journal.exceptions()
-    _show(entries, as_json=as_json, with_ids=True)
+    _print_entries(entries, as_json=as_json, with_ids=True)
     if unknown:
         raise CommandError(f"Not on the list: {unknown} of those named. The others are noted.", REFUSED)
     if not entries and not as_json:
         click.echo("No held scan was refused, or all of them were seen to.")
-    raise SystemExit(REFUSED if entries else ALL_WELL)
+    raise SystemExit(REFUSED if entries else SUCCESS)
 
 
 @journal_group.command("replay")
@@ -107,23 +107,23 @@ def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool
     from stations.client import StationClient
     from stations.journal.replay import Progress
 
-    settings = settings_of(ctx.obj)
+    settings = load_settings(ctx.obj)
     seconds = settings.reply_timeout_seconds if wait is None else wait
 
-    heard_at = time.monotonic()
+    replied_at = time.monotonic()
 
     def show(progress: Progress) -> None:
-        nonlocal heard_at
-        heard_at = time.monotonic()
-        if not as_json and not progress.is_over:
-            click.echo(messages.replaying(progress).lines[0])
+        nonlocal replied_at
+        replied_at = time.monotonic()
+        if not as_json and not progress.is_complete:
+            click.echo(messages.format_progress(progress).lines[0])
 
     with journal_errors(), StationClient(settings, on_progress=show) as client:
         if (moved := client.journal.moved_to()) is not None:
             raise CommandError(f"This journal was moved to {moved}. Nothing was sent.", NOT_TAKEN)
         before = {entry.event_id for entry in client.journal.exceptions()}
         total = client.replay()
-        while (left := client.journal.standing().unanswered) and time.monotonic() - heard_at < seconds:
+        while (left := client.journal.stats().unanswered) and time.monotonic() - replied_at < seconds:
             time.sleep(0.05)
         refused = [entry for entry in client.journal.exceptions() if entry.event_id not in before]
         is_connected = client.is_connected
@@ -135,8 +135,8 @@ def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool
     else:
         away = "" if is_connected else " The network is away."
         click.echo(f"Held scans: {total}, answered: {answered}, refused: {len(refused)}, pending: {left}.{away}")
-        _show(refused, as_json=False, with_ids=True)
-    raise SystemExit(PENDING if left else REFUSED if refused else ALL_WELL)
+        _print_entries(refused, as_json=False, with_ids=True)
+    raise SystemExit(PENDING if left else REFUSED if refused else SUCCESS)
 
 
 @journal_group.command("export")
@@ -155,11 +155,11 @@ def journal_export_command(ctx: click.Context, file: Path, copy: bool, as_json: 
 
     To take it back, import FILE here again.
     """
-    from stations.journal.transfer import export
+    from stations.journal.transfer import export_journal
 
-    with _opened(settings_of(ctx.obj)) as journal:
-        moved = export(journal, file.absolute(), datetime.now(UTC), closes=not copy)
-    _tell(moved, as_json, f"Written to {file}: {moved.events} scans, {moved.unanswered} without an answer.")
+    with _open_journal(load_settings(ctx.obj)) as journal:
+        counts = export_journal(journal, file.absolute(), datetime.now(UTC), closes=not copy)
+    _print_counts(counts, as_json, f"Written to {file}: {counts.events} scans, {counts.unanswered} without an answer.")
     if not copy and not as_json:
         click.echo("Nothing is taken or sent here any more. On the other machine: bookdrop-station journal import FILE")
 
@@ -175,24 +175,24 @@ def journal_import_command(ctx: click.Context, file: Path, as_json: bool) -> Non
     """
     from stations.journal.transfer import import_journal
 
-    with _opened(settings_of(ctx.obj)) as journal:
-        moved = import_journal(journal, file, datetime.now(UTC))
-    _tell(moved, as_json, f"New here: {moved.events} scans, {moved.unanswered} without an answer.")
+    with _open_journal(load_settings(ctx.obj)) as journal:
+        counts = import_journal(journal, file, datetime.now(UTC))
+    _print_counts(counts, as_json, f"New here: {counts.events} scans, {counts.unanswered} without an answer.")
 
 
 @contextmanager
-def _opened(settings: "StationSettings") -> "Iterator[Journal]":
+def _open_journal(settings: "StationSettings") -> "Iterator[Journal]":
     from stations.journal.events import Journal
 
     with journal_errors():
-        journal = Journal(settings.journal_file, settings.code, settings.bounds)
+        journal = Journal(settings.journal_file, settings.code, settings.journal_limits)
         try:
             yield journal
         finally:
             journal.close()
 
 
-def _show(entries: "Iterable[Entry]", *, as_json: bool, with_ids: bool = False) -> None:
+def _print_entries(entries: "Iterable[Entry]", *, as_json: bool, with_ids: bool = False) -> None:
     from stations.messages import format_entry
 
     for entry in entries:
@@ -202,8 +202,8 @@ def _show(entries: "Iterable[Entry]", *, as_json: bool, with_ids: bool = False) 
             click.echo(f"{entry.event_id}  {format_entry(entry)}" if with_ids else format_entry(entry))
 
 
-def _tell(moved: "TransferCounts", as_json: bool, text: str) -> None:
-    click.echo(json.dumps({"events": moved.events, "unanswered": moved.unanswered}) if as_json else text)
+def _print_counts(counts: "TransferCounts", as_json: bool, text: str) -> None:
+    click.echo(json.dumps({"events": counts.events, "unanswered": counts.unanswered}) if as_json else text)
 
 
 def _record(entry: "Entry") -> dict[str, Any]:
@@ -217,5 +217,5 @@ def _record(entry: "Entry") -> dict[str, Any]:
         "answered_at": entry.answered_at and entry.answered_at.isoformat(),
         "reply": json.loads(entry.reply) if entry.reply else None,
         "slip_state": entry.slip_state,
-        "slip": entry.slip_words,
+        "slip": entry.slip_message,
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stations.messages import ScreenMessage
     from stations.settings import StationSettings
 
-ALL_WELL, REFUSED, WRONG_USE, PENDING, NOT_TAKEN = range(5)
+SUCCESS, REFUSED, USAGE_ERROR, PENDING, NOT_TAKEN = range(5)
 
 
 class CommandError(click.ClickException):
@@ -30,14 +30,14 @@ class CommandError(click.ClickException):
         self.exit_code = code  # type: ignore[misc]  # click reads it from the instance
 
 
-def settings_of(code: str | None) -> "StationSettings":
+def load_settings(code: str | None) -> "StationSettings":
     """The settings of this station. Raises an error that is told in words."""
     from stations.settings import StationSettings
 
     try:
         return StationSettings.load(**({"code": code} if code else {}))
     except ConfigurationError as error:
-        raise CommandError(f"{error}\nNothing was sent.", WRONG_USE) from None
+        raise CommandError(f"{error}\nNothing was sent.", USAGE_ERROR) from None
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def journal_errors() -> Iterator[None]:
         raise CommandError(str(error), NOT_TAKEN) from None
 
 
-class Moment(click.ParamType[datetime]):
+class TimeOption(click.ParamType[datetime]):
     """A date and time as a desk writes it: by the clock on the wall, or with an offset. Aware."""
 
     name = "time"
@@ -75,7 +75,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON rep
 
 backdate_option = click.option(
     "--backdate",
-    type=Moment(),
+    type=TimeOption(),
     metavar="TIME",
     help="When it really came back (drop-box mode), such as '2026-11-22 18:00'.",
 )
@@ -104,7 +104,7 @@ class ReplyPrinter:
             click.echo(reply.model_dump_json(exclude_none=True))
         else:
             show(messages.format_reply(reply, subject))
-        return REFUSED if reply.outcome == "refused" else ALL_WELL
+        return REFUSED if reply.outcome == "refused" else SUCCESS
 
     def without_reply(self, shown: "ScreenMessage", subject: str, outcome: str, event_id: "UUID | None" = None) -> int:
         """Show what the desk itself says."""
@@ -124,27 +124,29 @@ def show(shown: "ScreenMessage") -> None:
 
 
 def send_and_print(
-    code: str | None, take: "Callable[[StationClient], UUID]", subject: str, *, wait: float | None, as_json: bool
+    code: str | None, send: "Callable[[StationClient], UUID]", subject: str, *, wait: float | None, as_json: bool
 ) -> NoReturn:
-    """Have `take` say one event, show its answer, and end with the exit code that goes with it."""
+    """Have `send` send one event, show its answer, and end with the exit code that goes with it."""
     from pydantic import ValidationError
 
     from schemas.barcodes import BarcodeRefusedError
     from stations.client import PatronCardError, StationClient
-    from stations.messages import printable, refused_here
+    from stations.messages import printable, refused_locally
 
-    settings = settings_of(code)
+    settings = load_settings(code)
     with journal_errors(), StationClient(settings) as client:
-        answers = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
+        printer = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
         try:
-            event_id = take(client)
+            event_id = send(client)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise CommandError(f"{where + ': ' if where else ''}{first['msg']}. Nothing was sent.", WRONG_USE) from None
+            raise CommandError(
+                f"{where + ': ' if where else ''}{first['msg']}. Nothing was sent.", USAGE_ERROR
+            ) from None
         except (BarcodeRefusedError, PatronCardError) as error:
             shown = "" if isinstance(error, PatronCardError) else printable(subject)
-            result = answers.without_reply(refused_here(shown, str(error)), shown, "refused")
+            result = printer.without_reply(refused_locally(shown, str(error)), shown, "refused")
         else:
-            result = answers.reply(event_id, subject)
+            result = printer.reply(event_id, subject)
     raise SystemExit(result)

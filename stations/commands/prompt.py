@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from stations.commands.output import ALL_WELL, NOT_TAKEN, PENDING, journal_errors, settings_of
+from stations.commands.output import NOT_TAKEN, PENDING, SUCCESS, journal_errors, load_settings
 
 
 @click.command("desk")
@@ -26,14 +26,14 @@ def desk_command(code: str | None) -> None:
 
     from stations.client import StationClient
     from stations.prompt import ScanPrompt
-    from stations.terminal import Screen, lines_of, typed_lines
+    from stations.terminal import Screen, read_lines, read_typed_lines
 
-    settings = settings_of(code)
+    settings = load_settings(code)
     for number in (signal.SIGTERM, signal.SIGHUP):  # leave as Ctrl-C does, with the terminal as it was found
         signal.signal(number, signal.default_int_handler)
     interactive = sys.stdin.isatty()
     screen = Screen(sys.stdout, interactive=interactive, sounds=interactive)
-    prompt = ScanPrompt(screen, lambda: datetime.now(UTC), tells_pending=interactive)
+    prompt = ScanPrompt(screen, lambda: datetime.now(UTC), shows_pending=interactive)
     with (
         journal_errors(),
         StationClient(
@@ -42,21 +42,21 @@ def desk_command(code: str | None) -> None:
     ):
         if interactive:
             click.echo(f"Station {settings.code}. Scan an item, or :help.")
-        standing = client.journal.standing()
-        if standing.unanswered:
-            click.echo(f"Earlier scans without an answer: {standing.unanswered}. They are asked again.")
-        if standing.exceptions:
-            click.echo(f"Held scans that were refused later: {standing.exceptions}. Type :exceptions to see them.")
+        stats = client.journal.stats()
+        if stats.unanswered:
+            click.echo(f"Earlier scans without an answer: {stats.unanswered}. They are asked again.")
+        if stats.exceptions:
+            click.echo(f"Held scans that were refused later: {stats.exceptions}. Type :exceptions to see them.")
         try:
-            prompt.serve(client, typed_lines(sys.stdin, screen) if interactive else lines_of(sys.stdin))
-            screen.leave()
-            pending = prompt.finish(client, settings.reply_timeout_seconds)
+            prompt.serve(client, read_typed_lines(sys.stdin, screen) if interactive else read_lines(sys.stdin))
+            screen.hide_prompt()
+            pending = prompt.wait_for_replies(client, settings.reply_timeout_seconds)
         except KeyboardInterrupt:
-            screen.leave()
-            pending = prompt.still_pending(client)
+            screen.hide_prompt()
+            pending = prompt.show_pending(client)
     if pending:
         click.echo(
             f"Still pending: {len(pending)}. Kept in {settings.journal_file}, and asked again by the next command or"
             " desk of this station."
         )
-    raise SystemExit(NOT_TAKEN if prompt.not_written else PENDING if pending else ALL_WELL)
+    raise SystemExit(NOT_TAKEN if prompt.not_stored else PENDING if pending else SUCCESS)

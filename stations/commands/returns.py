@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from stations.commands.output import (
-    ALL_WELL,
     NOT_TAKEN,
-    WRONG_USE,
+    SUCCESS,
+    USAGE_ERROR,
     CommandError,
     ReplyPrinter,
     backdate_option,
     journal_errors,
     json_option,
+    load_settings,
     send_and_print,
-    settings_of,
     wait_option,
 )
 
@@ -55,28 +55,28 @@ def scan_command(
     from schemas.barcodes import BarcodeRefusedError
     from stations.client import PatronCardError, StationClient
     from stations.journal.file import JournalError
-    from stations.messages import printable, refused_here
+    from stations.messages import printable, refused_locally
 
-    settings = settings_of(code)
+    settings = load_settings(code)
     with journal_errors(), StationClient(settings) as client:
         show = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
         steps: list[Callable[[], int]] = []
-        told: CommandError | None = None
+        failure: CommandError | None = None
         for barcode in barcodes:
             try:
                 event_id = client.scan(barcode, returned_at=backdate, print_slip=print_slip)
             except (BarcodeRefusedError, PatronCardError) as error:
                 subject = "" if isinstance(error, PatronCardError) else printable(barcode)
-                shown = refused_here(subject, str(error))
+                shown = refused_locally(subject, str(error))
                 steps.append(partial(show.without_reply, shown, subject, "refused"))
             except JournalError as error:
-                told = CommandError(f"{printable(barcode)}: {error}", NOT_TAKEN)
+                failure = CommandError(f"{printable(barcode)}: {error}", NOT_TAKEN)
                 break
             else:
                 steps.append(partial(show.reply, event_id, barcode))
-        result = max((step() for step in steps), default=ALL_WELL)
-        if told is not None:
-            raise told
+        result = max((step() for step in steps), default=SUCCESS)
+        if failure is not None:
+            raise failure
     raise SystemExit(result)
 
 
@@ -128,9 +128,9 @@ def return_command(
         print_slip = click.confirm("Automatically print slip", default=print_slip)
         if not click.confirm(f"Return {request}: OK", default=True):
             click.echo("Cancelled. Nothing was changed.")
-            raise SystemExit(ALL_WELL)
+            raise SystemExit(SUCCESS)
 
-    def take(client: "StationClient") -> "UUID":
+    def send(client: "StationClient") -> "UUID":
         override = Override(reason=override_reason, supervisor=supervisor) if supervisor and override_reason else None
         return client.request_return(
             request,
@@ -142,7 +142,7 @@ def return_command(
             force_partial=partial,
         )
 
-    send_and_print(code, take, request, wait=wait, as_json=as_json)
+    send_and_print(code, send, request, wait=wait, as_json=as_json)
 
 
 @click.command("undo")
@@ -171,12 +171,12 @@ def undo_command(
     if (event is None) == (request is None):
         raise click.UsageError('Name an event (or "last"), or a request with --request. Nothing was sent.')
 
-    def take(client: "StationClient") -> "UUID":
+    def send(client: "StationClient") -> "UUID":
         if request is not None:
             return client.send_event(UndoRequested, request=request, reason=reason)
         undoes = last_returned(client.journal) if event == "last" else event
         if undoes is None:
-            raise CommandError("Nothing was returned at this desk. Nothing was sent.", WRONG_USE)
+            raise CommandError("Nothing was returned at this desk. Nothing was sent.", USAGE_ERROR)
         return client.send_event(UndoRequested, undoes=undoes, reason=reason)
 
-    send_and_print(code, take, request or str(event), wait=wait, as_json=as_json)
+    send_and_print(code, send, request or str(event), wait=wait, as_json=as_json)

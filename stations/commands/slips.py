@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stations.commands.output import WRONG_USE, CommandError, json_option, send_and_print, wait_option
+from stations.commands.output import USAGE_ERROR, CommandError, json_option, send_and_print, wait_option
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,7 +33,7 @@ def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, 
 
     wanted = slip_of(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
     if wanted is None:
-        raise CommandError(f"{slip} is no slip's code. Nothing was sent.", WRONG_USE)
+        raise CommandError(f"{slip} is no slip's code. Nothing was sent.", USAGE_ERROR)
     send_and_print(
         code,
         lambda client: client.send_event(SlipSeen, slip=wanted, barcode=barcode),
@@ -60,10 +60,10 @@ def reprint_command(code: str | None, event: str, reason: str, wait: float | Non
     from schemas.circulation_events import ReprintRequested
     from stations.journal.events import last_returned
 
-    def take(client: "StationClient") -> "UUID":
+    def send(client: "StationClient") -> "UUID":
         wanted = last_returned(client.journal) if event == "last" else event
         if wanted is None:
-            raise CommandError("Nothing was returned at this desk. Nothing was sent.", WRONG_USE)
+            raise CommandError("Nothing was returned at this desk. Nothing was sent.", USAGE_ERROR)
         return client.send_event(ReprintRequested, reprints=wanted, reason=reason)
 
-    send_and_print(code, take, event, wait=wait, as_json=as_json)
+    send_and_print(code, send, event, wait=wait, as_json=as_json)

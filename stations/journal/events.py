@@ -14,14 +14,14 @@ from uuid import UUID
 from schemas.circulation_events import read_reply
 from stations.journal.file import JournalFile
 
-KEEP: Final = 1_000
+MAX_ANSWERED: Final = 1_000
 """How many answered events are kept for `recent`; what is not answered is always kept."""
-EXCEPTIONS_KEPT: Final = 5_000
+MAX_EXCEPTIONS: Final = 5_000
 """How many refusals of held events are kept until somebody has seen to them."""
-HELD_AFTER: Final = timedelta(minutes=1)
+LATE_AFTER: Final = timedelta(minutes=1)
 """Whoever scanned has gone on by then: an answer that comes later is one that nobody waits for."""
 
-_PRUNED_AT_ONCE = 200
+_PRUNE_BATCH = 200
 _COLUMNS = (
     "sequence, event_id, task, subject, payload, made_at, attempts, next_resend_at, answered_at, reply,"
     " slip_state, slip_words, held, ticked_at"
@@ -49,10 +49,10 @@ class Entry:
     reply: str | None
     """The answer's JSON as it came."""
     slip_state: str | None
-    slip_words: str | None
+    slip_message: str | None
     held: bool = False
     """Whether it could not be sent at once, or its answer came when whoever scanned had gone on."""
-    ticked_at: datetime | None = None
+    acknowledged_at: datetime | None = None
     """When somebody had seen to the refusal of a held event."""
 
 
@@ -86,24 +86,24 @@ class Journal(JournalFile):
             connection.execute(
                 "INSERT INTO events (sequence, event_id, task, subject, payload, made_at, next_resend_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (sequence, event_id, task, subject, payload, as_text(now), as_text(resend_at)),
+                (sequence, event_id, task, subject, payload, to_text(now), to_text(resend_at)),
             )
         return Entry(sequence, event_id, task, subject, payload, now, 1, resend_at, None, None, None, None)
 
-    def due(self, now: datetime, next_wait: Callable[[int], timedelta], limit: int = 50) -> list[Entry]:
+    def claim_due(self, now: datetime, retry_delay: Callable[[int], timedelta], limit: int = 50) -> list[Entry]:
         """Claim the unanswered events that are to be sent again now, oldest first.
 
-        Each is due again after `next_wait(attempts)`; of several processes only one gets it.
+        Each is due again after `retry_delay(attempts)`; of several processes only one gets it.
         """
-        if not self._entries("answered_at IS NULL AND next_resend_at <= ? LIMIT 1", as_text(now)) or self.moved_to():
+        if not self._entries("answered_at IS NULL AND next_resend_at <= ? LIMIT 1", to_text(now)) or self.moved_to():
             return []  # the common case, for which no lock is taken and nothing is written
         with self._write() as connection:
             found = self._entries(
-                "answered_at IS NULL AND next_resend_at <= ? ORDER BY sequence LIMIT ?", as_text(now), limit
+                "answered_at IS NULL AND next_resend_at <= ? ORDER BY sequence LIMIT ?", to_text(now), limit
             )
             connection.executemany(
                 "UPDATE events SET attempts = attempts + 1, next_resend_at = ? WHERE event_id = ?",
-                [(as_text(now + next_wait(entry.attempts + 1)), entry.event_id) for entry in found],
+                [(to_text(now + retry_delay(entry.attempts + 1)), entry.event_id) for entry in found],
             )
         return found
 
@@ -112,45 +112,45 @@ class Journal(JournalFile):
         with self._write() as connection:
             connection.executemany(
                 "UPDATE events SET next_resend_at = ?, held = 1 WHERE event_id = ? AND answered_at IS NULL",
-                [(as_text(until), event_id) for event_id in event_ids],
+                [(to_text(until), event_id) for event_id in event_ids],
             )
 
     def mark_all_due(self, made_before: datetime, now: datetime) -> int:
         """Have every unanswered event made before then be due now, so that they go in their order; give how many."""
         due = "answered_at IS NULL AND made_at <= ?"
-        if not self._entries(f"{due} LIMIT 1", as_text(made_before)):
+        if not self._entries(f"{due} LIMIT 1", to_text(made_before)):
             return 0
         with self._write() as connection:
             return connection.execute(
                 f"UPDATE events SET next_resend_at = ?, held = 1 WHERE {due}",  # noqa: S608
-                (as_text(now), as_text(made_before)),
+                (to_text(now), to_text(made_before)),
             ).rowcount
 
-    def answer(self, answers: Mapping[str, str], now: datetime, provisional: Collection[str] = ()) -> set[str]:
+    def store_replies(self, replies: Mapping[str, str], now: datetime, provisional: Collection[str] = ()) -> set[str]:
         """Keep answers, event id to reply; give those that are news to an event of this desk. One write for all.
 
         A provisional one closes its event as well, and gives way to another one.
         """
-        news: set[str] = set()
+        stored: set[str] = set()
         with self._write() as connection:
-            for event_id, reply in answers.items():
+            for event_id, reply in replies.items():
                 changed = connection.execute(
                     "UPDATE events SET reply = ?, answered_at = ?, next_resend_at = NULL, provisional = ?,"
                     " held = held OR made_at < ?"
                     " WHERE event_id = ? AND (answered_at IS NULL OR (provisional AND reply <> ?))",
-                    (reply, as_text(now), event_id in provisional, as_text(now - HELD_AFTER), event_id, reply),
+                    (reply, to_text(now), event_id in provisional, to_text(now - LATE_AFTER), event_id, reply),
                 ).rowcount
                 if changed == 1:
-                    news.add(event_id)
-        return news
+                    stored.add(event_id)
+        return stored
 
-    def note_slip(self, event_id: str, state: str, words: str) -> bool:
+    def store_slip_notice(self, event_id: str, state: str, message: str) -> bool:
         """Keep what became of the event's slip; tell whether it is news to an event of this desk."""
         with self._write() as connection:
             changed = connection.execute(
                 "UPDATE events SET slip_state = ?, slip_words = ? WHERE event_id = ?"
                 " AND (slip_state IS NOT ? OR slip_words IS NOT ?)",
-                (state, words, event_id, state, words),
+                (state, message, event_id, state, message),
             ).rowcount
         return changed == 1
 
@@ -163,14 +163,14 @@ class Journal(JournalFile):
         """All unanswered events, oldest first."""
         return self._entries("answered_at IS NULL ORDER BY sequence")
 
-    def waiting(self, now: datetime) -> tuple[int, datetime | None]:
+    def count_due(self, now: datetime) -> tuple[int, datetime | None]:
         """How many events could not be sent yet or are to be sent again now, and when the oldest of them was made."""
         with self.reading() as connection:
-            number, oldest = connection.execute(
+            count, oldest = connection.execute(
                 "SELECT count(*), min(made_at) FROM events WHERE answered_at IS NULL AND next_resend_at <= ?",
-                (as_text(now),),
+                (to_text(now),),
             ).fetchone()
-        return number, _maybe(oldest)
+        return count, _optional_time(oldest)
 
     def recent(self, limit: int = 10, *, unanswered: bool = False, refused: bool = False) -> list[Entry]:
         """The newest events, newest last; of all, or only those without an answer or with a refusal."""
@@ -188,21 +188,21 @@ class Journal(JournalFile):
             return sum(
                 connection.execute(
                     f"UPDATE events SET ticked_at = ? WHERE event_id = ? AND {EXCEPTION}",  # noqa: S608
-                    (as_text(now), event_id),
+                    (to_text(now), event_id),
                 ).rowcount
                 for event_id in event_ids
             )
 
-    def standing(self) -> JournalStats:
+    def stats(self) -> JournalStats:
         """How it stands."""
         with self.reading() as connection:
             unanswered, oldest = connection.execute(
                 "SELECT count(*), min(made_at) FROM events WHERE answered_at IS NULL"
             ).fetchone()
             (exceptions,) = connection.execute(f"SELECT count(*) FROM events WHERE {EXCEPTION}").fetchone()  # noqa: S608
-        return JournalStats(unanswered, _maybe(oldest), exceptions)
+        return JournalStats(unanswered, _optional_time(oldest), exceptions)
 
-    def held(self, up_to: int | None = None) -> tuple[int, int]:
+    def count_held(self, up_to: int | None = None) -> tuple[int, int]:
         """How many held events have no answer, of those with a number up to `up_to`; and their last number."""
         with self.reading() as connection:
             count, last = connection.execute(
@@ -211,16 +211,16 @@ class Journal(JournalFile):
             ).fetchone()
         return count, last or 0
 
-    def prune(self, keep: int = KEEP) -> int:
+    def prune(self, keep: int = MAX_ANSWERED) -> int:
         """Forget the oldest answered events beyond `keep`, a bounded number at a time; give how many went."""
         with self._write() as connection:
             return sum(
                 connection.execute(
                     "DELETE FROM events WHERE sequence IN (SELECT sequence FROM events WHERE answered_at IS NOT NULL"  # noqa: S608
                     f" AND {kind} ORDER BY sequence DESC LIMIT ? OFFSET ?)",
-                    (_PRUNED_AT_ONCE, kept),
+                    (_PRUNE_BATCH, limit),
                 ).rowcount
-                for kind, kept in ((f"NOT coalesce({EXCEPTION}, 0)", keep), (EXCEPTION, EXCEPTIONS_KEPT))
+                for kind, limit in ((f"NOT coalesce({EXCEPTION}, 0)", keep), (EXCEPTION, MAX_EXCEPTIONS))
             )
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
@@ -229,7 +229,7 @@ class Journal(JournalFile):
         return [_entry(row) for row in rows]
 
 
-def as_text(moment: datetime) -> str:
+def to_text(moment: datetime) -> str:
     """A time as it stands in the file: its order is that of the text."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
@@ -238,30 +238,32 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _maybe(text: str | None) -> datetime | None:
+def _optional_time(text: str | None) -> datetime | None:
     return None if text is None else _time(text)
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    sequence, event_id, task, subject, payload, made_at, attempts, resend_at, answered_at, *heard = row
-    reply, slip_state, slip_words, held, ticked_at = heard
-    times = _time(made_at), attempts, _maybe(resend_at), _maybe(answered_at)
-    slip = slip_state, slip_words
-    return Entry(sequence, event_id, task, subject, payload, *times, reply, *slip, bool(held), _maybe(ticked_at))
+    sequence, event_id, task, subject, payload, made_at, attempts, resend_at, answered_at, *rest = row
+    reply, slip_state, slip_message, held, acknowledged_at = rest
+    times = _time(made_at), attempts, _optional_time(resend_at), _optional_time(answered_at)
+    slip = slip_state, slip_message
+    return Entry(
+        sequence, event_id, task, subject, payload, *times, reply, *slip, bool(held), _optional_time(acknowledged_at)
+    )
 
 
-_LOOKED_THROUGH: Final = 50
+_UNDO_SEARCH_LIMIT: Final = 50
 
 
 def last_returned(journal: Journal) -> UUID | None:
     """The newest event of this desk that returned something and that it has not asked to undo; `None` if none did."""
-    asked: set[str] = set()
-    for entry in reversed(journal.recent(_LOOKED_THROUGH)):
+    undone: set[str] = set()
+    for entry in reversed(journal.recent(_UNDO_SEARCH_LIMIT)):
         if entry.reply is None:
             continue
         reply = read_reply(entry.reply)
         if reply.reason.startswith("undone"):
-            asked.add(entry.subject)
-        elif reply.outcome == "returned" and str(reply.event_id) not in asked:
+            undone.add(entry.subject)
+        elif reply.outcome == "returned" and str(reply.event_id) not in undone:
             return reply.event_id
     return None

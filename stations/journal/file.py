@@ -14,8 +14,8 @@ from typing import Final
 
 VERSION: Final = 1
 """What a program that knows a lower number cannot use. A column more does not change it."""
-_SECONDS_FOR_A_LOCK = 10
-_MORE_COLUMNS = (
+_LOCK_TIMEOUT_SECONDS = 10
+_LATER_COLUMNS = (
     ("events", "held", "INTEGER NOT NULL DEFAULT 0"),
     ("events", "provisional", "INTEGER NOT NULL DEFAULT 0"),
     ("events", "ticked_at", "TEXT"),
@@ -44,11 +44,11 @@ CREATE INDEX IF NOT EXISTS events_due ON events (next_resend_at) WHERE answered_
 
 
 @dataclass(frozen=True)
-class Bounds:
+class JournalLimits:
     """How far a journal may grow. A scan beyond that is refused before it is taken."""
 
-    unanswered: int = 20_000
-    free_bytes: int = 50_000_000
+    max_unanswered: int = 20_000
+    min_free_bytes: int = 50_000_000
     """How much of the disk is left alone."""
 
 
@@ -59,12 +59,12 @@ class JournalError(Exception):
 class JournalFile:
     """A journal's file, of the station `code`. Thread-safe. Every method raises `JournalError` when it cannot be used."""
 
-    def __init__(self, path: Path, code: str, bounds: Bounds = Bounds()) -> None:
+    def __init__(self, path: Path, code: str, limits: JournalLimits = JournalLimits()) -> None:
         self.path = path
         self.code = code
-        self.bounds = bounds
+        self.limits = limits
         self._lock = threading.RLock()
-        with self._told("Nothing was taken and nothing was sent"):
+        with self._errors_as_text("Nothing was taken and nothing was sent"):
             self._connection = self._open()
             try:
                 self._prepare(code)
@@ -92,7 +92,7 @@ class JournalFile:
             return str(error)
         return None
 
-    def changes_of_others(self) -> int:
+    def data_version(self) -> int:
         """A number that differs from the last one when another process or connection wrote to the journal."""
         with self.reading() as connection:
             number: int = connection.execute("PRAGMA data_version").fetchone()[0]
@@ -102,7 +102,7 @@ class JournalFile:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A barcode can lead to a reader, so the file is for nobody else's eyes; SQLite's side files follow it.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        return sqlite3.connect(self.path, timeout=_SECONDS_FOR_A_LOCK, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
 
     def _prepare(self, code: str) -> None:
         connection = self._connection
@@ -127,11 +127,11 @@ class JournalFile:
 
     @staticmethod
     def _add_columns(connection: sqlite3.Connection) -> None:
-        known = {
+        present = {
             (name, row[1]) for name in ("events", "station") for row in connection.execute(f"PRAGMA table_info({name})")
         }
-        for name, column, kind in _MORE_COLUMNS:
-            if (name, column) not in known:
+        for name, column, kind in _LATER_COLUMNS:
+            if (name, column) not in present:
                 with contextlib.suppress(sqlite3.OperationalError):  # another process was quicker
                     connection.execute(f"ALTER TABLE {name} ADD COLUMN {column} {kind}")
 
@@ -144,34 +144,35 @@ class JournalFile:
                 " back: bookdrop-station journal import FILE"
             )
         (waiting,) = connection.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM events WHERE answered_at IS NULL LIMIT ?)", (self.bounds.unanswered,)
+            "SELECT count(*) FROM (SELECT 1 FROM events WHERE answered_at IS NULL LIMIT ?)",
+            (self.limits.max_unanswered,),
         ).fetchone()
-        if waiting >= self.bounds.unanswered:
+        if waiting >= self.limits.max_unanswered:
             raise JournalError(
                 f"Not taken; nothing was sent: {waiting} scans wait here without an answer, and no more are kept (setting"
                 " journal_max_unanswered). They are safe. Put further items aside until the server is back, then scan them."
             )
         free = shutil.disk_usage(self.path.parent).free
-        if free < self.bounds.free_bytes:
+        if free < self.limits.min_free_bytes:
             raise JournalError(
                 f"Not taken; nothing was sent: the disk of {self.path} has {free // 1_000_000} MB left, and"
-                f" {self.bounds.free_bytes // 1_000_000} MB must stay free (setting journal_min_free_mb). What was taken"
+                f" {self.limits.min_free_bytes // 1_000_000} MB must stay free (setting journal_min_free_mb). What was taken"
                 " before is safe. Free some disk space, then scan again."
             )
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection, to look only."""
-        with self._told("It could not be read"), self._lock:
+        with self._errors_as_text("It could not be read"), self._lock:
             yield self._connection
 
     def _write(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return self.writing("What was taken before is kept as it is")
 
     @contextmanager
-    def writing(self, otherwise: str) -> Iterator[sqlite3.Connection]:
-        """One transaction. `otherwise`: what is said first when it fails."""
-        with self._told(otherwise), self._lock:
+    def writing(self, consequence: str) -> Iterator[sqlite3.Connection]:
+        """One transaction. `consequence`: what is said first when it fails."""
+        with self._errors_as_text(consequence), self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -182,21 +183,21 @@ class JournalFile:
                 raise
 
     @contextmanager
-    def _told(self, otherwise: str) -> Iterator[None]:
+    def _errors_as_text(self, consequence: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             raise JournalError(
-                f"{otherwise}; the journal {self.path} cannot be used ({error}). {_next_step(error)}"
+                f"{consequence}; the journal {self.path} cannot be used ({error}). {_next_step(error)}"
             ) from error
 
 
 def _next_step(error: Exception) -> str:
-    words = str(error).lower()
-    if "full" in words or "no space" in words:
+    text = str(error).lower()
+    if "full" in text or "no space" in text:
         return "Free some disk space, then scan again."
-    if "readonly" in words or "read-only" in words or "permission" in words or "unable to open" in words:
+    if "readonly" in text or "read-only" in text or "permission" in text or "unable to open" in text:
         return "Make the file and its folder writable for this user, then scan again."
-    if "malformed" in words or "not a database" in words:
+    if "malformed" in text or "not a database" in text:
         return "Move the damaged file aside and keep it for whoever mends it, then scan again."
     return "Mend the disk or name another file (setting journal), then scan again."

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from stations.journal.events import EXCEPTION, Journal, as_text
+from stations.journal.events import EXCEPTION, Journal, to_text
 from stations.journal.file import VERSION, JournalError
 
 _BASE = "event_id, task, subject, payload, made_at, attempts, answered_at, reply, slip_state, slip_words"
@@ -29,7 +29,7 @@ class TransferCounts:
     unanswered: int
 
 
-def export(journal: Journal, target: Path, now: datetime, *, closes: bool = True) -> TransferCounts:
+def export_journal(journal: Journal, target: Path, now: datetime, *, closes: bool = True) -> TransferCounts:
     """Write the whole journal into the new file `target`; unless `closes` is false it is closed here.
 
     Raises `JournalError`; then nothing was changed, and `target` is not there.
@@ -45,9 +45,9 @@ def export(journal: Journal, target: Path, now: datetime, *, closes: bool = True
             counts = _counts(connection)
             # The file is there before the journal closes: killed in between, there are two, which does no harm.
             part.rename(target)
-            _sync(target.parent)
+            _fsync_folder(target.parent)
             if closes:
-                connection.execute("UPDATE station SET moved_at = ?, moved_to = ?", (as_text(now), str(target)))
+                connection.execute("UPDATE station SET moved_at = ?, moved_to = ?", (to_text(now), str(target)))
     finally:
         part.unlink(missing_ok=True)
     return counts
@@ -59,10 +59,10 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
     An empty journal takes everything; one in use takes what has no answer, and refusals that nobody has seen to. A journal
     that was closed when it was moved is open again. Raises `JournalError`; then nothing was changed.
     """
-    with _opened(source, journal.code) as other:
-        known = {row[1] for row in other.execute("PRAGMA table_info(events)")}
-        extra = ", held, ticked_at" if {"held", "ticked_at"} <= known else ", 1, NULL"
-        wanted = f"answered_at IS NULL OR ({EXCEPTION})" if "held" in known else "answered_at IS NULL"
+    with _open_source(source, journal.code) as other:
+        columns = {row[1] for row in other.execute("PRAGMA table_info(events)")}
+        extra = ", held, ticked_at" if {"held", "ticked_at"} <= columns else ", 1, NULL"
+        wanted = f"answered_at IS NULL OR ({EXCEPTION})" if "held" in columns else "answered_at IS NULL"
         with journal.writing("Nothing was changed") as connection:
             is_empty = connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
             rows = other.execute(
@@ -71,7 +71,7 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
             (last,) = other.execute(
                 "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
             ).fetchone()
-            _count_on_from(connection, last)
+            _advance_sequence(connection, last)
             before = _counts(connection)
             connection.executemany(
                 f"INSERT OR IGNORE INTO events ({_BASE}, held, ticked_at) VALUES ({', '.join('?' * 12)})",  # noqa: S608
@@ -79,7 +79,7 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
             )
             connection.execute(
                 "UPDATE events SET next_resend_at = ?, held = 1 WHERE answered_at IS NULL AND next_resend_at IS NULL",
-                (as_text(now),),
+                (to_text(now),),
             )
             connection.execute("UPDATE station SET moved_at = NULL, moved_to = NULL")
             after = _counts(connection)
@@ -98,7 +98,7 @@ def _copy(path: Path, part: Path) -> None:
 
 
 @contextmanager
-def _opened(source: Path, code: str) -> Iterator[sqlite3.Connection]:
+def _open_source(source: Path, code: str) -> Iterator[sqlite3.Connection]:
     """The other journal, to read. Raises `JournalError` when it is none of this station."""
     if not source.is_file():
         raise JournalError(f"There is no file {source}. Nothing was changed.")
@@ -123,7 +123,7 @@ def _check(other: sqlite3.Connection, source: Path, code: str) -> None:
         )
 
 
-def _count_on_from(connection: sqlite3.Connection, last: int) -> None:
+def _advance_sequence(connection: sqlite3.Connection, last: int) -> None:
     """Have the next number be beyond `last`: a station's numbers are not used twice."""
     if connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (last,)).rowcount == 0:
         connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (last,))
@@ -133,7 +133,7 @@ def _counts(connection: sqlite3.Connection) -> TransferCounts:
     return TransferCounts(*connection.execute("SELECT count(*), count(*) - count(answered_at) FROM events").fetchone())
 
 
-def _sync(folder: Path) -> None:
+def _fsync_folder(folder: Path) -> None:
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

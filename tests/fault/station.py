@@ -117,12 +117,14 @@ def _wrap(arms: Arms, start: Start) -> None:
     code = start.shift.code
     journal: Any = Journal
     journal.take = arms.around(code, journal.take, None, "after the journal")
-    journal.answer = arms.around(code, journal.answer, "before the reply is written", "after the reply is written")
+    journal.store_replies = arms.around(
+        code, journal.store_replies, "before the reply is written", "after the reply is written"
+    )
     mouth: Any = EventPublisher
     mouth.publish = arms.around(code, mouth.publish, "before publish", "after publish")
     if not start.shift.asks_again:
         speaking: Any = EventSender
-        speaking._say_due = lambda _self: None
+        speaking._send_due = lambda _self: None
     heard = os.open(start.heard, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     class NotingEar(ReplyConsumer):

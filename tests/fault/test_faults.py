@@ -71,18 +71,18 @@ def test_a_broken_promise_is_noticed(grounds):
 
 def test_an_ear_notices_that_its_connection_is_lost(grounds, monkeypatch):
     """RabbitMQ: nothing comes and nothing says why, as after a firewall's restart; the ear ends, and another can be made."""
-    monkeypatch.setattr(transport, "_SECONDS_OF_HEARTBEAT", 1)
-    monkeypatch.setattr(transport, "_SECONDS_TO_ANSWER", 1)
+    monkeypatch.setattr(transport, "_HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr(transport, "_TIMEOUT_SECONDS", 1)
     try:
         server = grounds.broker("rabbitmq")
     except NotHereError as error:
         missing(str(error))
     with Proxy(lambda: server.port) as proxy:
         ear = transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None)
-        ear.listen(0.1, gather=False)
+        ear.receive(0.1, gather=False)
         proxy.lose()
         with pytest.raises(ConnectionForced):
             for _ in range(100):
-                ear.listen(0.1, gather=False)
+                ear.receive(0.1, gather=False)
         ear.close()
         transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None).close()

@@ -125,7 +125,7 @@ def test_a_desk_gives_back_nothing_of_a_workers(broker_url, valkey):
         valkey.zadd(at, {held: 1})
 
     ear = ReplyConsumer(broker_url, CODE, lambda _: None)
-    until(lambda: ear.listen(0.1, gather=False) or not valkey.exists(index), 30)
+    until(lambda: ear.receive(0.1, gather=False) or not valkey.exists(index), 30)
     ear.close()
 
     assert valkey.zrange("unacked_index", 0, -1) == [b"unacked"]

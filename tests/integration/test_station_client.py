@@ -209,7 +209,7 @@ def test_the_word_of_a_slip(worker: Worker, settings: StationSettings) -> None:
         w.send({**notice, "event_id": event["event_id"], "message": "Slip sent", "at": datetime.now(UTC).isoformat()})
 
     worker.script = script
-    with StationClient(settings, on_slip=lambda entry: told.append(entry.slip_words)) as client:
+    with StationClient(settings, on_slip=lambda entry: told.append(entry.slip_message)) as client:
         event_id = client.scan("A1")
         until(lambda: told)
         entry = client.journal.entry(str(event_id))
@@ -255,7 +255,7 @@ def test_an_outages_backlog_goes_as_answers_come(
     valkey_socket: Path, broker_url: str, settings: StationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many held scans the next ones are sent as answers come, not only now and then; each is told once."""
-    monkeypatch.setattr("stations.sender.LOOK_SECONDS", 3.0)
+    monkeypatch.setattr("stations.sender.POLL_SECONDS", 3.0)
     socket = tmp_path / "away.sock"
     away = settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{socket}")})
     told: list[str] = []
@@ -270,7 +270,7 @@ def test_an_outages_backlog_goes_as_answers_come(
         began = time.monotonic()
         until(lambda: len(told) == len(barcodes))
         seconds = time.monotonic() - began
-        client._speaking.look()  # it ends at once
+        client._sender.wake()  # it ends at once
 
     assert sorted(told) == sorted(barcodes)
     assert seconds < 3.0  # before there is one more look

@@ -118,7 +118,7 @@ def test_progress_is_told_and_ends_with_the_refusals(
         until(lambda: not client.is_connected)
         assert told == []
         back()
-        until(lambda: told and told[-1].is_over)
+        until(lambda: told and told[-1].is_complete)
 
     assert [entry.subject for entry in told[-1].exceptions] == ["X2"]
     assert told[-1].total == 3

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stations.messages import ScreenMessage
-from stations.terminal import LONGEST_LINE, Keys, Screen, lines_of
+from stations.terminal import MAX_LINE_LENGTH, Keys, Screen, read_lines
 
 BARCODES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1), max_size=20)
 
@@ -38,7 +38,7 @@ def test_a_pipe_is_read_to_its_end(barcodes: list[str]) -> None:
         out.write("\n".join(barcodes).encode())
 
     with os.fdopen(reading) as stream:
-        lines = list(lines_of(stream))
+        lines = list(read_lines(stream))
 
     assert lines == barcodes
 
@@ -79,16 +79,16 @@ def test_a_book_on_the_keyboard() -> None:
     """A line that never ends does not fill the memory."""
     keys = Keys(edits=True)
 
-    feed(keys, "x" * (LONGEST_LINE + 1000))
+    feed(keys, "x" * (MAX_LINE_LENGTH + 1000))
 
-    assert len(keys.typed) == LONGEST_LINE
+    assert len(keys.typed) == MAX_LINE_LENGTH
 
 
 def test_an_answer_does_not_tear_what_is_typed() -> None:
     """An answer goes above the line being typed, which is shown again as it was."""
     output = io.StringIO()
     screen = Screen(output, interactive=True, sounds=True)
-    screen.typing("3100")
+    screen.show_input("3100")
     output.truncate(0)
     output.seek(0)
 

@@ -46,7 +46,7 @@ def entry(**fields: Any) -> Entry:
             "answered_at": None,
             "reply": None,
             "slip_state": None,
-            "slip_words": None,
+            "slip_message": None,
             **fields,
         }
     )
@@ -117,7 +117,7 @@ def test_pending_says_why() -> None:
 @pytest.mark.parametrize(("state", "tone"), [("done", 0), ("held", 1), ("failed_safe", 1)])
 def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> None:
     """A slip that came out is told quietly; one that did not, with colour and tone."""
-    shown = messages.format_slip(entry(slip_state=state, slip_words="The printer main-slips is away"))
+    shown = messages.format_slip(entry(slip_state=state, slip_message="The printer main-slips is away"))
 
     assert shown.lines == ("The printer main-slips is away  (31000000170)",)
     assert shown.tone == tone
@@ -126,14 +126,14 @@ def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> N
 @pytest.mark.parametrize("state", ["unknown", "expired"])
 def test_where_nothing_comes_by_itself_another_slip_is_offered(state: str) -> None:
     """The words name the command, with the event of the Return."""
-    shown = messages.format_slip(entry(slip_state=state, slip_words="Look at the printer main-slips"))
+    shown = messages.format_slip(entry(slip_state=state, slip_message="Look at the printer main-slips"))
 
     assert shown.lines[1] == f"-> If there is none: bookdrop-station reprint {entry().event_id} --reason ..."
 
 
 def test_a_line_of_the_journal() -> None:
     """The list says what was answered and what became of the slip."""
-    answered = entry(reply=reply().model_dump_json(), slip_words="Printed")
+    answered = entry(reply=reply().model_dump_json(), slip_message="Printed")
 
     assert messages.format_entry(answered).endswith(f"31000000170  returned: {MESSAGE}  [Printed]")
     assert messages.format_entry(entry()).endswith("31000000170  pending")
@@ -149,20 +149,20 @@ def test_the_end_of_a_replay_names_what_was_refused() -> None:
     """On the way a number; at the end, loudly, the refusals: ten of them, and how many more."""
     refused = entry(reply=reply(Outcome.REFUSED, next_step="Look at it").model_dump_json())
 
-    on_the_way = messages.replaying(Progress(120, 60))
-    end = messages.replaying(Progress(120, 120, (refused,) * 12))
+    on_the_way = messages.format_progress(Progress(120, 60))
+    end = messages.format_progress(Progress(120, 120, (refused,) * 12))
 
     assert (on_the_way.lines, on_the_way.tone) == (("HELD SCANS  60 of 120 answered",), 0)
     assert end.lines[:2] == ("HELD SCANS  all 120 answered", "Refused: 12")
     assert len([line for line in end.lines if "31000000170" in line]) == 10
     assert end.lines[-2] == "... and 2 more: :exceptions"
-    assert (end.colour, end.tone) == ("red", messages.refused_here("", "").tone)
-    assert messages.replaying(Progress(3, 3)).lines == ("HELD SCANS  all 3 answered",)
+    assert (end.colour, end.tone) == ("red", messages.refused_locally("", "").tone)
+    assert messages.format_progress(Progress(3, 3)).lines == ("HELD SCANS  all 3 answered",)
 
 
 def test_waiting_too_long_says_what_to_do() -> None:
     """Since when, how many, that they are safe, and whom to tell."""
-    shown = messages.offline(JournalStats(7, NOW, 0))
+    shown = messages.replies_overdue(JournalStats(7, NOW, 0))
 
     assert shown.lines[0] == f"NO ANSWER SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"
     assert "7 scans wait" in shown.lines[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stations.journal.events import Entry, Journal, JournalStats
-from stations.journal.file import Bounds, JournalError
+from stations.journal.file import JournalError, JournalLimits
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"
@@ -69,10 +69,10 @@ def test_due_is_claimed_once_and_comes_again_later(journal: Journal, path: Path)
     take(journal, "first")
     other = Journal(path, CODE)
 
-    early = journal.due(NOW + timedelta(seconds=2), a_minute)
-    claimed = journal.due(NOW + timedelta(seconds=3), a_minute)
-    nothing = other.due(NOW + timedelta(seconds=3), a_minute)
-    again = other.due(NOW + timedelta(seconds=3, minutes=2), a_minute)
+    early = journal.claim_due(NOW + timedelta(seconds=2), a_minute)
+    claimed = journal.claim_due(NOW + timedelta(seconds=3), a_minute)
+    nothing = other.claim_due(NOW + timedelta(seconds=3), a_minute)
+    again = other.claim_due(NOW + timedelta(seconds=3, minutes=2), a_minute)
     other.close()
 
     assert (early, nothing) == ([], [])
@@ -83,21 +83,21 @@ def test_due_is_claimed_once_and_comes_again_later(journal: Journal, path: Path)
 def test_what_could_not_be_sent_is_due_sooner(journal: Journal) -> None:
     """An event held because the broker is away is due when it is said, not after its whole wait."""
     take(journal, "first")
-    journal.due(NOW + timedelta(seconds=3), a_minute)
+    journal.claim_due(NOW + timedelta(seconds=3), a_minute)
 
     journal.hold(["first"], NOW + timedelta(seconds=5))
 
-    assert [entry.event_id for entry in journal.due(NOW + timedelta(seconds=5), a_minute)] == ["first"]
+    assert [entry.event_id for entry in journal.claim_due(NOW + timedelta(seconds=5), a_minute)] == ["first"]
 
 
 def test_an_answer_is_news_once(journal: Journal) -> None:
     """The first answer closes the event; the same one again, or one to a stranger's event, is no news."""
     take(journal, "first")
 
-    news = [journal.answer({event_id: "{}"}, NOW) for event_id in ("first", "first", "a stranger's")]
+    news = [journal.store_replies({event_id: "{}"}, NOW) for event_id in ("first", "first", "a stranger's")]
 
     assert news == [{"first"}, set(), set()]
-    assert journal.unanswered() == journal.due(NOW + timedelta(days=1), a_minute) == []
+    assert journal.unanswered() == journal.claim_due(NOW + timedelta(days=1), a_minute) == []
     [entry] = journal.recent()
     assert (entry.reply, entry.answered_at) == ("{}", NOW)
 
@@ -106,18 +106,20 @@ def test_the_slips_last_word_is_kept(journal: Journal) -> None:
     """Each new word of a slip replaces the one before; the same word is no news."""
     take(journal, "first")
 
-    news = [journal.note_slip("first", *word) for word in (("sent", "Sent"), ("sent", "Sent"), ("done", "Printed"))]
+    news = [
+        journal.store_slip_notice("first", *word) for word in (("sent", "Sent"), ("sent", "Sent"), ("done", "Printed"))
+    ]
 
     assert news == [True, False, True]
     [entry] = journal.recent()
-    assert (entry.slip_state, entry.slip_words) == ("done", "Printed")
+    assert (entry.slip_state, entry.slip_message) == ("done", "Printed")
 
 
 def test_pruning_forgets_the_answered_only(journal: Journal) -> None:
     """The oldest answered events go; what is not answered stays, and numbers are not used again."""
     for name in ("pending", "old", "new"):
         take(journal, name)
-    journal.answer({"old": "{}", "new": "{}"}, NOW)
+    journal.store_replies({"old": "{}", "new": "{}"}, NOW)
 
     gone = journal.prune(keep=1)
 
@@ -207,7 +209,7 @@ def test_a_newer_journal(path: Path) -> None:
 
 def test_a_limit_of_scans_without_an_answer(path: Path) -> None:
     """Beyond the limit a scan is refused before it is taken; what waits stays, and an answer makes room."""
-    journal = Journal(path, CODE, Bounds(unanswered=2))
+    journal = Journal(path, CODE, JournalLimits(max_unanswered=2))
     take(journal, "first")
     take(journal, "second")
 
@@ -215,14 +217,14 @@ def test_a_limit_of_scans_without_an_answer(path: Path) -> None:
         take(journal, "third")
 
     assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]
-    journal.answer({"first": "{}"}, NOW)
+    journal.store_replies({"first": "{}"}, NOW)
     assert take(journal, "third").sequence == 3
     journal.close()
 
 
 def test_a_disk_that_is_nearly_full(path: Path) -> None:
     """With less free space than is left alone a scan is refused before it is taken, though the file could still grow."""
-    journal = Journal(path, CODE, Bounds(free_bytes=10**21))
+    journal = Journal(path, CODE, JournalLimits(min_free_bytes=10**21))
 
     with pytest.raises(JournalError, match=r"Not taken; nothing was sent: the disk .* must stay free"):
         take(journal, "first")
@@ -233,7 +235,7 @@ def test_a_disk_that_is_nearly_full(path: Path) -> None:
 
 def test_an_obstacle_is_known_before_anybody_scans(journal: Journal, path: Path) -> None:
     """Whether the next scan would be taken is told without one: no room, or a file that cannot be written."""
-    full = Journal(path, CODE, Bounds(free_bytes=10**21))
+    full = Journal(path, CODE, JournalLimits(min_free_bytes=10**21))
     held = sqlite3.connect(path, isolation_level=None)
 
     assert journal.write_blocker() is None
@@ -252,13 +254,13 @@ def test_after_an_outage_all_go_in_their_order(journal: Journal) -> None:
     """However they were tried before, all that has no answer is due at once, the oldest first."""
     for name in ("first", "second", "third"):
         take(journal, name)
-    journal.due(NOW + timedelta(seconds=3), a_minute, limit=1)
+    journal.claim_due(NOW + timedelta(seconds=3), a_minute, limit=1)
     journal.hold(["third"], NOW)
-    journal.answer({"second": "{}"}, NOW)
+    journal.store_replies({"second": "{}"}, NOW)
 
     journal.mark_all_due(NOW, NOW)
 
-    assert [entry.event_id for entry in journal.due(NOW, a_minute)] == ["first", "third"]
+    assert [entry.event_id for entry in journal.claim_due(NOW, a_minute)] == ["first", "third"]
     assert [entry.held for entry in journal.recent()] == [True, False, True]
 
 
@@ -268,21 +270,21 @@ def test_held_scans_that_are_refused_are_exceptions(journal: Journal) -> None:
         take(journal, name)
     journal.hold(["held", "returned"], NOW)
     for name in ("at once", "held"):
-        journal.answer({name: REFUSAL}, NOW)
-    journal.answer({"late": REFUSAL}, NOW + timedelta(minutes=2))
-    journal.answer({"returned": '{"outcome": "returned"}'}, NOW + timedelta(minutes=2))
+        journal.store_replies({name: REFUSAL}, NOW)
+    journal.store_replies({"late": REFUSAL}, NOW + timedelta(minutes=2))
+    journal.store_replies({"returned": '{"outcome": "returned"}'}, NOW + timedelta(minutes=2))
 
     assert [entry.event_id for entry in journal.exceptions()] == ["held", "late"]
     assert journal.acknowledge_exceptions(["held", "at once"], NOW) == 1
     assert [entry.event_id for entry in journal.exceptions()] == ["late"]
-    assert journal.standing() == JournalStats(0, None, 1)
+    assert journal.stats() == JournalStats(0, None, 1)
 
 
 def test_an_exception_is_not_pruned(journal: Journal) -> None:
     """However many answers come after it, a refusal that nobody has seen to stays; seen to, it goes with the others."""
     take(journal, "refused")
     journal.hold(["refused"], NOW)
-    journal.answer({"refused": REFUSAL}, NOW)
+    journal.store_replies({"refused": REFUSAL}, NOW)
 
     journal.prune(keep=0)
     assert [entry.event_id for entry in journal.exceptions()] == ["refused"]
@@ -296,10 +298,10 @@ def test_what_was_set_apart_may_be_answered_after_all(journal: Journal) -> None:
     take(journal, "first")
 
     news = [
-        journal.answer({"first": REFUSAL}, NOW, provisional={"first"}),
-        journal.answer({"first": REFUSAL}, NOW, provisional={"first"}),
-        journal.answer({"first": '{"outcome": "returned"}'}, NOW),
-        journal.answer({"first": REFUSAL}, NOW),
+        journal.store_replies({"first": REFUSAL}, NOW, provisional={"first"}),
+        journal.store_replies({"first": REFUSAL}, NOW, provisional={"first"}),
+        journal.store_replies({"first": '{"outcome": "returned"}'}, NOW),
+        journal.store_replies({"first": REFUSAL}, NOW),
     ]
 
     assert [bool(each) for each in news] == [True, False, True, False]
@@ -310,8 +312,8 @@ def test_only_those_that_are_wanted(journal: Journal) -> None:
     """The list can be of the unanswered, of the refused, or of both."""
     for name in ("pending", "refused", "returned"):
         take(journal, name)
-    journal.answer({"refused": REFUSAL}, NOW)
-    journal.answer({"returned": '{"outcome": "returned"}'}, NOW)
+    journal.store_replies({"refused": REFUSAL}, NOW)
+    journal.store_replies({"returned": '{"outcome": "returned"}'}, NOW)
 
     def names(**kinds: bool) -> list[str]:
         return [entry.event_id for entry in journal.recent(**kinds)]
@@ -357,12 +359,12 @@ def test_what_is_held_is_what_is_due_and_was_not_claimed(journal: Journal) -> No
     later = NOW + timedelta(seconds=2)
 
     journal.hold(["first", "second"], NOW)
-    held = journal.waiting(later)
-    claimed = journal.due(later, a_minute, 1)
-    after = journal.waiting(later)
-    journal.answer({"second": "{}"}, later)
+    held = journal.count_due(later)
+    claimed = journal.claim_due(later, a_minute, 1)
+    after = journal.count_due(later)
+    journal.store_replies({"second": "{}"}, later)
 
     assert held == (2, NOW - timedelta(minutes=9))
     assert [entry.event_id for entry in claimed] == ["first"]
     assert after == (1, NOW)
-    assert journal.waiting(later) == (0, None)
+    assert journal.count_due(later) == (0, None)

@@ -11,7 +11,7 @@ import pytest
 
 from stations.journal.events import Journal
 from stations.journal.file import JournalError
-from stations.journal.transfer import TransferCounts, export, import_journal
+from stations.journal.transfer import TransferCounts, export_journal, import_journal
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"
@@ -23,7 +23,7 @@ def here(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(tmp_path / "here.journal", CODE)
     for name in ("pending", "answered"):
         take(journal, name)
-    journal.answer({"answered": '{"outcome": "returned"}'}, NOW)
+    journal.store_replies({"answered": '{"outcome": "returned"}'}, NOW)
     yield journal
     journal.close()
 
@@ -46,10 +46,10 @@ def ids(journal: Journal) -> list[str]:
 
 def test_it_goes_whole_and_is_due_there(here: Journal, there: Journal, tmp_path: Path) -> None:
     """All events come along, those without an answer with the same bytes and times, and are due at once."""
-    assert export(here, tmp_path / "stick", NOW) == TransferCounts(2, 1)
+    assert export_journal(here, tmp_path / "stick", NOW) == TransferCounts(2, 1)
     assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(2, 1)
 
-    [due] = there.due(NOW, lambda _: timedelta(minutes=1))
+    [due] = there.claim_due(NOW, lambda _: timedelta(minutes=1))
     assert (due.event_id, due.payload, due.made_at, due.held) == ("pending", '{"n": 1}', NOW, True)
     take(there, "next")
     assert ids(there) == ["pending", "answered", "next"]
@@ -58,21 +58,21 @@ def test_it_goes_whole_and_is_due_there(here: Journal, there: Journal, tmp_path:
 
 def test_where_it_was_nothing_is_taken_or_sent(here: Journal, tmp_path: Path) -> None:
     """A desk that is still open there is told so at its next scan; the list can still be seen."""
-    export(here, tmp_path / "stick", NOW)
+    export_journal(here, tmp_path / "stick", NOW)
 
     with pytest.raises(JournalError, match=r"Not taken; nothing was sent: this desk's journal was moved to .*stick"):
         take(here, "more")
 
-    assert here.due(NOW + timedelta(days=1), lambda _: timedelta(minutes=1)) == []
+    assert here.claim_due(NOW + timedelta(days=1), lambda _: timedelta(minutes=1)) == []
     assert "moved" in (here.write_blocker() or "")
     assert ids(here) == ["pending", "answered"]
     with pytest.raises(JournalError, match="already"):
-        export(here, tmp_path / "another", NOW)
+        export_journal(here, tmp_path / "another", NOW)
 
 
 def test_it_can_be_taken_back(here: Journal, tmp_path: Path) -> None:
     """Imported where it came from, the journal is open again, and has nothing twice."""
-    export(here, tmp_path / "stick", NOW)
+    export_journal(here, tmp_path / "stick", NOW)
 
     assert import_journal(here, tmp_path / "stick", NOW) == TransferCounts(0, 0)
 
@@ -83,7 +83,7 @@ def test_it_can_be_taken_back(here: Journal, tmp_path: Path) -> None:
 def test_a_journal_in_use_takes_what_is_open(here: Journal, there: Journal, tmp_path: Path) -> None:
     """A machine that scanned meanwhile takes over what has no answer, twice if you like, and no number is used twice."""
     take(there, "own")
-    export(here, tmp_path / "stick", NOW)
+    export_journal(here, tmp_path / "stick", NOW)
 
     assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(1, 1)
     assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(0, 0)
@@ -93,7 +93,7 @@ def test_a_journal_in_use_takes_what_is_open(here: Journal, there: Journal, tmp_
 
 def test_a_copy_leaves_the_desk_as_it_is(here: Journal, tmp_path: Path) -> None:
     """A copy to look at closes nothing."""
-    export(here, tmp_path / "copy", NOW, closes=False)
+    export_journal(here, tmp_path / "copy", NOW, closes=False)
 
     take(here, "more")
     assert here.moved_to() is None
@@ -124,7 +124,7 @@ def test_what_is_no_journal_changes_nothing(there: Journal, tmp_path: Path, cont
 
 def test_another_stations_journal_is_not_taken_in(here: Journal, tmp_path: Path) -> None:
     """Its events are signed by the other one, and the words say what to do."""
-    export(here, tmp_path / "stick", NOW)
+    export_journal(here, tmp_path / "stick", NOW)
     other = Journal(tmp_path / "other.journal", "main-desk-2")
 
     with pytest.raises(JournalError, match="--code main-desk-1"):
@@ -137,7 +137,7 @@ def test_a_file_that_is_there_is_not_written_over(here: Journal, tmp_path: Path)
     (tmp_path / "stick").write_text("precious")
 
     with pytest.raises(JournalError, match="name another one"):
-        export(here, tmp_path / "stick", NOW)
+        export_journal(here, tmp_path / "stick", NOW)
 
     assert (tmp_path / "stick").read_text() == "precious"
     assert here.moved_to() is None
@@ -146,7 +146,7 @@ def test_a_file_that_is_there_is_not_written_over(here: Journal, tmp_path: Path)
 def test_a_stick_that_cannot_be_written(here: Journal, tmp_path: Path) -> None:
     """When the file cannot be made, the desk goes on as before."""
     with pytest.raises(JournalError, match="Nothing was changed"):
-        export(here, tmp_path / "no-such-folder" / "stick", NOW)
+        export_journal(here, tmp_path / "no-such-folder" / "stick", NOW)
 
     take(here, "more")
     assert here.moved_to() is None
@@ -154,7 +154,7 @@ def test_a_stick_that_cannot_be_written(here: Journal, tmp_path: Path) -> None:
 
 def test_a_journal_of_an_earlier_program_is_taken_in(here: Journal, there: Journal, tmp_path: Path) -> None:
     """A file without the newer columns comes along as well."""
-    export(here, tmp_path / "stick", NOW)
+    export_journal(here, tmp_path / "stick", NOW)
     old = sqlite3.connect(tmp_path / "stick")
     old.executescript(
         "ALTER TABLE events DROP COLUMN held; ALTER TABLE events DROP COLUMN ticked_at;"
