@@ -183,7 +183,7 @@ def _close(**_: Any) -> None:
         here = task_context.current()
     except LookupError:
         return
-    flusher.write(here.sessions, here.metrics)
+    flusher.flush(here.sessions, here.metrics)
     if isinstance(here.publisher, BrokerPublisher):
         here.publisher.close()
 

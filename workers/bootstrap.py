@@ -48,7 +48,7 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         publisher=BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, published_rows, worker),
         published_rows=published_rows,
         worker=worker,
-        metrics=MetricsFlusher(sessions).tally,
+        metrics=MetricsFlusher(sessions).recorder,
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,
         slip_expiry=timedelta(hours=settings.slip_expiry_hours),

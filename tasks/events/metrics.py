@@ -28,10 +28,10 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
         if reply is None:
             tally.count(definitions.DUPLICATES)
             continue
-        tally.count(definitions.ANSWERS, reply.outcome.value)
+        tally.count(definitions.REPLIES, reply.outcome.value)
         if made_at is not None:
             again = word is not None and word.attempt > 1
-            tally.observe(definitions.SCAN_TO_ANSWER, (now - made_at).total_seconds(), "again" if again else "once")
+            tally.observe(definitions.SCAN_TO_REPLY, (now - made_at).total_seconds(), "again" if again else "once")
     for distrusted in batch.distrusted:
         tally.count(definitions.QUARANTINED, distrusted.reason)
 

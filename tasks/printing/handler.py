@@ -238,9 +238,9 @@ def _finish(
         return uow
 
     here.publisher.publish_outbox(retry_on_conflict(record).pending_messages)
-    here.metrics.count(definitions.SLIP_TRIES, state.value)
+    here.metrics.count(definitions.PRINT_ATTEMPTS, state.value)
     if state in _TAKEN:
-        here.metrics.observe(definitions.SLIP_SENT, (here.now() - claimed.created_at).total_seconds())
+        here.metrics.observe(definitions.RETURN_TO_SLIP, (here.now() - claimed.created_at).total_seconds())
     log.info("print_state_changed", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
     return state
 

@@ -24,7 +24,7 @@ from tests.wire import Wire, worker
 from workers.bootstrap import utc_now
 from workers.metrics import database
 from workers.metrics.broker import lengths
-from workers.metrics.database import Buckets
+from workers.metrics.database import HistogramSample
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
@@ -148,7 +148,9 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
             time.sleep(0.05)
 
     told = {
-        (each.metric.name, each.label): each for each in database.read(engine, utc_now()) if isinstance(each, Buckets)
+        (each.metric.name, each.label): each
+        for each in database.read(engine, utc_now())
+        if isinstance(each, HistogramSample)
     }
     with engine.connect() as connection:
         seen = connection.execute(
@@ -156,8 +158,8 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
         ).all()
     assert words[0] == 70
     assert seen == [("main-desk-1", 0, None)]
-    assert sum(told["bookdrop_scan_to_answer_seconds", "again"].numbers) == 120
-    assert sum(told["bookdrop_scan_to_answer_seconds", "once"].numbers) == 0
+    assert sum(told["bookdrop_scan_to_answer_seconds", "again"].counts) == 120
+    assert sum(told["bookdrop_scan_to_answer_seconds", "once"].counts) == 0
 
 
 def test_lengths_are_told_of_both_brokers(broker_url):

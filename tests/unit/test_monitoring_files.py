@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from docs.generate.metrics import PAGE, page
 from tests.conftest import missing
 from tests.unit.test_documents import anchors
-from workers.metrics.definitions import METRICS, PAGE, page
+from workers.metrics.definitions import METRICS
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

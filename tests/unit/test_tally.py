@@ -12,12 +12,12 @@ from sqlalchemy.orm import sessionmaker
 from schemas import station_status
 from schemas.models import PrintJob, QuarantinedMessage, StationHeartbeat
 from schemas.print_jobs import PrintState
-from tasks.metrics.definitions import ANSWERS, DUPLICATES, METRICS_RECORDED, SCAN_TO_ANSWER
-from tasks.metrics.recorder import MetricsRecorder, ReportedHeartbeat, add
+from tasks.metrics.definitions import DUPLICATES, REPLIES, SCAN_TO_REPLY, WORKER_METRICS
+from tasks.metrics.recorder import MetricsRecorder, ReportedHeartbeat, upsert
 from workers.metrics import database
-from workers.metrics.database import Buckets, Sample
+from workers.metrics.database import HistogramSample, Sample
 from workers.metrics.definitions import METRICS
-from workers.metrics.flusher import write
+from workers.metrics.flusher import flush
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ def told(engine, name, *labels, now=NOW):
     found = [
         each for each in database.read(engine, now)
         if (isinstance(each, Sample) and (each.name, each.labels) == (name, labels))
-        or (isinstance(each, Buckets) and (each.metric.name, each.label) == (name, *labels))
+        or (isinstance(each, HistogramSample) and (each.metric.name, each.label) == (name, *labels))
     ]  # fmt: skip
     assert len(found) == 1
     return found[0].value if isinstance(found[0], Sample) else found[0]
@@ -37,18 +37,18 @@ def test_notes_of_two_processes_are_added_up(engine):
     """Counts and durations of several processes, written one after the other, are their sum, in the right buckets."""
     for seconds in (0.04, 0.3):
         tally = MetricsRecorder()
-        tally.count(ANSWERS, "returned")
-        tally.observe(SCAN_TO_ANSWER, seconds, "once")
+        tally.count(REPLIES, "returned")
+        tally.observe(SCAN_TO_REPLY, seconds, "once")
         with engine.begin() as connection:
-            add(connection, tally.drain())
+            upsert(connection, tally.drain())
 
     histogram = told(engine, "bookdrop_scan_to_answer_seconds", "once")
     assert told(engine, "bookdrop_answers_total", "returned") == 2
-    assert histogram.numbers == (1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert histogram.counts == (1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert histogram.seconds == pytest.approx(0.34)
 
 
-@given(st.floats(-1e6, 1e6), st.sampled_from([each for each in METRICS_RECORDED if each.bounds]))
+@given(st.floats(-1e6, 1e6), st.sampled_from([each for each in WORKER_METRICS if each.bounds]))
 def test_a_duration_is_in_the_first_bucket_that_holds_it(seconds, metric):
     """Prometheus' rule: a bucket holds what is at most its bound. A clock that is ahead makes no negative duration."""
     tally = MetricsRecorder()
@@ -66,7 +66,7 @@ def test_labels_are_bounded():
     """A label's value that is not foreseen is counted as `other`: what comes from outside makes no new series."""
     tally = MetricsRecorder()
 
-    tally.count(ANSWERS, "made-up-by-somebody")
+    tally.count(REPLIES, "made-up-by-somebody")
 
     assert [label for _, label, _ in tally.drain().cells] == ["other"]
 
@@ -78,13 +78,13 @@ def test_what_cannot_be_written_is_kept(engine, library):
         connection.exec_driver_sql("ALTER TABLE tallies RENAME TO gone")
     tally.count(DUPLICATES)
     tally.record_heartbeat("main-desk-1", ReportedHeartbeat(NOW, 3, None, NOW))
-    write(sessions, tally)
+    flush(sessions, tally)
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO tallies")
     tally.count(DUPLICATES)
 
-    write(sessions, tally)
-    write(sessions, tally)
+    flush(sessions, tally)
+    flush(sessions, tally)
 
     assert told(engine, "bookdrop_duplicates_total") == 2
     assert told(engine, "bookdrop_journal_held_events", "main") == 3
@@ -100,7 +100,7 @@ def test_the_last_word_of_a_desk_counts(engine, library):
             "main-desk-1", ReportedHeartbeat(NOW + timedelta(seconds=heard), held, NOW - timedelta(hours=1), said_at)
         )
         with engine.begin() as connection:
-            add(connection, tally.drain())
+            upsert(connection, tally.drain())
 
     with engine.connect() as connection:
         assert connection.execute(select(StationHeartbeat.held)).scalars().all() == [7]
@@ -114,7 +114,7 @@ def test_a_word_that_is_heard_late_changes_nothing():
     for said, held in ((5, 0), (3, 40)):
         tally.record_heartbeat("main-desk-1", ReportedHeartbeat(NOW, held, None, NOW + timedelta(seconds=said)))
 
-    assert tally.drain().desks["main-desk-1"].held == 0
+    assert tally.drain().heartbeats["main-desk-1"].held == 0
 
 
 @pytest.mark.parametrize(("minutes", "held"), [(59, 7), (61, 2)])
@@ -124,7 +124,7 @@ def test_a_desk_whose_clock_was_set_back_is_believed_in_an_hour(minutes, held, e
         tally = MetricsRecorder()
         tally.record_heartbeat("main-desk-1", ReportedHeartbeat(at, number, NOW, said_at))
         with engine.begin() as connection:
-            add(connection, tally.drain())
+            upsert(connection, tally.drain())
 
     with engine.connect() as connection:
         assert connection.execute(select(StationHeartbeat.held)).scalars().all() == [held]
@@ -166,7 +166,7 @@ def test_every_metric_of_the_database_is_told_and_no_other(engine, library):
 
     seen = {}
     for each in database.read(engine, NOW):
-        if isinstance(each, Buckets):
+        if isinstance(each, HistogramSample):
             seen[each.metric.name] = int(each.metric.label is not None)
         else:
             seen[each.name] = len(each.labels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop metrics`: what Prometheus scrapes."""
+"""`bookdrop metrics`: serve metrics for Prometheus."""
 
 import click
 
@@ -12,18 +12,18 @@ PORT = 9410
     default=f"127.0.0.1:{PORT}",
     show_default=True,
     metavar="ADDRESS:PORT",
-    help="Where to serve /metrics. It has no login: keep it on the loopback, or in a network of your own.",
+    help="Address of /metrics. It has no login: keep it on the loopback address or in a private network.",
 )
-@click.option("--once", is_flag=True, help="Print them and end; what comes from workers' heartbeats takes 3 seconds.")
+@click.option("--once", is_flag=True, help="Print the metrics and exit. Worker heartbeats take 3 seconds to arrive.")
 def metrics_command(listen: str, once: bool) -> None:
-    """Serve metrics of all workers, the database and the broker for Prometheus, until it is told to end.
+    """Serve metrics of all workers, the database and the broker for Prometheus, until TERM or Ctrl-C.
 
-    One is enough, wherever the workers run. A source that is away is told as away (bookdrop_source_up 0).
-    deploy/prometheus/ has alerts for them, docs/reference/metrics.md says what each is.
+    One exporter is enough, wherever the workers run. If a source is unavailable, bookdrop_source_up is 0 for it.
+    deploy/prometheus/ has alerts; docs/reference/metrics.md describes each metric.
 
     \b
     bookdrop metrics                             on http://127.0.0.1:9410/metrics
-    bookdrop metrics --listen 0.0.0.0:9410       for a Prometheus on another machine
+    bookdrop metrics --listen 0.0.0.0:9410       for a Prometheus server on another machine
     bookdrop metrics --once | grep outbox
     """
     import signal
@@ -35,32 +35,34 @@ def metrics_command(listen: str, once: bool) -> None:
     from workers import bootstrap, logging
     from workers.app import app
     from workers.metrics.collector import BookdropCollector
-    from workers.metrics.heartbeats import Listener
+    from workers.metrics.heartbeats import HeartbeatReceiver
     from workers.settings import WorkerSettings
 
     address, _, port = listen.rpartition(":")
     if not address or not port.isdigit():
-        raise click.BadParameter(f"{listen!r} is no ADDRESS:PORT, such as 127.0.0.1:{PORT}", param_hint="--listen")
+        raise click.BadParameter(f"{listen!r} is not an ADDRESS:PORT. Example: 127.0.0.1:{PORT}", param_hint="--listen")
     settings = WorkerSettings.load()
     logging.configure(settings.log_level, settings.log_format)
-    listener = Listener(app, lambda: bootstrap.connect(settings))
-    listener.start()
+    receiver = HeartbeatReceiver(app, lambda: bootstrap.connect(settings))
+    receiver.start()
     registry = CollectorRegistry()
     registry.register(
         BookdropCollector(
-            open_engine(settings.database_url), lambda: bootstrap.connect(settings), listener, bootstrap.utc_now
+            open_engine(settings.database_url), lambda: bootstrap.connect(settings), receiver, bootstrap.utc_now
         )
     )
     if once:
-        time.sleep(3.0)  # workers are heard of every two seconds
+        time.sleep(3.0)  # workers send a heartbeat every two seconds
         click.echo(generate_latest(registry).decode(), nl=False)
         return
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         start_http_server(int(port), address.strip("[]"), registry=registry)
     except (OSError, OverflowError) as error:
-        raise click.ClickException(f"{listen} cannot be listened on: {error}. Name another with --listen.") from None
-    click.echo(f"Metrics: http://{listen}/metrics   Ends at Ctrl-C or TERM.", err=True)
+        raise click.ClickException(
+            f"Cannot listen on {listen}: {error}. Choose another address with --listen."
+        ) from None
+    click.echo(f"Metrics: http://{listen}/metrics   Stop with Ctrl-C or TERM.", err=True)
     try:
         while True:
             signal.pause()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Prometheus is told: read from the database, the broker and the workers' heartbeats when it asks."""
+"""Prometheus metrics: read from the database, the broker and the workers' heartbeats at each scrape."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the broker tells Prometheus: how much waits in each work queue."""
+"""Metrics of the broker: the length of each work queue, and unacknowledged messages."""
 
 import time
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from schemas import topology
 
 
 def work_queues(branches: Iterable[str]) -> list[str]:
-    """All queues that workers take from, and the one of dead letters."""
+    """Return the queues that workers consume, and the dead-letter queue."""
     return [
         topology.RETURNS_QUEUE,
         topology.HOUSEKEEPING_QUEUE,
@@ -23,9 +23,9 @@ def work_queues(branches: Iterable[str]) -> list[str]:
 
 
 def lengths(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
-    """How many messages wait in each of `queues`; a queue that nobody has declared has none.
+    """Return the number of messages in each of `queues`; 0 for a queue that is not declared.
 
-    Raises whatever the transport raises when the broker is away.
+    Raises the transport's errors if the broker is unavailable.
     """
     found: dict[str, int] = {}
     channel: Any = connection.channel()
@@ -36,17 +36,17 @@ def lengths(connection: Connection, queues: Iterable[str]) -> dict[str, int]:
             except ChannelError:
                 found[queue] = 0
                 channel.close()
-                channel = connection.channel()  # on RabbitMQ the question closed the old one
+                channel = connection.channel()  # RabbitMQ closes a channel on a failed passive declare
     finally:
         channel.close()
     return found
 
 
 def unacknowledged(connection: Connection) -> tuple[int, float] | None:
-    """How many messages workers hold, and for how long the oldest, in seconds; `None` where the broker does not say.
+    """Return the number of unacknowledged messages and the age of the oldest in seconds; `None` on RabbitMQ.
 
-    On Redis and Valkey their times stand in a sorted set. What is done leaves it; what lies there long, a process has
-    that hangs, or a worker that died a moment ago.
+    Redis and Valkey have the delivery times in a sorted set, from which an acknowledged message is removed. An old entry
+    belongs to a process that hangs, or to a worker that died a moment ago.
     """
     channel: Any = connection.default_channel
     if not hasattr(channel, "unacked_index_key"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the database tells Prometheus. Each question is answered from an index, or from a table that stays small."""
+"""Metrics of the database. Each query uses an index, or reads a table that stays small."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,15 +21,16 @@ from schemas.models import (
     UndoPatronLink,
 )
 from schemas.print_jobs import IN_HAND, WAITING, PrintState
-from tasks.metrics.definitions import DEAD_LETTERS, METRICS_RECORDED, QUARANTINED, MetricDefinition
+from tasks.metrics.definitions import DEAD_LETTERS, QUARANTINED, WORKER_METRICS, MetricDefinition
 from tasks.printing.queries import printers
 from tasks.quarantine.store import OPEN as UNDECIDED
 
 OPEN: Final = (*sorted(WAITING | IN_HAND), PrintState.ACCEPTED, PrintState.UNKNOWN)
-"""States whose slips are few, however many slips there ever were."""
+"""States with few print jobs, however many the table has."""
 LOOK_BACK: Final = timedelta(days=30)
-"""How far back slips are counted that were sent and not seen at packing: a library may never scan there."""
+"""Maximum age of slips counted as sent and not scanned at packing: a library may never scan there."""
 SEEN_WITHIN: Final = timedelta(hours=1)
+"""Period within which a station must have sent an event to count as seen."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,21 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Buckets:
-    """One histogram: how many in each bucket, in the order of the bounds and then above all of them."""
+class HistogramSample:
+    """One histogram: the count of each bucket in the order of the bounds, then of the bucket above all bounds."""
 
     metric: MetricDefinition
     label: str
-    numbers: tuple[int, ...]
+    counts: tuple[int, ...]
     seconds: float
+    """Sum of all durations."""
 
 
-def read(engine: Engine, now: datetime) -> list[Sample | Buckets]:
-    """Ask everything, in one transaction that writes nothing."""
+def read(engine: Engine, now: datetime) -> list[Sample | HistogramSample]:
+    """Read all samples, in one read-only transaction."""
     with engine.connect().execution_options(**READ_ONLY) as connection:
         return [
-            *_tallies(connection),
+            *_worker_metrics(connection),
             *_outbox(connection, now),
             *_slips(connection, now),
             *_printers(connection, now),
@@ -65,16 +67,18 @@ def read(engine: Engine, now: datetime) -> list[Sample | Buckets]:
         ]
 
 
-def _tallies(connection: Connection) -> Iterator[Sample | Buckets]:
+def _worker_metrics(connection: Connection) -> Iterator[Sample | HistogramSample]:
     rows = connection.execute(
         select(MetricCell.metric, MetricCell.label, MetricCell.bucket, MetricCell.number, MetricCell.microseconds)
     )
-    found = {(row.metric, row.label, row.bucket): (row.number, row.microseconds / 1e6) for row in rows}
-    for metric in METRICS_RECORDED:
+    stored = {(row.metric, row.label, row.bucket): (row.number, row.microseconds / 1e6) for row in rows}
+    for metric in WORKER_METRICS:
         for label in metric.values:
-            cells = [found.get((metric.name, label, bucket), (0, 0.0)) for bucket in range(len(metric.bounds) + 1)]
+            cells = [stored.get((metric.name, label, bucket), (0, 0.0)) for bucket in range(len(metric.bounds) + 1)]
             if metric.bounds:
-                yield Buckets(metric, label, tuple(number for number, _ in cells), sum(seconds for _, seconds in cells))
+                yield HistogramSample(
+                    metric, label, tuple(number for number, _ in cells), sum(seconds for _, seconds in cells)
+                )
             else:
                 yield Sample(metric.name, cells[0][0], (label,) if metric.label else ())
 
@@ -107,12 +111,12 @@ def _slips(connection: Connection, now: datetime) -> Iterator[Sample]:
 
 
 def _printers(connection: Connection, now: datetime) -> Iterator[Sample]:
-    for each in printers(connection, now):
-        labels = (each["branch"], each["printer"])
-        oldest = each["oldest_waits_since"]
-        yield Sample("bookdrop_printer_on_hold", int(each["on_hold"]), labels)
-        yield Sample("bookdrop_printer_failures", each["failures"], labels)
-        yield Sample("bookdrop_printer_waiting_slips", each["waiting"], labels)
+    for printer in printers(connection, now):
+        labels = (printer["branch"], printer["printer"])
+        oldest = printer["oldest_waits_since"]
+        yield Sample("bookdrop_printer_on_hold", int(printer["on_hold"]), labels)
+        yield Sample("bookdrop_printer_failures", printer["failures"], labels)
+        yield Sample("bookdrop_printer_waiting_slips", printer["waiting"], labels)
         yield Sample(
             "bookdrop_printer_oldest_wait_seconds",
             _age(datetime.fromisoformat(oldest) if oldest else None, now),
@@ -152,13 +156,13 @@ def _stations(connection: Connection, now: datetime) -> Iterator[Sample]:
         .where(Station.active)
     ).all()
     for branch in sorted({row.code for row in rows}):
-        here = [row for row in rows if row.code == branch]
-        holding = [row.held_since for row in here if row.held and row.held_since]
-        seen = sum(1 for row in here if row.at and row.at > now - SEEN_WITHIN)
-        yield Sample("bookdrop_stations", len(here), (branch,))
+        of_branch = [row for row in rows if row.code == branch]
+        held_since = [row.held_since for row in of_branch if row.held and row.held_since]
+        seen = sum(1 for row in of_branch if row.at and row.at > now - SEEN_WITHIN)
+        yield Sample("bookdrop_stations", len(of_branch), (branch,))
         yield Sample("bookdrop_stations_seen", seen, (branch,))
-        yield Sample("bookdrop_journal_held_events", sum(row.held or 0 for row in here), (branch,))
-        yield Sample("bookdrop_journal_oldest_held_seconds", _age(min(holding, default=None), now), (branch,))
+        yield Sample("bookdrop_journal_held_events", sum(row.held or 0 for row in of_branch), (branch,))
+        yield Sample("bookdrop_journal_oldest_held_seconds", _age(min(held_since, default=None), now), (branch,))
 
 
 def _age(since: datetime | None, now: datetime) -> float:
@@ -166,5 +170,5 @@ def _age(since: datetime | None, now: datetime) -> float:
 
 
 def _first_id(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of a moment: ids of slips are in the order of time, so the primary key is an index of it."""
+    """The smallest UUIDv7 of a time. Ids of print jobs are ordered by time, so the primary key serves as its index."""
     return UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adding up what the worker processes count: each process writes its notes to the database every few seconds."""
+"""Write the metrics of a worker process to the database every few seconds."""
 
 import threading
 
@@ -7,39 +7,39 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks.metrics.recorder import MetricsRecorder, add
+from tasks.metrics.recorder import MetricsRecorder, upsert
 
 log = structlog.get_logger()
 
-WRITE_SECONDS = 5.0
-"""How often notes are written, if there are any. So much is lost when a process is killed."""
+FLUSH_SECONDS = 5.0
+"""Interval between two writes, if there are records. A killed process loses the records of at most this long."""
 
 
 class MetricsFlusher:
-    """A tally that is written now and then, by a thread that starts with the first note: forking needs none."""
+    """A recorder, and a thread that flushes it. The thread starts with the first record: a parent that forks has none."""
 
-    def __init__(self, sessions: sessionmaker[Session], every: float = WRITE_SECONDS) -> None:
+    def __init__(self, sessions: sessionmaker[Session], interval: float = FLUSH_SECONDS) -> None:
         self._sessions = sessions
-        self._every = every
-        self.tally = MetricsRecorder(self._start)
+        self._interval = interval
+        self.recorder = MetricsRecorder(self._start)
 
     def _start(self) -> None:
-        threading.Thread(target=self._write_now_and_then, name="bookdrop-tally", daemon=True).start()
+        threading.Thread(target=self._run, name="bookdrop-metrics", daemon=True).start()
 
-    def _write_now_and_then(self) -> None:
+    def _run(self) -> None:
         pause = threading.Event()
-        while not pause.wait(self._every):
-            write(self._sessions, self.tally)
+        while not pause.wait(self._interval):
+            flush(self._sessions, self.recorder)
 
 
-def write(sessions: sessionmaker[Session], tally: MetricsRecorder) -> None:
-    """Write what was noted. What cannot be written is kept for the next time; monitoring stops nobody."""
-    notes = tally.drain()
-    if not notes:
+def flush(sessions: sessionmaker[Session], recorder: MetricsRecorder) -> None:
+    """Write all records. On a database error, log it and keep them for the next write: metrics never stop a worker."""
+    batch = recorder.drain()
+    if not batch:
         return
     try:
         with sessions.begin() as session:
-            add(session.connection(), notes)
+            upsert(session.connection(), batch)
     except SQLAlchemyError as error:
-        tally.restore(notes)
+        recorder.restore(batch)
         log.warning("metrics_flush_failed", error=type(error).__name__)

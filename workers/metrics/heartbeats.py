@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listening for the heartbeats that workers send over the broker, on any machine, for as long as the exporter runs."""
+"""Receive the heartbeats that workers on any machine send over the broker, while the exporter runs."""
 
 import threading
 import time
@@ -11,29 +11,30 @@ from celery import Celery
 from kombu import Connection
 
 ALIVE_SECONDS: Final = 30.0
-"""A worker is heard of every two seconds; one that was not for so long does not answer."""
-FORGOTTEN_SECONDS: Final = 600.0
+"""Workers send a heartbeat every two seconds. One without a heartbeat for this long counts as unresponsive."""
+DISCARD_SECONDS: Final = 600.0
+"""A worker without a heartbeat for this long is discarded."""
 ROLES: Final = ("returns", "printing", "housekeeping")
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A worker that was heard of and did not say goodbye."""
+class WorkerHeartbeat:
+    """The last heartbeat of a worker that has not sent `worker-offline`."""
 
     role: str
     worker: str
     age: float
-    """Seconds since it was last heard of."""
+    """Seconds since the last heartbeat."""
 
 
 def role_of(worker: str) -> str:
-    """Role of a worker from its name, such as `printing` from `printing-main@host`; `other` for other workers."""
+    """Return the role in a worker's name, for example `printing` for `printing-main@host`; `other` if there is none."""
     role = worker.partition("@")[0].partition("-")[0]
     return role if role in ROLES else "other"
 
 
-class Listener:
-    """Keeps when each worker was last heard of. `start` begins a thread, which connects anew when it must."""
+class HeartbeatReceiver:
+    """The time of each worker's last heartbeat. `start` begins a thread, which reconnects after an error."""
 
     def __init__(
         self, app: Celery, connect: Callable[[], Connection], clock: Callable[[], float] = time.monotonic
@@ -46,19 +47,19 @@ class Listener:
         self.is_connected = False
 
     def start(self) -> None:
-        """Listen from now on; ends with the process."""
-        threading.Thread(target=self._listen, name="bookdrop-heartbeats", daemon=True).start()
+        """Start the thread, which ends with the process."""
+        threading.Thread(target=self._run, name="bookdrop-heartbeats", daemon=True).start()
 
-    def heard(self) -> list[Heard]:
-        """The workers that are known, those forgotten left out."""
+    def heartbeats(self) -> list[WorkerHeartbeat]:
+        """Return the last heartbeat of each worker, and discard old ones."""
         now = self._clock()
         with self._lock:
-            self._last = {worker: at for worker, at in self._last.items() if now - at < FORGOTTEN_SECONDS}
+            self._last = {worker: at for worker, at in self._last.items() if now - at < DISCARD_SECONDS}
             last = dict(self._last)
-        return [Heard(role_of(worker), worker, now - at) for worker, at in sorted(last.items())]
+        return [WorkerHeartbeat(role_of(worker), worker, now - at) for worker, at in sorted(last.items())]
 
-    def take(self, event: dict[str, Any]) -> None:
-        """Take one event of a worker's."""
+    def handle(self, event: dict[str, Any]) -> None:
+        """Process one worker event."""
         worker = str(event.get("hostname"))
         with self._lock:
             if event.get("type") == "worker-offline":
@@ -66,15 +67,17 @@ class Listener:
             else:
                 self._last[worker] = self._clock()
 
-    def _listen(self) -> None:
+    def _run(self) -> None:
         while True:
             try:
                 with self._connect() as connection:
                     connection.ensure_connection(max_retries=1, timeout=5)
-                    # Of all events only those of workers: a drain's thousands are not for us.
-                    receiver = self._app.events.Receiver(connection, handlers={"*": self.take}, routing_key="worker.#")
+                    # Worker events only: a busy period sends thousands of task events.
+                    receiver = self._app.events.Receiver(
+                        connection, handlers={"*": self.handle}, routing_key="worker.#"
+                    )
                     self.is_connected = True
                     receiver.capture(limit=None, timeout=None, wakeup=True)
-            except Exception:  # noqa: BLE001 - whatever the transport raises: anew, after a moment
+            except Exception:  # noqa: BLE001 - any error of the transport: reconnect after a pause
                 self.is_connected = False
             time.sleep(1.0)
