@@ -5,11 +5,12 @@ Words come first; colour and tone only repeat what the words say.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from schemas.circulation_events import ActionOutcome, ActionReply, Reply, read_reply
 from schemas.replies import Outcome, ReturnReply
 from stations.journal.events import Entry, JournalStats
+from stations.journal.monitor import JournalNotice, RepliesOverdue, WritesBlocked, WritesResumed
 from stations.journal.replay import Progress
 
 
@@ -132,9 +133,17 @@ def not_taken(text: str) -> ScreenMessage:
     return ScreenMessage(("NOT TAKEN", text), "red", _NOT_TAKEN_TONE)
 
 
-def write_blocker(why: str) -> ScreenMessage:
-    """Nothing was scanned, and the next scan would not be taken."""
-    return ScreenMessage(("NOTHING CAN BE TAKEN", why), "red", _NOT_TAKEN_TONE)
+def format_notice(notice: JournalNotice) -> ScreenMessage:
+    """A change in the journal's condition, shown before the next scan."""
+    match notice:
+        case WritesBlocked(reason):
+            return ScreenMessage(("NOTHING CAN BE TAKEN", reason), "red", _NOT_TAKEN_TONE)
+        case WritesResumed():
+            return ScreenMessage(("Scans are taken again.",))
+        case RepliesOverdue(stats):
+            return replies_overdue(stats)
+        case _:
+            assert_never(notice)
 
 
 def replies_overdue(stats: JournalStats) -> ScreenMessage:

@@ -210,8 +210,8 @@ class ScanPrompt:
         monitor = JournalMonitor(client.journal, client.settings.unanswered_warning_after, self.now)
         while not ended.wait(0.1):
             with contextlib.suppress(JournalError):  # it cannot even be read: whoever scans next is told
-                for shown in monitor.poll():
-                    self.screen.show(shown)
+                for notice in monitor.poll():
+                    self.screen.show(messages.format_notice(notice))
             with self._lock:
                 late = [
                     event

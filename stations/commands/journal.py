@@ -46,16 +46,15 @@ def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refus
     bookdrop-station journal list --json | jq 'select(.reply == null)'
     """
     from stations import messages
-    from stations.journal.monitor import overdue_replies
 
     settings = load_settings(ctx.obj)
     with _open_journal(settings) as journal:
         entries = journal.recent(limit, unanswered=unanswered, refused=refused)
-        late = overdue_replies(journal.stats(), datetime.now(UTC), settings.unanswered_warning_after)
+        stats = journal.stats()
         moved = journal.moved_to()
     _print_entries(entries, as_json=as_json)
-    if late is not None:
-        click.echo("Warning: " + "\n  ".join(messages.replies_overdue(late).lines), err=True)
+    if stats.is_overdue(datetime.now(UTC), settings.unanswered_warning_after):
+        click.echo("Warning: " + "\n  ".join(messages.replies_overdue(stats).lines), err=True)
     if moved is not None:
         click.echo(f"Warning: this journal was moved to {moved}. Nothing is taken or sent from here.", err=True)
 

@@ -64,7 +64,11 @@ class JournalStats:
     oldest: datetime | None
     """When the oldest unanswered event was made."""
     exceptions: int
-    """Held events that were refused and that nobody has seen to."""
+    """Held events that were refused and that staff have not acknowledged."""
+
+    def is_overdue(self, now: datetime, limit: timedelta) -> bool:
+        """True when the oldest unanswered event is older than `limit`."""
+        return self.oldest is not None and now - self.oldest > limit
 
 
 class Journal(JournalFile):
