@@ -19,7 +19,7 @@ def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
     tally.observe(definitions.TRANSACTION, (now - began).total_seconds())
     for answered in batch.answered:
         event, reply = answered.event.event, answered.reply
-        word = station_status.read(answered.event.received.desk)
+        word = station_status.read(answered.event.received.station_status)
         made_at = uuid7_time(event.event_id)
         sent_at = word.sent_at if word is not None else made_at
         if sent_at is not None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages that could not be believed, read or done: gathered in one list, and decided about."""
+"""The quarantine: rejected messages and dead letters in one table, and an operator's decisions about them."""

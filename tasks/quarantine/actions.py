@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person decides about a quarantined message: back on its queue, or gone. Who and why stays on record."""
+"""Decisions about a quarantined message: requeue it, or drop it. The row records the operator and the reason."""
 
 import json
 from collections.abc import Callable
@@ -13,72 +13,78 @@ from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
 from tasks.operator import Operator
 from tasks.ports import Envelope, Outgoing
-from tasks.quarantine.dead_letter import body_of, is_work_queue
-from tasks.quarantine.store import OPEN
+from tasks.quarantine.dead_letter import decode_body, is_work_queue
+from tasks.quarantine.store import OPEN_STATES
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 Result = TypeVar("Result")
 
 
-class RefusedDecisionError(Exception):
-    """It cannot be done to this message. The text says why, and what can be done."""
+class DecisionRefusedError(Exception):
+    """A decision that this message does not allow. The text states the cause and the next step."""
 
 
-def retry(number: int, by: Operator, here: Context) -> str:
-    """Put a message back on its queue as it was; give words. Raises `RefusedDecisionError`, and then nothing was sent.
+def retry(number: int, by: Operator, context: Context) -> str:
+    """Requeue a message unchanged; return a text for the operator.
 
-    It is noted first: a message that comes back at once finds its row and waits in it again.
+    Raises `DecisionRefusedError` when nothing was sent. The row becomes `retried` before the message is published: a
+    message that is rejected again at once finds its row, and the row waits for a decision again.
     """
-    if here.dead_letters is None:
-        raise RefusedDecisionError("There is no broker to put it back to.")
+    if context.dead_letters is None:
+        raise DecisionRefusedError("No broker is configured, so it cannot be requeued.")
 
-    def note(row: QuarantinedMessage, uow: UnitOfWork) -> Outgoing:
-        message = outgoing(row, here.worker)
-        _decide(row, by, "retried", uow)
+    def mark_retried(row: QuarantinedMessage, uow: UnitOfWork) -> Outgoing:
+        message = outgoing(row, context.worker)
+        _record_decision(row, by, "retried", uow)
         return message
 
-    message = _in_one_commit(number, here, note)
+    message = _in_one_commit(number, context, mark_retried)
     try:
-        with here.dead_letters() as letters:
+        with context.dead_letters() as letters:
             letters.requeue(message)
     except Exception as error:
-        _in_one_commit(number, here, lambda row, _uow: _back(row))
-        raise RefusedDecisionError(
-            f"The broker did not take it ({type(error).__name__}). It is kept as it was."
+        _in_one_commit(number, context, lambda row, _uow: _keep(row))
+        raise DecisionRefusedError(
+            f"The broker did not accept it ({type(error).__name__}). The message is kept as it was."
         ) from error
     if message.queue == RETURNS_QUEUE:
-        return f"Put back on {message.queue}; it is settled when it is answered."
-    _in_one_commit(number, here, _settled)
-    return f"Put back on {message.queue}."
+        return f"Requeued on {message.queue}; it is settled when the reply to it is stored."
+    _in_one_commit(number, context, _settle)
+    return f"Requeued on {message.queue}."
 
 
-def drop(number: int, by: Operator, here: Context) -> str:
-    """Give a message up: its body is erased, the record stays. Needs a reason."""
+def drop(number: int, by: Operator, context: Context) -> str:
+    """Drop a message: erase its body and keep its record. Raises `DecisionRefusedError` without a reason."""
     if not (by.reason or "").strip():
-        raise RefusedDecisionError("Dropping a message needs a reason; it stands in the record.")
+        raise DecisionRefusedError("Dropping a message needs a reason; the record keeps it.")
 
-    def act(row: QuarantinedMessage, uow: UnitOfWork) -> str:
-        _decide(row, by, "dropped", uow)
+    def mark_dropped(row: QuarantinedMessage, uow: UnitOfWork) -> str:
+        _record_decision(row, by, "dropped", uow)
         _erase(row, uow)
-        return "Dropped. What it said is erased; the record stays."
+        return "Dropped. Its content is erased; the record stays."
 
-    return _in_one_commit(number, here, act)
+    return _in_one_commit(number, context, mark_dropped)
 
 
 def outgoing(row: QuarantinedMessage, origin: str) -> Outgoing:
-    """The message as it is put back. Raises `RefusedDecisionError` when that makes no sense."""
+    """The message to requeue. Raises `DecisionRefusedError` for a message that cannot be requeued unchanged.
+
+    A dead letter keeps its envelope; an event, of which the body is stored alone, gets a new one.
+    """
     if row.reason == "malformed":
-        raise RefusedDecisionError("No worker can read it: it would come back here. Look at it, then drop it.")
+        raise DecisionRefusedError("No worker can read it, so it would come back here. Examine it, then drop it.")
     if not row.whole:
-        raise RefusedDecisionError("It was larger than is kept, so it cannot be put back as it was. The station must.")
+        raise DecisionRefusedError(
+            "It was larger than the quarantine stores, so it cannot be requeued unchanged. The station must resend it."
+        )
     if not is_work_queue(row.queue):
-        raise RefusedDecisionError(f"{row.queue} is no queue of a worker.")
+        raise DecisionRefusedError(f"{row.queue} is not a queue that a worker consumes. Examine it, then drop it.")
     if row.envelope is not None:
-        around: dict[str, Any] = json.loads(row.envelope)
-        return Outgoing(row.queue, body_of(row.body, row.encoding), Envelope(**around))
+        envelope: dict[str, Any] = json.loads(row.envelope)
+        return Outgoing(row.queue, decode_body(row.body, row.encoding), Envelope(**envelope))
     if row.task is None:
-        raise RefusedDecisionError(
-            "It was kept by an earlier version, which did not note its task. The station must send it."
+        raise DecisionRefusedError(
+            "An earlier version stored it without its task, so it cannot be requeued. The station must resend it."
         )
     task_id = row.event_id or f"quarantine-{row.id}"
     return Outgoing(
@@ -94,33 +100,35 @@ def outgoing(row: QuarantinedMessage, origin: str) -> Outgoing:
     )
 
 
-def _in_one_commit(number: int, here: Context, act: Callable[[QuarantinedMessage, UnitOfWork], Result]) -> Result:
+def _in_one_commit(number: int, context: Context, act: Callable[[QuarantinedMessage, UnitOfWork], Result]) -> Result:
+    """Apply `act` to the locked row in one transaction."""
+
     def work() -> Result:
-        with here.unit_of_work() as uow:
+        with context.unit_of_work() as uow:
             row = uow.session.scalar(
                 select(QuarantinedMessage).where(QuarantinedMessage.id == number).with_for_update()
             )
             if row is None:
-                raise RefusedDecisionError(f"There is no message {number}. 'bookdrop quarantine list' shows them.")
+                raise DecisionRefusedError(f"There is no message {number}. 'bookdrop quarantine list' shows them.")
             return act(row, uow)
 
     return retry_on_conflict(work)
 
 
-def _decide(row: QuarantinedMessage, by: Operator, state: str, uow: UnitOfWork) -> None:
-    if row.state not in OPEN:
-        raise RefusedDecisionError(f"Message {row.id} is {row.state} already.")
+def _record_decision(row: QuarantinedMessage, by: Operator, state: str, uow: UnitOfWork) -> None:
+    if row.state not in OPEN_STATES:
+        raise DecisionRefusedError(f"Message {row.id} is {row.state} already.")
     row.state = state
     row.decided_at = uow.now
     row.decided_by = by.actor
     row.decision_reason = by.reason
 
 
-def _back(row: QuarantinedMessage) -> None:
+def _keep(row: QuarantinedMessage) -> None:
     row.state = "kept"
 
 
-def _settled(row: QuarantinedMessage, uow: UnitOfWork) -> None:
+def _settle(row: QuarantinedMessage, uow: UnitOfWork) -> None:
     row.state = "settled"
     _erase(row, uow)
 

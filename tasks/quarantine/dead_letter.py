@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dead letter: what the broker gave up on, why, and where it came from. Pure."""
+"""A dead letter as a row of the quarantine: its content, the queue it was for, the reason it was given up. Pure."""
 
 import base64
 import json
@@ -11,34 +11,34 @@ from tasks.ports import REDELIVERY_HEADERS, DeadLetter
 from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, event_id_of, station_of
 
 DEATH_HEADERS: Final = ("x-quarantine-", "x-death", "x-first-death-", "x-last-death-", *REDELIVERY_HEADERS)
-"""Beginnings of headers that a message gets when it is given up."""
+"""Prefixes of the headers that a message receives when it is dead-lettered; a requeued message has none of them."""
 
 WORK_QUEUES: Final = (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE, topology.PRINT_ACTIONS_QUEUE)
 
 
 def is_work_queue(queue: str) -> bool:
-    """Whether messages may be put back there: the name came from outside."""
+    """Whether a message may be requeued there. The name comes from outside."""
     return queue in WORK_QUEUES or queue.startswith(topology.PRINTING_QUEUE_PREFIX)
 
 
-def row_of(letter: DeadLetter) -> dict[str, Any]:
+def quarantine_row(letter: DeadLetter) -> dict[str, Any]:
     """The letter as columns of the quarantine table."""
     headers = letter.envelope.headers
     queue = _queue_of(letter)
     reason, detail = _reason_of(letter)
-    text, encoding = _storable(letter.body)
+    text, encoding = _encode_body(letter.body)
     payload = _argument(letter.body)
     event_id = event_id_of(payload)
     task_id = headers.get("id") if isinstance(headers.get("id"), str) else letter.envelope.correlation_id
     task = headers.get("task")
     return {
-        "queue": _clean(queue, 200) or topology.DEAD_LETTER_QUEUE,
-        "task": _clean(task, 200),
+        "queue": _column_text(queue, 200) or topology.DEAD_LETTER_QUEUE,
+        "task": _column_text(task, 200),
         "reason": reason,
-        "detail": _clean(detail, 1000) or "",
-        "station": _clean(station_of(payload), 100),
-        "event_id": _clean(str(event_id) if event_id else task_id, 100),
-        "reply_to": _clean(letter.envelope.reply_to, 100),
+        "detail": _column_text(detail, 1000) or "",
+        "station": _column_text(station_of(payload), 100),
+        "event_id": _column_text(str(event_id) if event_id else task_id, 100),
+        "reply_to": _column_text(letter.envelope.reply_to, 100),
         "body": text[:MAX_QUARANTINED_CHARS],
         "whole": len(text) <= MAX_QUARANTINED_CHARS,
         "encoding": encoding,
@@ -56,12 +56,13 @@ def row_of(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def body_of(text: str, encoding: str) -> bytes:
-    """A body as it was, from how it is stored."""
+def decode_body(text: str, encoding: str) -> bytes:
+    """The original body, from the text and the encoding that are stored."""
     return base64.b64decode(text) if encoding == "base64" else text.encode()
 
 
-def _storable(body: bytes) -> tuple[str, str]:
+def _encode_body(body: bytes) -> tuple[str, str]:
+    """Text and encoding to store: base64 for what is not UTF-8, or holds a NUL, which PostgreSQL refuses in text."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -78,11 +79,11 @@ def _queue_of(letter: DeadLetter) -> str | None:
 
 
 def _reason_of(letter: DeadLetter) -> tuple[str, str]:
-    """The reason for the list, and more about it."""
+    """The reason code, and a detail for the operator."""
     marked = letter.envelope.headers.get("x-quarantine-reason")
     death = str(_death(letter).get("reason", ""))
     if marked == "lost_too_often" or death == "delivery_limit":
-        return "lost_too_often", "every worker that took it died or lost it"
+        return "lost_too_often", "every worker that received it died or lost it"
     if isinstance(marked, str) and marked != "rejected":
         return "malformed", marked
     try:
@@ -98,12 +99,13 @@ def _reason_of(letter: DeadLetter) -> tuple[str, str]:
 
 
 def _death(letter: DeadLetter) -> Mapping[str, Any]:
+    """RabbitMQ's record of the last time the message was dead-lettered; empty when there is none."""
     deaths = letter.envelope.headers.get("x-death")
     return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
 
 
 def _argument(body: bytes) -> object:
-    """The one argument of a task message, if the body is one."""
+    """The first argument of a task message; `None` when the body is not one."""
     try:
         call = json.loads(body)
         return call[0][0]
@@ -111,5 +113,5 @@ def _argument(body: bytes) -> object:
         return None
 
 
-def _clean(text: object, longest: int) -> str | None:
-    return text.replace("\x00", "")[:longest] or None if isinstance(text, str) else None
+def _column_text(text: object, length: int) -> str | None:
+    return text.replace("\x00", "")[:length] or None if isinstance(text, str) else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One list of everything: dead letters are gathered, what was retried is settled, bodies are let go of in time.
+"""Housekeeping of the quarantine: collect dead letters, settle retried messages, erase expired bodies.
 
-Each is safe to run twice and side by side, and loses nothing when it is killed: a letter leaves the broker when its row is
-committed, and is told from others by its digest.
+Each step may run twice and concurrently, and a killed step loses nothing: the broker keeps a letter until its row is
+committed, and the letter's digest keeps it from getting a second row.
 """
 
 import json
@@ -20,102 +20,104 @@ from schemas.models import InboxEntry, QuarantinedMessage, table
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
 from tasks.ports import DeadLetter
-from tasks.quarantine.dead_letter import row_of
-from tasks.quarantine.store import OPEN
+from tasks.quarantine.dead_letter import quarantine_row
+from tasks.quarantine.store import OPEN_STATES
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
-AT_ONCE: Final = 200
-"""How many letters one transaction takes."""
-RECORD_KEPT: Final = timedelta(days=365)
-"""How long the record of a decision outlives the body."""
+BATCH_SIZE: Final = 200
+"""Letters or rows that one transaction handles."""
+RECORD_RETENTION: Final = timedelta(days=365)
+"""Age at which the row of a closed message is deleted, counted from its arrival."""
 
 _quarantine = table(QuarantinedMessage)
 
 
 @dataclass(frozen=True)
-class Swept:
-    """What one sweep did."""
+class SweepResult:
+    """Counts of one sweep."""
 
-    gathered: int
+    collected: int
     """Dead letters that have a row now."""
     settled: int
-    """Retried messages that were answered."""
+    """Retried messages whose reply is stored."""
     erased: int
-    """Bodies whose time was over."""
+    """Bodies whose retention ended."""
 
 
-def sweep(here: Context) -> Swept:
-    """Do all three."""
-    gathered = gather(here)
-    with here.unit_of_work() as uow:
-        settled = settle(uow)
-        erased = let_go(uow, here.quarantine_retention)
-    return Swept(gathered, settled, erased)
+def sweep(context: Context) -> SweepResult:
+    """Collect, settle and erase."""
+    collected = collect_dead_letters(context)
+    with context.unit_of_work() as uow:
+        settled = settle_retried(uow)
+        erased = erase_expired(uow, context.quarantine_retention)
+    return SweepResult(collected, settled, erased)
 
 
-def gather(here: Context, *, limit: int = 5_000) -> int:
-    """Bring the broker's dead letters into the table, at most `limit`; give how many."""
-    if here.dead_letters is None:
+def collect_dead_letters(context: Context, *, limit: int = 5_000) -> int:
+    """Move the broker's dead letters into the table, at most about `limit`; return their number."""
+    if context.dead_letters is None:
         return 0
     total = 0
-    with here.dead_letters() as letters:
+    with context.dead_letters() as letters:
         while total < limit:
-            found = letters.peek(AT_ONCE)
+            found = letters.peek(BATCH_SIZE)
             if not found:
                 break
-            retry_on_conflict(lambda found=found: _write(found, here))  # type: ignore[misc]
+            retry_on_conflict(lambda found=found: _write(found, context))  # type: ignore[misc]
             letters.remove(found)
             total += len(found)
     return total
 
 
-def _write(letters: Sequence[DeadLetter], here: Context) -> None:
-    rows = {row["letter"]: row for row in map(row_of, letters)}
+def _write(letters: Sequence[DeadLetter], context: Context) -> None:
+    rows = {row["letter"]: row for row in map(quarantine_row, letters)}
     times = Counter(letter.digest for letter in letters)
-    with here.unit_of_work() as uow:
-        known = set(
+    with context.unit_of_work() as uow:
+        stored = set(
             uow.session.scalars(select(QuarantinedMessage.letter).where(QuarantinedMessage.letter.in_(list(rows))))
         )
-        fresh = [
+        new = [
             {**row, "received_at": uow.now, "times": times[digest]}
             for digest, row in rows.items()
-            if digest not in known
+            if digest not in stored
         ]
-        if fresh:
-            uow.session.execute(insert(_quarantine), fresh)
+        if new:
+            uow.session.execute(insert(_quarantine), new)
 
 
-def settle(uow: UnitOfWork) -> int:
-    """Close what was retried and has its answer, and let go of its body; give how many."""
-    waiting = uow.session.execute(
+def settle_retried(uow: UnitOfWork) -> int:
+    """Close retried events whose reply is stored, and erase their bodies; return their number."""
+    retried = uow.session.execute(
         select(QuarantinedMessage.id, QuarantinedMessage.event_id, QuarantinedMessage.body, QuarantinedMessage.envelope)
         .where(QuarantinedMessage.state == "retried", QuarantinedMessage.queue == RETURNS_QUEUE)
         .order_by(QuarantinedMessage.id)
-        .limit(AT_ONCE)
+        .limit(BATCH_SIZE)
         .with_for_update(skip_locked=True)
     ).all()
-    events = {row.id: event for row in waiting if (event := _event(row.event_id, row.body, row.envelope)) is not None}
+    events = {
+        row.id: event for row in retried if (event := _stored_event(row.event_id, row.body, row.envelope)) is not None
+    }
     if not events:
         return 0
-    wanted = [event_id for event_id, _ in events.values()]
-    answered = {
+    event_ids = [event_id for event_id, _ in events.values()]
+    processed = {
         (row.event_id, row.fingerprint)
         for row in uow.session.execute(
-            select(InboxEntry.event_id, InboxEntry.fingerprint).where(InboxEntry.event_id.in_(wanted))
+            select(InboxEntry.event_id, InboxEntry.fingerprint).where(InboxEntry.event_id.in_(event_ids))
         )
     }
-    done = [number for number, event in events.items() if event in answered]
-    if done:
+    settled = [number for number, event in events.items() if event in processed]
+    if settled:
         uow.session.execute(
             update(_quarantine)
-            .where(_quarantine.c.id.in_(done))
+            .where(_quarantine.c.id.in_(settled))
             .values(state="settled", body="", envelope=None, erased_at=uow.now)
         )
-    return len(done)
+    return len(settled)
 
 
-def _event(event_id: str | None, body: str, envelope: str | None) -> tuple[UUID, str] | None:
-    """Id and fingerprint of the event that a row holds."""
+def _stored_event(event_id: str | None, body: str, envelope: str | None) -> tuple[UUID, str] | None:
+    """Id and fingerprint of the event that a row holds; `None` when it holds no event."""
     try:
         payload = json.loads(body)
         if envelope is not None:
@@ -125,18 +127,23 @@ def _event(event_id: str | None, body: str, envelope: str | None) -> tuple[UUID,
         return None
 
 
-def let_go(uow: UnitOfWork, kept: timedelta) -> int:
-    """Erase bodies that were kept for longer than `kept`, and rows whose record is no longer wanted; give how many."""
+def erase_expired(uow: UnitOfWork, retention: timedelta) -> int:
+    """Erase the bodies of messages that waited longer than `retention`; return their number.
+
+    Also delete the rows of closed messages that are older than `RECORD_RETENTION`.
+    """
     erased = uow.session.execute(
         update(_quarantine)
         .where(
-            _quarantine.c.state.in_(OPEN),
-            _quarantine.c.received_at <= uow.now - kept,
-            or_(_quarantine.c.last_at.is_(None), _quarantine.c.last_at <= uow.now - kept),
+            _quarantine.c.state.in_(OPEN_STATES),
+            _quarantine.c.received_at <= uow.now - retention,
+            or_(_quarantine.c.last_at.is_(None), _quarantine.c.last_at <= uow.now - retention),
         )
         .values(state="expired", body="", envelope=None, erased_at=uow.now)
     ).rowcount  # type: ignore[attr-defined]  # missing in its stubs
     uow.session.execute(
-        delete(_quarantine).where(_quarantine.c.state.not_in(OPEN), _quarantine.c.received_at <= uow.now - RECORD_KEPT)
+        delete(_quarantine).where(
+            _quarantine.c.state.not_in(OPEN_STATES), _quarantine.c.received_at <= uow.now - RECORD_RETENTION
+        )
     )
     return int(erased)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in quarantine, as plain values. What a message says is masked unless it is asked for: it may name a reader."""
+"""Read-only queries over the quarantine, as plain values. Bodies are masked unless revealed: one may name a patron."""
 
 import json
 from dataclasses import dataclass
@@ -8,53 +8,58 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, select
 
 from schemas.models import QuarantinedMessage, table
-from tasks.quarantine.store import OPEN
+from tasks.quarantine.store import OPEN_STATES
 
-PLAIN: Final = frozenset(
+UNMASKED_FIELDS: Final = frozenset(
     {
         "type", "event_id", "station", "sequence", "signature", "scanned_at", "requested_at", "at", "returned_at",
         "print_slip", "undoes", "reprints", "slip",
     }
 )  # fmt: skip
-"""Fields of events that cannot hold what somebody typed or scanned."""
+"""Fields of events that cannot hold typed or scanned text."""
+
+MAX_UNMASKED_LENGTH: Final = 100
+"""Characters of such a field's value; a longer value is masked."""
+MAX_KEY_LENGTH: Final = 40
+"""Characters of a field's name; a longer name is not shown."""
 
 _quarantine = table(QuarantinedMessage)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which messages to show."""
+class MessageFilter:
+    """Selection of messages."""
 
     reason: str | None = None
     station: str | None = None
     queue: str | None = None
     closed: bool = False
-    """Also those about which nothing is to be decided any more."""
+    """Include messages that need no decision any more."""
     limit: int = 50
 
 
-def messages(connection: Connection, wanted: Wanted) -> list[dict[str, Any]]:
-    """The messages that fit, the oldest first."""
-    query: Select[Any] = select(_quarantine).order_by(_quarantine.c.id).limit(wanted.limit)
-    if not wanted.closed:
-        query = query.where(_quarantine.c.state.in_(OPEN))
+def messages(connection: Connection, chosen: MessageFilter) -> list[dict[str, Any]]:
+    """The messages that match, the oldest first, without their bodies."""
+    query: Select[Any] = select(_quarantine).order_by(_quarantine.c.id).limit(chosen.limit)
+    if not chosen.closed:
+        query = query.where(_quarantine.c.state.in_(OPEN_STATES))
     for column, value in (
-        (_quarantine.c.reason, wanted.reason),
-        (_quarantine.c.station, wanted.station),
-        (_quarantine.c.queue, wanted.queue),
+        (_quarantine.c.reason, chosen.reason),
+        (_quarantine.c.station, chosen.station),
+        (_quarantine.c.queue, chosen.queue),
     ):
         if value is not None:
             query = query.where(column == value)
-    return [_told(row) for row in connection.execute(query)]
+    return [_summary(row) for row in connection.execute(query)]
 
 
 def message(connection: Connection, number: int, *, reveal: bool) -> dict[str, Any] | None:
-    """One message with what it says, masked unless `reveal`."""
+    """One message with its body, masked unless `reveal`."""
     row = connection.execute(select(_quarantine).where(_quarantine.c.id == number)).one_or_none()
     if row is None:
         return None
     envelope = json.loads(row.envelope) if row.envelope else None
-    return _told(row) | {
+    return _summary(row) | {
         "detail": row.detail,
         "reply_to": row.reply_to,
         "encoding": row.encoding,
@@ -67,7 +72,7 @@ def message(connection: Connection, number: int, *, reveal: bool) -> dict[str, A
 
 
 def masked(body: str, encoding: str) -> str:
-    """What can be shown of a body: its form, and the fields that hold nothing of a reader."""
+    """The body's structure, with the values of `UNMASKED_FIELDS`; all other values become their length."""
     if not body:
         return ""
     try:
@@ -80,15 +85,17 @@ def masked(body: str, encoding: str) -> str:
 
 def _masked(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
-        return {key if len(key) <= 40 else "...": _masked(each, key) for key, each in value.items()}  # noqa: PLR2004
+        return {key if len(key) <= MAX_KEY_LENGTH else "...": _masked(below, key) for key, below in value.items()}
     if isinstance(value, list):
-        return [_masked(each, name) for each in value]
-    if value is None or isinstance(value, bool) or (name in PLAIN and len(str(value)) <= 100):  # noqa: PLR2004
+        return [_masked(item, name) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if name in UNMASKED_FIELDS and len(str(value)) <= MAX_UNMASKED_LENGTH:
         return value
     return f"({len(str(value))} characters)"
 
 
-def _told(row: Row[Any]) -> dict[str, Any]:
+def _summary(row: Row[Any]) -> dict[str, Any]:
     return {
         "id": row.id,
         "state": row.state,

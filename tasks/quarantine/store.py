@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What could not be believed is kept with its reason, and the station is told where it can be told."""
+"""Store rejected messages in the quarantine table, and refuse them to the station where it can be reached."""
 
 import json
 from collections.abc import Sequence
@@ -13,22 +13,23 @@ from schemas.topology import RETURNS_QUEUE, is_reply_queue
 from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, REFUSALS, RejectedMessage
 from tasks.unit_of_work import UnitOfWork
 
-OPEN: Final = ("kept", "retried")
-"""States in which a message waits for somebody or something."""
+OPEN_STATES: Final = ("kept", "retried")
+"""States of a message that waits for a decision (`kept`) or for its reply (`retried`)."""
 
 
-def quarantine(distrusted: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
-    """Write `distrusted` to the quarantine table, and promise a refusal to each station that can be told.
+def quarantine(rejected: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
+    """Write `rejected` to the quarantine table, and enqueue a refusal to each station that gave a reply queue.
 
-    The same message again (a station that asks, or a retry that was in vain) is the row that is there, and waits again.
+    A message that has an open row already (the station resent it, or a retry failed) updates that row: its count grows
+    and its state is `kept` again.
     """
-    if not distrusted:
+    if not rejected:
         return
-    rows = [_row(each, uow) for each in distrusted]
-    known = _known(rows, uow)
-    fresh = [row for row in rows if (row["event_id"], row["body"]) not in known]
+    rows = [_row(message, uow) for message in rejected]
+    stored = _open_rows(rows, uow)
+    new = [row for row in rows if (row["event_id"], row["body"]) not in stored]
     for row in rows:
-        if (number := known.get((row["event_id"], row["body"]))) is not None:
+        if (number := stored.get((row["event_id"], row["body"]))) is not None:
             uow.session.execute(
                 update(table(QuarantinedMessage))
                 .where(QuarantinedMessage.id == number)
@@ -37,56 +38,57 @@ def quarantine(distrusted: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
                     times=QuarantinedMessage.times + 1, last_at=uow.now,
                 )
             )  # fmt: skip
-    if fresh:
-        uow.session.execute(insert(table(QuarantinedMessage)), fresh)
-    for each in distrusted:
-        if each.event_id is not None and each.received.reply_to and is_reply_queue(each.received.reply_to):
+    if new:
+        uow.session.execute(insert(table(QuarantinedMessage)), new)
+    for message in rejected:
+        reply_to = message.received.reply_to
+        if message.event_id is not None and reply_to and is_reply_queue(reply_to):
             refusal = ReturnReply(
-                event_id=each.event_id,
+                event_id=message.event_id,
                 outcome=Outcome.REFUSED,
-                reason=each.reason,
-                message=REFUSALS[each.reason],
-                next_step="Tell the person who runs the stations. It was kept.",
+                reason=message.reason,
+                message=REFUSALS[message.reason],
+                next_step="Report this to the person who runs the stations. The message was kept.",
             )
-            uow.enqueue(each.received.reply_to, refusal.model_dump_json(exclude_none=True), event_id=each.event_id)
+            uow.enqueue(reply_to, refusal.model_dump_json(exclude_none=True), event_id=message.event_id)
 
 
-def _row(each: RejectedMessage, uow: UnitOfWork) -> dict[str, Any]:
-    body, whole = _text(each.received.payload)
+def _row(message: RejectedMessage, uow: UnitOfWork) -> dict[str, Any]:
+    body, whole = _json_text(message.received.payload)
     return {
         "received_at": uow.now,
         "queue": RETURNS_QUEUE,
-        "task": each.received.task,
-        "reason": each.reason,
-        "detail": each.detail,
-        "station": (each.station or "").replace("\x00", "") or None,
-        "event_id": None if each.event_id is None else str(each.event_id),
-        "reply_to": (each.received.reply_to or "")[:100].replace("\x00", "") or None,
+        "task": message.received.task,
+        "reason": message.reason,
+        "detail": message.detail,
+        "station": (message.station or "").replace("\x00", "") or None,
+        "event_id": None if message.event_id is None else str(message.event_id),
+        "reply_to": (message.received.reply_to or "")[:100].replace("\x00", "") or None,
         "body": body,
         "whole": whole,
     }
 
 
-def _text(payload: object) -> tuple[str, bool]:
-    """The message as JSON, and whether that is all of it."""
+def _json_text(payload: object) -> tuple[str, bool]:
+    """The payload as JSON text, cut to what the quarantine stores; and whether the text is complete."""
     try:
         text = json.dumps(payload, default=repr, ensure_ascii=False)
         text.encode()
-    except UnicodeEncodeError:  # half a character: only escaped can it be stored
+    except UnicodeEncodeError:  # a lone surrogate: it can be stored only as an escape
         text = json.dumps(payload, default=repr)
     except (ValueError, RecursionError):
         return "", False
     return text[:MAX_QUARANTINED_CHARS], len(text) <= MAX_QUARANTINED_CHARS
 
 
-def _known(rows: Sequence[dict[str, Any]], uow: UnitOfWork) -> dict[tuple[str, str], int]:
-    """The open rows of these very messages, by event id and body."""
+def _open_rows(rows: Sequence[dict[str, Any]], uow: UnitOfWork) -> dict[tuple[str, str], int]:
+    """Ids of the open rows with the same messages, by event id and body."""
     ids = [row["event_id"] for row in rows if row["event_id"] is not None]
     if not ids:
         return {}
     found = uow.session.execute(
         select(QuarantinedMessage.id, QuarantinedMessage.event_id, QuarantinedMessage.body).where(
-            QuarantinedMessage.event_id.in_(ids), QuarantinedMessage.state.in_(OPEN)
+            QuarantinedMessage.event_id.in_(ids), QuarantinedMessage.state.in_(OPEN_STATES)
         )
     )
     return {(row.event_id, row.body): row.id for row in found if row.event_id is not None}

@@ -15,9 +15,9 @@ log = structlog.get_logger()
 
 @shared_task(name=SWEEP_QUARANTINE)
 def sweep_quarantine() -> int:
-    """Gather dead letters, settle what was retried, let go of bodies in time. Gives how many letters came."""
-    swept = sweep(context.current())
-    for state, count in asdict(swept).items():
+    """Collect dead letters, settle retried messages, erase expired bodies. Returns the number of collected letters."""
+    result = sweep(context.current())
+    for state, count in asdict(result).items():
         if count:
             log.info("quarantine_swept", state=state, count=count)
-    return swept.gathered
+    return result.collected

@@ -26,8 +26,8 @@ from schemas.topology import (
 from tasks.context import Context
 from tasks.events import validation
 from tasks.operator import Operator
-from tasks.quarantine.actions import RefusedDecisionError, drop, retry
-from tasks.quarantine.maintenance import gather, sweep
+from tasks.quarantine.actions import DecisionRefusedError, drop, retry
+from tasks.quarantine.maintenance import collect_dead_letters, sweep
 from tasks.quarantine.rejection import REFUSALS, Received
 from tasks.returns.handler import return_items
 from tests.conftest import HOUSE, Kept
@@ -220,7 +220,7 @@ def test_a_retry_in_vain_waits_again(library, on_redis, engine):
 
     [row] = rows(engine)
     assert (row.state, row.times) == ("kept", 2)
-    assert retry(1, ME, on_redis).startswith("Put back")
+    assert retry(1, ME, on_redis).startswith("Requeued")
 
 
 def test_the_answer_to_another_payload_settles_nothing(library, on_redis, perform, engine):
@@ -240,7 +240,7 @@ def test_a_broker_that_is_away_changes_nothing(library, here, engine, tmp_path):
     away = replace(here, dead_letters=lambda: open_dead_letters(lambda: Connection(f"redis+socket://{tmp_path}/none")))
     distrusted(away, stranger(library, "31000000017"))
 
-    with pytest.raises(RefusedDecisionError, match="did not take it"):
+    with pytest.raises(DecisionRefusedError, match="did not accept it"):
         retry(1, ME, away)
 
     assert [row.state for row in rows(engine)] == ["kept"]
@@ -250,13 +250,13 @@ def test_a_drop_needs_a_reason_and_leaves_a_record(library, here, engine):
     """Dropped, the body is erased; who, when and why stays, and nothing more can be decided."""
     distrusted(here, stranger(library, "31000000017"))
 
-    with pytest.raises(RefusedDecisionError, match="needs a reason"):
+    with pytest.raises(DecisionRefusedError, match="needs a reason"):
         drop(1, Operator("a test", " "), here)
     drop(1, ME, here)
 
     [row] = rows(engine)
     assert (row.state, row.body, row.reason, row.decision_reason) == ("dropped", "", "unknown_station", "because")
-    with pytest.raises(RefusedDecisionError, match="dropped already"):
+    with pytest.raises(DecisionRefusedError, match="dropped already"):
         drop(1, ME, here)
 
 
@@ -264,7 +264,7 @@ def test_what_is_cut_cannot_be_put_back(library, on_redis, perform):
     """A message of which not all is kept is not sent as if it were."""
     perform(return_items, larger(library.scan("31000000017")))
 
-    with pytest.raises(RefusedDecisionError, match="larger than is kept"):
+    with pytest.raises(DecisionRefusedError, match="larger than the quarantine stores"):
         retry(1, ME, on_redis)
 
 
@@ -297,13 +297,13 @@ def test_dead_letters_are_gathered(with_any, any_broker_url, sqlite_library, sql
     publish(any_broker_url, DEAD_LETTER_QUEUE, body, headers=headers | lost, reply_to="reply.main-desk-1", **json_text)
     publish(any_broker_url, DEAD_LETTER_QUEUE, b"\x80\x00no json", content_type="application/octet-stream")
 
-    assert gather(with_any) == 2
+    assert collect_dead_letters(with_any) == 2
 
     event_row, garbage = rows(sqlite_engine)
     assert (event_row.reason, event_row.queue, event_row.task) == ("lost_too_often", RETURNS_QUEUE, PROCESS_SCAN)
     assert (event_row.station, event_row.event_id) == ("main-desk-1", event["event_id"])
     assert (garbage.reason, garbage.encoding) == ("malformed", "base64")
-    assert gather(with_any) == 0
+    assert collect_dead_letters(with_any) == 0
 
 
 def test_a_gathered_letter_goes_back_as_it_was(with_any, any_broker_url, sqlite_library, sqlite_engine):
@@ -314,7 +314,7 @@ def test_a_gathered_letter_goes_back_as_it_was(with_any, any_broker_url, sqlite_
     body = task_body(json.dumps(event))
     json_text = {"content_type": "application/json", "content_encoding": "utf-8"}
     publish(any_broker_url, DEAD_LETTER_QUEUE, body, headers=headers | lost, reply_to="reply.main-desk-1", **json_text)
-    gather(with_any)
+    collect_dead_letters(with_any)
 
     retry(1, ME, with_any)
 
@@ -348,8 +348,8 @@ def test_killed_between_row_and_broker_it_is_one_row(with_any, any_broker_url, s
             yield Dying(letters)
 
     with pytest.raises(Killed):
-        gather(replace(with_any, dead_letters=dying))
-    assert gather(with_any) == 2
+        collect_dead_letters(replace(with_any, dead_letters=dying))
+    assert collect_dead_letters(with_any) == 2
 
     assert [row.body for row in rows(sqlite_engine)] == ["rubbish", "other rubbish"]
 
@@ -357,9 +357,9 @@ def test_killed_between_row_and_broker_it_is_one_row(with_any, any_broker_url, s
 def test_what_no_worker_can_read_is_not_put_back(on_redis, broker_url):
     """Rubbish would only come back: it can be dropped, and not retried."""
     publish(broker_url, DEAD_LETTER_QUEUE, b"rubbish", content_type="application/octet-stream")
-    gather(on_redis)
+    collect_dead_letters(on_redis)
 
-    with pytest.raises(RefusedDecisionError, match="come back"):
+    with pytest.raises(DecisionRefusedError, match="come back"):
         retry(1, ME, on_redis)
 
 
@@ -368,9 +368,9 @@ def test_a_letter_that_names_another_queue_is_not_put_there(on_redis, broker_url
     headers = task_headers(SWEEP_OUTBOX, "x", origin="a test")
     marks = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": "reply.main-desk-1"}
     publish(broker_url, DEAD_LETTER_QUEUE, "[[], {}, null]", headers=headers | marks, content_type="application/json")
-    gather(on_redis)
+    collect_dead_letters(on_redis)
 
-    with pytest.raises(RefusedDecisionError, match="no queue of a worker"):
+    with pytest.raises(DecisionRefusedError, match="not a queue that a worker consumes"):
         retry(1, ME, on_redis)
 
 
@@ -434,7 +434,7 @@ def test_a_returns_worker_lives_with_anything(
         [reply] = wire.answers(wire.send(sqlite_library.scan(barcode)))
         wire.send(sqlite_library.scan("31000000017", event_id=reply["event_id"]))
         wire.wait(lambda: len(wire.replies()) == 6)
-        until(lambda: gather(with_any) + len(rows(sqlite_engine)) == len(RUBBISH) + 5)
+        until(lambda: collect_dead_letters(with_any) + len(rows(sqlite_engine)) == len(RUBBISH) + 5)
         assert process.poll() is None
     wire.close()
 

@@ -62,10 +62,12 @@ def list_command(
 
     Example: bookdrop quarantine list --why unknown_station --station north-desk-1
     """
-    from tasks.quarantine.queries import Wanted, messages
+    from tasks.quarantine.queries import MessageFilter, messages
 
     with reading() as connection:
-        found = messages(connection, Wanted(reason=why, station=station, queue=queue, closed=closed, limit=limit))
+        found = messages(
+            connection, MessageFilter(reason=why, station=station, queue=queue, closed=closed, limit=limit)
+        )
     if as_json:
         click.echo(json.dumps({"messages": found}, indent=2, ensure_ascii=False))
         return
@@ -180,11 +182,11 @@ def gather_command(as_json: bool) -> None:
     """Bring the broker's dead letters into the list now; housekeeping does it every few seconds."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tasks.quarantine.maintenance import gather
+    from tasks.quarantine.maintenance import collect_dead_letters
 
     with deciding() as here:
         try:
-            count = gather(here)
+            count = collect_dead_letters(here)
         except SQLAlchemyError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the transport raises
@@ -204,10 +206,10 @@ def _chosen(
         if why or station or queue:
             raise click.UsageError("--why, --station and --queue go with --all.")
         return list(given)
-    from tasks.quarantine.queries import Wanted, messages
+    from tasks.quarantine.queries import MessageFilter, messages
 
     with reading() as connection:
-        found = messages(connection, Wanted(reason=why, station=station, queue=queue, limit=10_000))
+        found = messages(connection, MessageFilter(reason=why, station=station, queue=queue, limit=10_000))
     return [each["id"] for each in found if each["state"] == "kept"]  # what is on its way already is left alone
 
 
@@ -219,7 +221,7 @@ def _decide(
     as_json: bool,
 ) -> None:
     from tasks.operator import Operator
-    from tasks.quarantine.actions import RefusedDecisionError
+    from tasks.quarantine.actions import DecisionRefusedError
 
     told: list[dict[str, Any]] = []
     by = Operator(actor or getpass.getuser(), reason)
@@ -227,7 +229,7 @@ def _decide(
         for number in numbers:
             try:
                 told.append({"id": number, "done": True, "message": act(number, by, here)})
-            except RefusedDecisionError as error:
+            except DecisionRefusedError as error:
                 told.append({"id": number, "done": False, "message": f"{error} Nothing was changed."})
     if as_json:
         click.echo(json.dumps({"messages": told}, indent=2, ensure_ascii=False))

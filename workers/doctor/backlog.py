@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from schemas import topology
 from schemas.models import OutboxEntry, PrintJob, QuarantinedMessage
 from schemas.print_jobs import PrintState
-from tasks.quarantine.store import OPEN as UNDECIDED
+from tasks.quarantine.store import OPEN_STATES as UNDECIDED
 from workers.doctor.finding import Finding
 from workers.metrics.broker import lengths
 

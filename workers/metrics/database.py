@@ -23,7 +23,7 @@ from schemas.models import (
 from schemas.print_jobs import IN_HAND, WAITING, PrintState
 from tasks.metrics.definitions import DEAD_LETTERS, QUARANTINED, WORKER_METRICS, MetricDefinition
 from tasks.printing.queries import printers
-from tasks.quarantine.store import OPEN as UNDECIDED
+from tasks.quarantine.store import OPEN_STATES as UNDECIDED
 
 OPEN: Final = (*sorted(WAITING | IN_HAND), PrintState.ACCEPTED, PrintState.UNKNOWN)
 """States with few print jobs, however many the table has."""
