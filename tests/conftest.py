@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
 import pytest
@@ -85,7 +86,7 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.update(given)
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip at home; fail in CI, where everything must be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI needs {what}, and it is not there")
@@ -97,7 +98,7 @@ def valkey_server() -> Iterator[Path]:
     """A real Valkey server of one's own; gives its socket."""
     with tempfile.TemporaryDirectory(prefix="bd-") as folder:  # a short path: sockets allow about 100 characters
         socket = Path(folder) / "v.sock"
-        options = {"--port": "0", "--unixsocket": socket, "--dir": folder, "--save": "", "--appendonly": "no"}
+        options = {"--port": "0", "--unixsocket": str(socket), "--dir": folder, "--save": "", "--appendonly": "no"}
         server = subprocess.Popen(
             [get_binary_path(), *itertools.chain.from_iterable(options.items())], stdout=subprocess.DEVNULL
         )
@@ -291,6 +292,6 @@ def wanted(library: Library, here: Context) -> Callable[[], UUID]:
         with here.unit_of_work() as uow:
             return_items([Received(library.scan(barcode), None)], uow, HOUSE)
         with here.sessions() as session:
-            return session.execute(select(PrintJob.id).order_by(PrintJob.id.desc())).scalars().first()
+            return session.execute(select(PrintJob.id).order_by(PrintJob.id.desc()).limit(1)).scalar_one()
 
     return make

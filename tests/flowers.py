@@ -32,6 +32,7 @@ from tests.library import Library, event_id
 from tests.printers import free_port
 from tests.wire import stop
 from workers import bootstrap
+from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
 
 
@@ -58,6 +59,7 @@ def context_of(place: dict[str, Any], library: Library) -> Iterator[Context]:
     """What a Return and a decision need, with a publisher on the real broker."""
     settings = WorkerSettings(broker_url=place["broker_url"], database_url=place["database_url"])
     made = bootstrap.make(settings, library.engine)
+    assert isinstance(made.publisher, BrokerPublisher)
     with closing(made.publisher):
         yield made
 
@@ -132,8 +134,8 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 class Visitor:
     """A browser without a screen: keeps cookies, sends what it is told."""
 
-    def __init__(self, flower: FlowerProcess, login: str | None = None, **headers: str) -> None:
-        self._url = flower.url
+    def __init__(self, flower: FlowerProcess | str, login: str | None = None, **headers: str) -> None:
+        self._url = flower if isinstance(flower, str) else flower.url
         self._headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if login is not None:
             self._headers["Authorization"] = "Basic " + b64encode(login.encode()).decode()
@@ -177,7 +179,7 @@ def scanned(library: Library, here: Context, barcode: str, *, station: str = "ma
     return event_id(scan)
 
 
-def wanted_slip(library: Library, here: Context, *, station: str = "main-desk-1", **request: object) -> UUID:
+def wanted_slip(library: Library, here: Context, *, station: str = "main-desk-1", **request: Any) -> UUID:
     """A Return that wants a slip, its order published; gives the print job's id."""
     _, [barcode] = library.request(**request)
     event = scanned(library, here, barcode, station=station)

@@ -152,10 +152,10 @@ class Library:
         ids = range(1, number + 1)
         with self.engine.begin() as connection:
             connection.execute(
-                insert(Patron.__table__), [{"id": n, "number": f"P{n:06d}", "name": f"Test Reader {n}"} for n in ids]
+                insert(Patron), [{"id": n, "number": f"P{n:06d}", "name": f"Test Reader {n}"} for n in ids]
             )
             connection.execute(
-                insert(Request.__table__),
+                insert(Request),
                 [
                     {
                         "id": n,
@@ -171,13 +171,13 @@ class Library:
                     for n in ids
                 ],
             )
-            connection.execute(insert(Item.__table__), [{"id": n, "request_id": n, "position": 1} for n in ids])
-            barcodes = [{"item_id": n, "barcode": f"3100{n:06d}", "temporary": False} for n in ids]
-            connection.execute(insert(ItemBarcode.__table__), barcodes)
+            connection.execute(insert(Item), [{"id": n, "request_id": n, "position": 1} for n in ids])
+            barcodes: list[dict[str, Any]] = [
+                {"item_id": n, "barcode": f"3100{n:06d}", "temporary": False} for n in ids
+            ]
+            connection.execute(insert(ItemBarcode), barcodes)
             loaned_at = self.now - timedelta(days=14)
-            connection.execute(
-                insert(Loan.__table__), [{"item_id": n, "patron_id": n, "loaned_at": loaned_at} for n in ids]
-            )
+            connection.execute(insert(Loan), [{"item_id": n, "patron_id": n, "loaned_at": loaned_at} for n in ids])
         return [row["barcode"] for row in barcodes]
 
     def wait_for_slips(self, number: int, patience: float = 120.0) -> list[str]:

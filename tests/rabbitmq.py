@@ -68,8 +68,9 @@ class VirtualHost:
     def delete(self, *queues: str) -> None:
         """Delete queues, whoever uses them."""
         with Connection(self.url) as connection:
+            channel: Any = connection.default_channel
             for queue in queues:
-                connection.default_channel.queue_delete(queue)
+                channel.queue_delete(queue)
 
 
 def control(*command: str) -> str:

@@ -70,6 +70,7 @@ def exporter(broker_url: str, database_url: str) -> Iterator[Exporter]:
         text=True,
     )
     try:
+        assert process.stderr is not None
         assert any(line.startswith("Metrics: ") for line in process.stderr), "the exporter does not come up"
         yield Exporter(port)
     finally:

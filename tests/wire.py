@@ -85,7 +85,8 @@ class Wire:
         self._connection.release()
 
     def _hear(self, message: Message) -> None:
-        body = message.body if isinstance(message.body, bytes) else message.body.encode()
+        received: Any = message.body
+        body = received if isinstance(received, bytes) else received.encode()
         self.raw.append(body)
         self.heard.append(json.loads(body))
         message.ack()

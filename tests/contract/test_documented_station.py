@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from uuid6 import uuid7
@@ -22,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden" / "v1"
 def documented():
     """The functions of the page's program, with nothing of ours in reach."""
     [program] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    names = {}
+    names: dict[str, Any] = {}
     exec(compile(program, PAGE.name, "exec"), names)
     return SimpleNamespace(**names)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from pydantic import BaseModel
 
 from docs.generate import asyncapi
 from schemas import signing
@@ -28,7 +29,7 @@ from schemas.replies import ReturnReply, SlipNotice
 from schemas.task_message import task_body, task_headers
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
-MESSAGES = {
+MESSAGES: dict[str, type[BaseModel]] = {
     "barcode-scanned": BarcodeScanned,
     "return-requested": ReturnRequested,
     "items-received": ItemsReceived,

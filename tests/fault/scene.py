@@ -360,7 +360,7 @@ class Scene:
             queue = queue_declaration(reply_queue(code)).bind(connection.default_channel)
             queue.queue_declare()
             while (message := queue.get(no_ack=True)) is not None:
-                body = message.body
+                body: Any = message.body
                 heard.write((body if isinstance(body, bytes) else body.encode()) + b"\n")
 
 

@@ -137,4 +137,5 @@ def _wrap(arms: Arms, start: Start) -> None:
 
             super().__init__(url, station, note)
 
-    stations.receiver.ReplyConsumer = NotingEar  # type: ignore[misc]
+    receiver: Any = stations.receiver
+    receiver.ReplyConsumer = NotingEar

@@ -101,15 +101,16 @@ def _hurry() -> None:
     tasks.unit_of_work.SWEEP_GRACE = timedelta(seconds=2)
     tasks.printing.claim.LEASE = timedelta(seconds=4)
     tasks.printing.state_machine.REDISPATCH_AFTER = timedelta(seconds=4)  # type: ignore[misc]
-    options = workers.app.broker_options
+    application: Any = workers.app
+    options = application.broker_options
 
-    def sooner(url: str, redis_visibility_timeout_seconds: int) -> dict[str, Any]:
-        found = options(url, redis_visibility_timeout_seconds)
+    def sooner(url: Any, redis_visibility_timeout_seconds: int) -> dict[str, Any]:
+        found: dict[str, Any] = options(url, redis_visibility_timeout_seconds)
         if "visibility_timeout" in found:
             found |= {"visibility_timeout": 4, "unacked_restore_interval": 1}
         return found
 
-    workers.app.broker_options = sooner
+    application.broker_options = sooner
 
 
 def _skip_the_inbox_check() -> None:
@@ -134,7 +135,8 @@ def _ack_before_commit() -> None:
 
 def _drop_the_sweep() -> None:
     """What was committed and not published stays where it is."""
-    tasks.outbox.task.sweep = lambda _here: 0
+    task: Any = tasks.outbox.task
+    task.sweep = lambda _here: 0
 
 
 SABOTAGE: dict[str, Callable[[], None]] = {

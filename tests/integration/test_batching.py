@@ -37,7 +37,7 @@ def parts(broker_url, sqlite_url, tmp_path, monkeypatch):
     """What a worker is started with; this process can ask it by remote control."""
     monkeypatch.setenv("BOOKDROP_BROKER_URL", broker_url)
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", sqlite_url)
-    app.conf.broker_url = broker_url
+    monkeypatch.setattr(app.conf, "broker_url", broker_url)
     return {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
 
 
@@ -148,7 +148,8 @@ def test_a_killed_process_costs_nothing(library, parts, wire, busy):
 @pytest.fixture
 def heard(parts):
     """What monitoring hears from now on: kinds of events by task."""
-    heard, ended = {}, threading.Event()
+    heard: dict[str, list[str]] = {}
+    ended = threading.Event()
 
     def listen():
         with app.connection_for_read() as connection:
@@ -303,7 +304,7 @@ def test_inspect_and_its_kin_show_what_gathered(library, parts, wire, busy):
             told = [
                 task["id"]
                 for answer in (asked.active(), asked.reserved())
-                for tasks in answer.values()
+                for tasks in (answer or {}).values()
                 for task in tasks
             ]
         wire.answers(*sent)

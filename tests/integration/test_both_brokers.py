@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kombu import Connection, Producer
@@ -52,7 +53,8 @@ def count(library, model):
 def left(url, queue):
     """How many messages wait in a queue."""
     with Connection(url) as connection:
-        return queue_declaration(queue).bind(connection.default_channel).queue_declare(passive=False).message_count
+        declared: Any = queue_declaration(queue).bind(connection.default_channel).queue_declare(passive=False)
+    return declared.message_count
 
 
 def test_term_finishes_what_is_in_hand_and_gives_the_rest_back(parts, wire, library):
@@ -97,7 +99,7 @@ def test_a_message_that_kills_its_process_is_counted(parts, wire, library, reque
     try:
         event_id = str(uuid7())
         with Connection(parts["broker_url"]) as connection:
-            channel = connection.default_channel
+            channel: Any = connection.default_channel
             queue_declaration(RETURNS_QUEUE).bind(channel).queue_declare()
             Producer(channel).publish(
                 task_body("1"),
@@ -118,7 +120,8 @@ def test_a_message_that_kills_its_process_is_counted(parts, wire, library, reque
 
     if parts["broker_url"].startswith("amqp"):
         with Connection(parts["broker_url"]) as connection:
-            taken = connection.default_channel.basic_get(RETURNS_QUEUE)
+            channel = connection.default_channel
+            taken = channel.basic_get(RETURNS_QUEUE)
         assert taken.headers["x-delivery-count"] >= 2  # the death, and the end of the worker
 
 

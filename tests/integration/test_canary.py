@@ -13,6 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pypdfium2
 import pytest
@@ -132,7 +133,7 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
     )  # fmt: skip
     wire = Wire(broker_url)
     pages = []
-    noisy = {"BOOKDROP_LOG_LEVEL": "debug", "BOOKDROP_LOG_FORMAT": "json"}
+    noisy: dict[str, Any] = {"BOOKDROP_LOG_LEVEL": "debug", "BOOKDROP_LOG_FORMAT": "json"}
     doomed = start_worker("returns", **parts, **noisy)
 
     with (
@@ -151,7 +152,7 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
             wire.send(wire.sent[killed])
             [undo_me] = wire.answers(wire.send(library.scan(ways["undone"][1][0])))
             replies = [
-                client.wait(ask(), 60)  # one after the other: what is asked together may be done in any order
+                answered(client, ask())  # one after the other: what is asked together may be done in any order
                 for ask in (
                     lambda: client.request_return(ways["note"][0], note="came back wet", print_slip=True),
                     lambda: client.request_return(
@@ -200,6 +201,13 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
     for name, rows in tables.items():
         assert not [telltale for telltale in TELLTALES if telltale in rows], name
     assert links == {"requests": 0, "loans": 0, "set_aside_links": 0}
+
+
+def answered(client, event_id):
+    """The reply to an event, which must come."""
+    reply = client.wait(event_id, 60)
+    assert reply is not None
+    return reply
 
 
 def on_disk(folder):

@@ -4,7 +4,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, ReceivedItem, RequestCompleted
 from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, UndoPatronLink
@@ -41,8 +41,8 @@ def sent(library):
     """A request that was sent to its partner, with its reader and without items; its identifier."""
     external_id, _ = library.request(SENT)
     with library.engine.begin() as connection:
-        connection.execute(ItemBarcode.__table__.delete())
-        connection.execute(Item.__table__.delete())
+        connection.execute(delete(ItemBarcode))
+        connection.execute(delete(Item))
     return external_id
 
 

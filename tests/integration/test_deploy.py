@@ -234,7 +234,8 @@ def proxy(secrets, tmp_path):
         (tmp_path / "nginx.conf").write_text(whole)
         # Its workers would be nobody, who may not look into this test's folder.
         user = ["-g", f"user {getpass.getuser()};"] if os.geteuid() == 0 else []
-        started.append(subprocess.Popen([nginx, "-e", tmp_path / "nginx.errors", "-c", tmp_path / "nginx.conf", *user]))
+        files = ["-e", str(tmp_path / "nginx.errors"), "-c", str(tmp_path / "nginx.conf")]
+        started.append(subprocess.Popen([nginx, *files, *user]))
         return port
 
     yield start

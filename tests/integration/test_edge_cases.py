@@ -572,6 +572,7 @@ def test_case_25_the_reply_is_late_or_lost(broker_url, database_url, library, tm
             [entry] = client.journal.recent()
 
     assert unanswered is None
+    assert reply is not None
     assert (reply.event_id, reply.outcome.value) == (event_id, "returned")
     assert entry.attempts > 1
     with engine.connect() as connection:

@@ -13,7 +13,6 @@ import time
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -96,7 +95,11 @@ def filled(home):
     migrate(engine)
     with Session(engine) as session, session.begin():
         load_demo(
-            session, seed=1, now=datetime.now(UTC), spool_dir=place.spool, station_keys=place.station_keys(STATIONS)
+            session,
+            seed=1,
+            now=datetime.now(UTC),
+            spool_dir=place.spool,
+            station_keys=place.station_keys(list(STATIONS)),
         )
     engine.dispose()
     return home
@@ -117,6 +120,7 @@ def up(home):
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait(60)
+        assert process.stdout is not None
         process.stdout.close()
 
 
@@ -187,7 +191,7 @@ def test_a_desk_beside_it(home, up):
         lambda: [t for t in flower_tasks(status["flower"]) if json.loads(scanned.stdout)["event_id"] in t["uuid"]]
     )
     assert [(task["name"], task["state"]) for task in tasks] == [("returns.process_scan", "SUCCESS")]
-    visitor = Visitor(SimpleNamespace(url=status["flower"]))
+    visitor = Visitor(status["flower"])
     name, _, password = (home / "flower-people").read_text().strip().partition(":")
     assert visitor.get("/prints")[0] == 200
     assert visitor.post("/sign-in", name=name, password="guessed")[0] == 403

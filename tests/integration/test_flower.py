@@ -121,9 +121,8 @@ def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, here):
     assert (f"slip-{north}" in held, f"slip-{by_state[State.HELD]}" in held) == (True, True)
     assert f"slip-{by_state[State.UNKNOWN]}" not in held
     assert f"slip-{by_state[State.UNKNOWN]}" in done
-    assert done.count('<tr id="slip-') == int(
-        re.search(r'id="show-unconfirmed"[^>]*>Unconfirmed (\d+)<', everything)[1]
-    )
+    [unconfirmed] = re.findall(r'id="show-unconfirmed"[^>]*>Unconfirmed (\d+)<', everything)
+    assert done.count('<tr id="slip-') == int(unconfirmed)
     assert ann.get("/prints", show="nonsense")[0] == 404
     assert "Test Reader" not in everything
 

@@ -5,6 +5,7 @@ import re
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -57,7 +58,7 @@ def here(place, library):
 @pytest.fixture(scope="module")
 def running(place, library):
     """Two of them, one read-only, where people sign in; and workers."""
-    people = {"BOOKDROP_FLOWER_USERS": f"{NAME}:{PASSWORD}"}
+    people: dict[str, Any] = {"BOOKDROP_FLOWER_USERS": f"{NAME}:{PASSWORD}"}
     usual, read_only = FlowerProcess(**place, **people), FlowerProcess(**place, options=("--read_only",), **people)
     with (
         worker("returns", "--concurrency", "1", **place),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from kombu import Connection
@@ -118,7 +119,7 @@ def test_a_process_that_hangs_is_ended_at_its_time_limit(broker_url, sqlite_url,
     parts = {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
     process = start_worker("returns", "--concurrency", "1", BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30", **parts)
     holder = sqlite3.connect(tmp_path / "bookdrop.db", isolation_level=None)
-    started = []
+    started: list[Any] = []
     try:
         wire.answers(wire.send(library.scan("warm-up")))
         [hung] = children(process.pid)
@@ -204,7 +205,7 @@ def test_status_names_a_worker_that_hangs(bookdrop, tmp_path):
         beat = home.path / f"{name}.heartbeat"
         beat.touch()
         os.utime(beat, (time.time() - seconds, time.time() - seconds))
-    us = (os.getpid(), started_at(os.getpid()))
+    us = (os.getpid(), started_at(os.getpid()) or "")
     with home.lock():
         home.remember(ProcessState(pid=os.getpid(), children={"returns": us, "printing": us}))
         code, told = bookdrop("status", "--home", str(home.path))

@@ -85,7 +85,7 @@ def test_metrics_tell_what_happened(parts, wire, library, engine):
     assert waiting.value("bookdrop_quarantine_messages", reason="bad_signature") == 1
     assert waiting.value("bookdrop_scan_to_answer_seconds_count", sent="once") == 5
     assert waiting.value("bookdrop_scan_to_answer_seconds_bucket", sent="once", le="+Inf") == 5
-    assert 0 < waiting.value("bookdrop_scan_to_answer_seconds_sum", sent="once") < 5 * took
+    assert 0 < (waiting.value("bookdrop_scan_to_answer_seconds_sum", sent="once") or 0) < 5 * took
     assert waiting.value("bookdrop_queue_wait_seconds_count") == 6
     assert waiting.value("bookdrop_queue_messages", queue="printing.main") == 3
     assert waiting.value("bookdrop_slips", state="requested") == 3
@@ -98,7 +98,7 @@ def test_metrics_tell_what_happened(parts, wire, library, engine):
     assert after.value("bookdrop_slips", state="done") == 3
     assert after.value("bookdrop_slip_tries_total", state="done") == 3
     assert after.value("bookdrop_return_to_slip_seconds_count") == 3
-    assert after.value("bookdrop_slip_unconfirmed_oldest_seconds") > 0
+    assert (after.value("bookdrop_slip_unconfirmed_oldest_seconds") or 0) > 0
     lint(after.text)
 
 
@@ -136,7 +136,12 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
         )
 
     to_header = station_status.to_header
-    monkeypatch.setattr(station_status, "to_header", lambda *word: words.append(word[2]) or to_header(*word))
+
+    def note(*status):
+        words.append(status[2])
+        return to_header(*status)
+
+    monkeypatch.setattr(station_status, "to_header", note)
     with desk("redis://127.0.0.1:1/0") as away:
         for number in range(120):
             away.scan(f"NO-SUCH-{number}")

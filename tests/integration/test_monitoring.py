@@ -3,6 +3,7 @@
 
 from contextlib import closing
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from celery.events import get_exchange
@@ -64,4 +65,5 @@ def test_what_cannot_be_told_is_kept_for_the_next_connection(rabbitmq):
         after.extend_buffer(before)
         after.flush()
 
-        assert heard.get(no_ack=True).payload["type"] == "worker-heartbeat"
+        message: Any = heard.get(no_ack=True)
+        assert message.payload["type"] == "worker-heartbeat"

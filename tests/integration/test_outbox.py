@@ -4,6 +4,7 @@
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from kombu import Connection
@@ -61,7 +62,7 @@ def waiting(engine):
 def bodies(broker_url):
     found = []
     with Connection(broker_url) as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel
         while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
             found.append(message.body if isinstance(message.body, str) else message.body.decode())
     return found

@@ -77,7 +77,7 @@ class Sent:
 
 def test_a_migration_gives_way_to_a_long_transaction(old):
     """It waits a moment for each try, then gives up: nothing is changed, and a person hears who is in the way."""
-    pauses = []
+    pauses: list[float] = []
 
     with (
         held(old, "LOCK TABLE printers IN ACCESS SHARE MODE") as other,

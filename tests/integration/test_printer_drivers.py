@@ -16,7 +16,9 @@ from tasks.printing.claim import LEASE
 from tasks.printing.printers.driver import (
     Completed,
     Forgotten,
+    JobTrackingDriver,
     Lost,
+    PrinterDriver,
     PrinterInterruptedError,
     PrinterUnavailableError,
     Waiting,
@@ -85,12 +87,20 @@ def made(tmp_path, monkeypatch):
                 case "socket":
                     return stack.enter_context(closing(LabelPrinter(**options)))
 
-        make.line = lambda fault, printer: stack.enter_context(closing(BadLine(fault, printer.port)))
-        yield make
+        maker: Any = make
+        maker.line = lambda fault, printer: stack.enter_context(closing(BadLine(fault, printer.port)))
+        yield maker
 
 
 def nothing():
     """Announce nothing."""
+
+
+def tracking(driver: PrinterDriver) -> JobTrackingDriver:
+    """The driver of a printer that knows its jobs."""
+    found = keeper(driver)
+    assert found is not None
+    return found
 
 
 def through(line, printer):
@@ -223,7 +233,7 @@ def test_a_lost_answer_is_found_by_the_jobs_name(made):
     with pytest.raises(PrinterInterruptedError):
         driver.send(PDF, job_name="job-17", on_first_byte=nothing)
 
-    asked = keeper(open_printer(printer.uri))
+    asked = tracking(open_printer(printer.uri))
     found = asked.find("job-17")
     assert found is not None
     assert asked.find("job-1") is None
@@ -234,7 +244,7 @@ def test_a_lost_answer_is_found_by_the_jobs_name(made):
 def test_out_of_paper_is_told_and_the_slip_comes_when_there_is_some(made):
     """Without paper a slip is taken and waits, and the printer says for what; refilled, it is printed."""
     printer = made("ipp")
-    driver = keeper(open_printer(printer.uri))
+    driver = tracking(open_printer(printer.uri))
     printer.paper_out()
 
     assert driver.status().words == "no paper"
@@ -281,7 +291,7 @@ def test_a_path_without_a_printer_is_told(made):
 def test_a_printer_whose_plug_was_pulled_forgets(made):
     """Killed mid-job it cannot be asked; switched on again it knows the job no more, and its numbers start over."""
     printer = made("ipp")
-    driver = keeper(open_printer(printer.uri, SHORT))
+    driver = tracking(open_printer(printer.uri, SHORT))
     printer.paper_out()
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
 
@@ -299,7 +309,7 @@ def test_a_printer_whose_plug_was_pulled_forgets(made):
 def test_a_queue_tells_what_became_of_its_jobs(made):
     """A job of a CUPS queue is followed to its end, and found by its name before and after."""
     queue = made("lp")
-    driver = keeper(open_printer(queue.uri))
+    driver = tracking(open_printer(queue.uri))
     queue.printer.paper_out()
 
     spool_id = driver.send(PDF, job_name="job-17", on_first_byte=nothing)
@@ -315,7 +325,7 @@ def test_a_queue_tells_what_became_of_its_jobs(made):
 def test_a_paused_queue_takes_slips_and_says_so(made):
     """A slip for a paused queue waits there, told as paused, and is still known when the server starts again."""
     queue = made("lp", paused=True)
-    driver = keeper(open_printer(queue.uri))
+    driver = tracking(open_printer(queue.uri))
 
     status = driver.status()
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
@@ -353,7 +363,7 @@ def test_a_queue_that_is_not_there_is_told(made, state):
 def test_a_job_the_printer_gave_up_is_lost(made):
     """A job that fails in the printer is told as given up, never as done."""
     printer = made("ipp", command="/bin/false")
-    driver = keeper(open_printer(printer.uri))
+    driver = tracking(open_printer(printer.uri))
 
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
 

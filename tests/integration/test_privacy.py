@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from schemas.models import Loan, Request, UndoPatronLink
@@ -54,7 +54,7 @@ def test_a_fee_or_a_claim_keeps_the_link_until_it_is_settled(library, linked, en
     with Session(engine) as session, session.begin():
         kept = purge(session, library.now)
     with engine.begin() as connection:
-        connection.execute(Loan.__table__.update().values(fee_open=False, claimed_returned=False))
+        connection.execute(update(Loan).values(fee_open=False, claimed_returned=False))
     with Session(engine) as session, session.begin():
         purged = purge(session, library.now)
 

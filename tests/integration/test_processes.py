@@ -30,8 +30,13 @@ def until(condition, patience=10.0):
 @pytest.fixture
 def crew(tmp_path):
     """A crew, what it tells of its processes, and nothing left of it."""
-    told = {}
-    crew = ProcessSupervisor(tmp_path, lambda children: (told.clear(), told.update(children)))
+    told: dict[str, tuple[int, str]] = {}
+
+    def tell(children):
+        told.clear()
+        told.update(children)
+
+    crew = ProcessSupervisor(tmp_path, tell)
     yield crew, told
     crew.stop()
 

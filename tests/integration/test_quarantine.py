@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from kombu import Connection, Consumer, Producer
@@ -88,7 +89,7 @@ def publish(url, queue, body, **properties):
 @contextmanager
 def taken(url, queue):
     """The messages that lie in a queue; they are acknowledged."""
-    found = []
+    found: list[Any] = []
     with Connection(url) as connection:
         consumer = Consumer(
             connection.channel(), [queue_declaration(queue)], on_message=found.append, prefetch_count=100
@@ -136,7 +137,7 @@ def test_a_message_larger_than_any_event(library, perform, engine):
 def test_a_message_nested_without_end(library, perform, engine):
     """What no JSON can be made of is kept with its reason, and harms nobody."""
     _, [barcode] = library.request()
-    deep = []
+    deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
     bad = library.scan(barcode) | {"padding": deep}
@@ -377,7 +378,7 @@ def test_a_letter_that_names_another_queue_is_not_put_there(on_redis, broker_url
 # Workers
 
 
-RUBBISH = {
+RUBBISH: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no JSON": (b"\x80\x04 no json", {"content_type": "application/json", "content_encoding": "utf-8"}, "malformed"),
     "bytes": (b"\x80\x04 no json", {"content_type": "application/octet-stream"}, "malformed"),
     "no such encoding": (b"[]", {"content_type": "application/json", "content_encoding": "rot-13"}, "malformed"),

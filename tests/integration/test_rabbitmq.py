@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import amqp
 import pytest
@@ -50,7 +51,7 @@ def publishing(library, url):
     """A worker's publisher, and how to promise it something."""
     settings = WorkerSettings(broker_url=SecretStr(url))
     sessions, settled = sessionmaker(library.engine), PublishedRows()
-    made = BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, "a test")
+    made: Any = BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, "a test")
     made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
     yield made
     made.close()
@@ -75,7 +76,7 @@ def waiting(library):
 
 def bodies(url, queue):
     with Connection(url) as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel
         found = []
         while (message := channel.basic_get(queue, no_ack=True)) is not None:
             found.append(message.body)
@@ -119,7 +120,8 @@ def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, firs
         side()
 
     with Connection(rabbitmq.url) as connection, pytest.raises(amqp.PreconditionFailed):
-        connection.default_channel.queue_declare(REPLY_QUEUE, durable=True, auto_delete=False)
+        channel: Any = connection.default_channel
+        channel.queue_declare(REPLY_QUEUE, durable=True, auto_delete=False)
 
 
 def test_what_a_worker_publishes_for_a_queue_that_is_gone_is_noticed(publisher, library, rabbitmq):
@@ -181,6 +183,7 @@ def test_every_publish_is_confirmed(library):
     """A queue that takes no more is an error for who publishes: neither side takes a message for sent that is not."""
     full = '{"max-length": 1, "overflow": "reject-publish"}'
     with virtual_host() as host:  # a policy is the host's, not the queue's
+        assert host is not None
         control("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
         with publishing(library, host.url) as publisher:
             answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
@@ -224,9 +227,9 @@ def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, 
 def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
     """After the delivery limit the broker itself puts a message aside, with its own words why."""
     queue = "printing.main"
-    limit = queue_arguments(queue)["x-delivery-limit"]
+    limit: Any = queue_arguments(queue)["x-delivery-limit"]
     with Connection(rabbitmq.url) as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel
         queue_declaration(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
         publisher.publish_outbox(promise(publisher, queue, '"kills whoever takes it"'))
 
@@ -294,6 +297,7 @@ def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monk
             with suppress(RuntimeError):
                 control("delete_user", prefix + name)
 
+    assert reply is not None
     assert reply.message == f"The item's destination is {LENDER}"
     assert len(refused) == 5
 

@@ -4,6 +4,7 @@
 import json
 import subprocess
 from contextlib import closing
+from typing import Any
 
 import pytest
 import redis
@@ -76,7 +77,7 @@ def test_a_full_server_ends_nobody(library, broker_url, sqlite_url, valkey, tmp_
     """Workers of every role and a desk live through `maxmemory`: what was scanned meanwhile is returned and printed."""
     parts = {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
     _, [barcode] = library.request()
-    slips = []
+    slips: list[Any] = []
 
     with (
         worker("returns", **parts) as returns,
@@ -125,7 +126,12 @@ def test_a_desk_gives_back_nothing_of_a_workers(broker_url, valkey):
         valkey.zadd(at, {held: 1})
 
     ear = ReplyConsumer(broker_url, CODE, lambda _: None)
-    until(lambda: ear.receive(0.1, gather=False) or not valkey.exists(index), 30)
+
+    def cleaned():
+        ear.receive(0.1, gather=False)
+        return not valkey.exists(index)
+
+    until(cleaned, 30)
     ear.close()
 
     assert valkey.zrange("unacked_index", 0, -1) == [b"unacked"]
@@ -159,7 +165,8 @@ def test_a_whole_scan_over_tls(library, valkey, valkey_socket, sqlite_url, folde
         ):
             reply = station.wait(station.scan(barcode), 60)
         with connect(url, CODE) as connection, pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
-            connection.default_channel.queue_declare("x")
+            channel: Any = connection.default_channel
+            channel.queue_declare("x")
 
     assert reply.message == f"The item's destination is {LENDER}"
 
@@ -172,7 +179,8 @@ def test_both_sides_reach_rabbitmq_over_tls(rabbitmq, folder):  # noqa: F811
         with closing(EventPublisher(trusted, CODE)) as mouth:
             mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
         with bootstrap.connect(WorkerSettings(broker_url=SecretStr(trusted))) as connection:
-            taken = connection.default_channel.basic_get(RETURNS_QUEUE)
+            channel: Any = connection.default_channel
+            taken = channel.basic_get(RETURNS_QUEUE)
         with connect(url, CODE) as connection, pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             connection.connect()
 

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from importlib import import_module
+from typing import Any
 
 import pytest
 import redis
@@ -15,6 +16,7 @@ from kombu import Connection as StockConnection
 from kombu import Consumer, Producer, Queue
 from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
+from kombu.transport import virtual
 
 from schemas.topology import DEAD_LETTER_QUEUE
 from workers.redis_transport import qos, receive, transport
@@ -36,7 +38,7 @@ class ScanPrompt:
         self.connection = kind(url, transport_options=transport_options)
         self.channel = self.connection.channel()
         self.channel.basic_qos(0, prefetch, False)
-        self.messages = []
+        self.messages: list[Any] = []
         self.hub = None
         self._producer = Producer(self.connection.channel())
         consumer = Consumer(
@@ -157,7 +159,7 @@ def test_every_private_name_is_on_the_list():
         for name, part in vars(cls).items()
         if inspect.isfunction(part) and any(name in vars(base) for base in (
             kombu_redis.QoS, kombu_redis.Channel, kombu_redis.MultiChannelPoller, kombu_redis.Transport,
-            kombu_redis.virtual.QoS, kombu_redis.virtual.Channel))
+            virtual.QoS, virtual.Channel))
     }  # fmt: skip
 
     assert overridden - listed == set()

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -86,7 +87,7 @@ def folder():
 @pytest.fixture
 def serve(folder):
     """Start servers; they are ended at the end."""
-    made = []
+    made: list[Any] = []
 
     def start(*options, **more):
         own = folder / str(len(made))
@@ -187,7 +188,7 @@ def test_remote_control_goes_on(parts, wire, library, valkey):  # noqa: F811
     try:
         wire.answers(wire.send(library.scan(library.request()[1][0])))
         until(lambda: waits(valkey, "blmove"))
-        [statistics] = app.control.inspect(timeout=3).stats().values()
+        [statistics] = (app.control.inspect(timeout=3).stats() or {}).values()
         app.control.shutdown()
         code = process.wait(30)
     finally:
@@ -394,7 +395,8 @@ def test_a_real_redis_does_the_same(folder):
     ):
         missing("redis-server")
     path = folder / "r.sock"
-    process = subprocess.Popen([binary, "--port", "0", "--unixsocket", path, "--save", ""], stdout=subprocess.DEVNULL)
+    arguments = ["--port", "0", "--unixsocket", str(path), "--save", ""]
+    process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
     client = redis.Redis(unix_socket_path=str(path))
     try:
         until(client.ping)

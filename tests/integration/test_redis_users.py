@@ -11,6 +11,7 @@ import urllib.request
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -96,7 +97,7 @@ def test_a_station_works_with_its_user_and_workers_with_theirs(secured, library,
     settings = StationSettings(
         code="main-desk-1", key=KEY, broker_url=secured.urls["station-main-desk-1"], journal=tmp_path / "desk.journal"
     )
-    slips = []
+    slips: list[Any] = []
 
     with (
         worker("returns", **parts),
@@ -107,6 +108,7 @@ def test_a_station_works_with_its_user_and_workers_with_theirs(secured, library,
         reply = station.wait(station.scan(barcode), 40)
         until(lambda: slips, 40)
 
+    assert reply is not None
     assert reply.message == f"The item's destination is {LENDER}"
     assert secured.denied() == []
 

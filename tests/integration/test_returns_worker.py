@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -160,7 +161,7 @@ def test_monitoring_sees_ids_only(parts, wire, library, monkeypatch):
     """Events and remote control name an event by its id: neither the barcode nor a note is shown."""
     monkeypatch.setenv("BOOKDROP_BROKER_URL", parts["broker_url"])
     external_id, _ = library.request()
-    seen = []
+    seen: list[Any] = []
     payload = library.ask_return(external_id, note="a very private note")
 
     with worker("returns", **parts), app.connection_for_read(parts["broker_url"]) as connection:

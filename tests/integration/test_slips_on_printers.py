@@ -10,7 +10,7 @@ from schemas.database import open_engine
 from schemas.models import OutboxEntry, Printer, PrintJob
 from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
-from tasks.printing.claim import LEASE, claim
+from tasks.printing.claim import LEASE, Claimed, claim
 from tasks.printing.handler import _steps, print_job
 from tasks.printing.printers.factory import open_printer
 from tasks.printing.reconcile import NO_SUCH_JOB, dispatch_reconciliations, follow
@@ -113,6 +113,7 @@ def test_a_printer_switched_off_and_on(printer, wanted, here, clock, engine):
 def dies_while_sending(job_id, here):
     """A worker that recorded that it sends, and was killed."""
     claimed, _ = claim(job_id, here)
+    assert isinstance(claimed, Claimed)
     _steps(claimed, here, [State.RENDERED, State.SENDING])
     return claimed
 

@@ -101,7 +101,8 @@ class Worker:
                     continue
 
     def _hear(self, message: Message) -> None:
-        body = message.body if isinstance(message.body, bytes) else message.body.encode()
+        received: Any = message.body
+        body = received if isinstance(received, bytes) else received.encode()
         event = json.loads(body)[0][0]
         self.bodies.append(body)
         self.messages.append(message)
@@ -376,7 +377,7 @@ def test_a_broker_that_dies_and_comes_back(server: Server, settings: StationSett
     assert before is not None
     assert all(replies)
     assert taken_in < 2
-    bodies = {event["event_id"]: set() for event in worker.events}
+    bodies: dict[str, set[Any]] = {event["event_id"]: set() for event in worker.events}
     for body, event in zip(worker.bodies, worker.events, strict=True):
         bodies[event["event_id"]].add(body)
     assert all(len(same) == 1 for same in bodies.values())

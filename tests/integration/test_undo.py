@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from schemas.circulation_events import ActionOutcome, RequestCompleted, UndoRequested
 from schemas.events import Override
@@ -89,7 +89,7 @@ def test_a_slip_that_may_be_out_is_told(library, perform, undo, engine):
     _, [barcode] = library.request()
     [returned] = perform(return_items, library.scan(barcode))
     with engine.begin() as connection:
-        connection.execute(PrintJob.__table__.update().values(state=PrintState.DONE))
+        connection.execute(update(PrintJob).values(state=PrintState.DONE))
 
     reply = undo(returned.event_id)
 

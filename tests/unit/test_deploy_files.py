@@ -84,13 +84,14 @@ def command_lines():
 @pytest.mark.parametrize(("program", "arguments"), list(command_lines()))
 def test_every_command_line_is_understood(program, arguments):
     """Each command that deploy/ starts exists, and takes the options and arguments that it is given."""
-    command = operations if program == "bookdrop" else station
+    command: click.Command | None = operations if program == "bookdrop" else station
     left = list(arguments)
     while isinstance(command, click.Group) and left:
         name = left.pop(0)
         command = command.get_command(click.Context(command), name)
 
         assert command is not None, f"no command {name}"
+    assert command is not None
     command.make_context(program, left)
 
 
@@ -306,7 +307,7 @@ def test_nginx_takes_its_settings(tmp_path):
         (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}}\nhttp {{ {places} {inside} }}\n")
 
         done = subprocess.run(
-            [nginx, "-t", "-e", tmp_path / "errors", "-c", tmp_path / "nginx.conf"],
+            [nginx, "-t", "-e", str(tmp_path / "errors"), "-c", str(tmp_path / "nginx.conf")],
             capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stations.messages import ScreenMessage
 from stations.terminal import MAX_LINE_LENGTH, Keys, Screen, read_lines
 
-BARCODES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1), max_size=20)
+BARCODES = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1), max_size=20)
 
 
 def feed(keys: Keys, *chunks: str) -> list[str]:

@@ -3,7 +3,9 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
 from docs.generate import outcomes, return_rules, settings_and_commands
@@ -68,11 +70,13 @@ def test_commands_exist(document):
     for block in re.findall(r"```console\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
         for program, name, below in COMMAND.findall(block):
             group = operations if program == "bookdrop" else station
-            command = group.get_command(None, name)
+            command: Any = group.get_command(click.Context(group), name)
 
             assert command is not None, f"{named(document)}: {program} {name}"
             if hasattr(command, "get_command"):
-                assert command.get_command(None, below) is not None, f"{named(document)}: {program} {name} {below}"
+                assert command.get_command(click.Context(command), below) is not None, (
+                    f"{named(document)}: {program} {name} {below}"
+                )
 
 
 def test_every_page_is_listed():

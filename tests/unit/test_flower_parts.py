@@ -4,6 +4,7 @@
 from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flower.utils.search import parse_query
@@ -53,7 +54,7 @@ def test_a_header_is_believed_from_the_proxy_alone():
         assert people.named_by_proxy(headers) is None
     for half in ({"flower_user_header": "X-Remote-User"}, {"flower_proxy_secret": "s"}):
         with pytest.raises(ConfigurationError):
-            People.of(WorkerSettings(**half))
+            People.of(WorkerSettings.model_validate(half))
 
 
 def test_only_those_named_may_act():
@@ -129,7 +130,7 @@ def test_the_configuration_file_is_one_that_flower_takes():
     from flower import options as flowers  # noqa: PLC0415
 
     known = flowers.options.as_dict()
-    wanted = {}
+    wanted: dict[str, Any] = {}
     exec(compile(CONFIG.read_text(encoding="utf-8"), CONFIG, "exec"), wanted)
     set_there = {name: value for name, value in wanted.items() if not name.startswith("__")}
 

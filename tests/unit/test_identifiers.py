@@ -27,7 +27,10 @@ def test_example_of_the_rfc():
 
 def test_generated_id_holds_the_current_time():
     """The library that generates event ids and this function agree."""
-    assert abs(uuid7_time(uuid7()) - datetime.now(UTC)) < timedelta(seconds=5)
+    moment = uuid7_time(uuid7())
+
+    assert moment is not None
+    assert abs(moment - datetime.now(UTC)) < timedelta(seconds=5)
 
 
 @given(

@@ -2,6 +2,7 @@
 """What workers count: noted in memory, added up in the database, read again for Prometheus."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -178,6 +179,8 @@ def test_a_desks_word_is_read_as_it_was_written():
     """What a desk says beside an event comes through; nonsense is no word, and no error."""
     word = station_status.read(station_status.to_header(NOW, 2, 5, NOW - timedelta(hours=1)))
 
+    assert word is not None
     assert (word.sent_at, word.attempt, word.held, word.held_since) == (NOW, 2, 5, NOW - timedelta(hours=1))
+    nonsense: Any
     for nonsense in (None, "x", 7, [], {}, {"sent_at": "noon"}, {"sent_at": NOW.isoformat(), "held": -1}):
         assert station_status.read(nonsense) is None

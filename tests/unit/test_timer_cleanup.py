@@ -13,7 +13,7 @@ from workers.runtime import timer_cleanup
 def test_what_was_called_off_is_forgotten(monkeypatch):
     """A thousand time limits, called off: when the worker's step has had its turn none is left; the rest fire in order."""
     monkeypatch.setattr(timer_cleanup, "FORGET_SECONDS", 0.02)
-    hub, fired = Hub(), []
+    hub, fired = Hub(), list[float]()
     worker = SimpleNamespace(timer=hub.timer, steps=[])
     step = next(each for each in app.steps["worker"] if each is timer_cleanup.TimerCleanup)(worker)
     wanted = [hub.call_later(seconds, fired.append, seconds) for seconds in (0.3, 0.1, 0.2)]

@@ -69,6 +69,18 @@ def kind(decision):
     return {Returned: "returned", AlreadyReturned: "already_returned", Refused: "refused"}[type(decision)]
 
 
+def returned(request: RequestState, command: ReturnCommand) -> Returned:
+    decision = decide(request, command)
+    assert isinstance(decision, Returned)
+    return decision
+
+
+def refused(request: RequestState, command: ReturnCommand) -> Refused:
+    decision = decide(request, command)
+    assert isinstance(decision, Refused)
+    return decision
+
+
 @pytest.mark.parametrize("status", list(RequestStatus))
 def test_every_status_does_what_the_desk_expects(status):
     """From each status the scan of its one item has one outcome and one reason."""
@@ -80,7 +92,7 @@ def test_every_status_does_what_the_desk_expects(status):
 @pytest.mark.parametrize("status", [s for s, (outcome, _) in EXPECTED.items() if outcome == "refused"])
 def test_refusals_tell_the_item_the_reason_and_the_next_step(status):
     """A refusal names its request, its status in the desk's words, and what to do; the lender where it can be in hand."""
-    decision = decide(a_request(status), a_scan())
+    decision = refused(a_request(status), a_scan())
 
     assert "BR-7" in decision.message
     assert status.label in decision.message
@@ -133,7 +145,7 @@ def test_backdate_is_when_the_loan_ends():
     """A drop-box return is discharged at the backdate, not at the scan."""
     backdate = NOW - timedelta(days=2)
 
-    decision = decide(a_request(), a_scan(backdated_to=backdate))
+    decision = returned(a_request(), a_scan(backdated_to=backdate))
 
     assert decision.at == backdate
 
@@ -144,13 +156,13 @@ def test_backdate_is_when_the_loan_ends():
 )
 def test_impossible_backdate_is_refused(backdate, reason):
     """A backdate in the future, or before the loan began, is refused."""
-    assert decide(a_request(), a_scan(backdated_to=backdate)).reason == reason
+    assert refused(a_request(), a_scan(backdated_to=backdate)).reason == reason
 
 
 @pytest.mark.parametrize("clock", [NOW + timedelta(minutes=3), NOW - timedelta(days=15)])
 def test_a_wrong_clock_is_not_believed(clock):
     """A scan time ahead of now or before the loan gives way to the server's, and the reply says so."""
-    decision = decide(a_request(), a_scan(occurred_at=clock))
+    decision = returned(a_request(), a_scan(occurred_at=clock))
 
     assert decision.at == NOW
     assert any("clock" in warning for warning in decision.warnings)
@@ -160,14 +172,16 @@ def test_a_late_delivery_keeps_the_time_of_the_scan():
     """What was scanned an hour ago and arrives now is discharged an hour ago."""
     scanned = NOW - timedelta(hours=1)
 
-    assert decide(a_request(), a_scan(occurred_at=scanned)).at == scanned
+    assert returned(a_request(), a_scan(occurred_at=scanned)).at == scanned
 
 
 def test_loan_of_another_patron_goes_to_review():
     """A loan that is not the request's own is not discharged."""
     loan = OpenLoan(1, NOW - timedelta(days=1), other_patron=True)
 
-    assert decide(a_request(RequestStatus.LOANED, ItemState(1, loan=loan)), a_scan()).reason == "loan_of_another_patron"
+    assert (
+        refused(a_request(RequestStatus.LOANED, ItemState(1, loan=loan)), a_scan()).reason == "loan_of_another_patron"
+    )
 
 
 @pytest.mark.parametrize(("resolution", "outcome"), [(None, "refused"), ("found_by_library", "returned")])
@@ -189,8 +203,8 @@ def three_items(back=0):
 
 def test_items_wait_for_the_last():
     """The request goes home with the last of its items, not before."""
-    first = decide(a_request(RequestStatus.LOANED, *three_items()), a_scan(1))
-    last = decide(a_request(RequestStatus.LOANED, *three_items(back=2)), a_scan(3))
+    first = returned(a_request(RequestStatus.LOANED, *three_items()), a_scan(1))
+    last = returned(a_request(RequestStatus.LOANED, *three_items(back=2)), a_scan(3))
 
     assert (first.here, first.completes, first.status_after) == (1, False, RequestStatus.LOANED)
     assert (last.here, last.completes, last.status_after) == (3, True, RequestStatus.RETURNED_TO_PARTNER)
@@ -200,7 +214,7 @@ def test_partial_return_is_forced_from_the_request():
     """With some items here, Return from the request is refused until it is forced; then only those here go."""
     request = a_request(RequestStatus.LOANED, *three_items(back=1))
 
-    asked = decide(request, from_request())
+    asked = refused(request, from_request())
     forced = decide(request, from_request(force_partial=True))
 
     assert asked.reason == "items_missing"
@@ -213,7 +227,7 @@ def test_late_item_of_a_partial_return_is_checked_in():
     """An item that comes after its request went home is still checked in and its loan discharged."""
     request = a_request(RequestStatus.RETURNED_TO_PARTNER, *three_items(back=2))
 
-    decision = decide(request, a_scan(3))
+    decision = returned(request, a_scan(3))
 
     assert decision.reason == "late_item"
     assert decision.status_after is RequestStatus.RETURNED_TO_PARTNER
@@ -239,7 +253,7 @@ def test_nothing_checked_in_is_no_partial_return():
     """A partial return of nothing is refused."""
     request = a_request(RequestStatus.LOANED, *three_items())
 
-    assert decide(request, from_request(force_partial=True)).reason == "nothing_checked_in"
+    assert refused(request, from_request(force_partial=True)).reason == "nothing_checked_in"
 
 
 requests = st.builds(
