@@ -62,6 +62,11 @@ REPLY_TO_PATTERN: Final = re.compile(r"^reply\.[a-z0-9-]+\Z")
 REPLY_QUEUE_EXPIRES_SECONDS: Final = 7 * 24 * 3600
 """How long a reply queue that nobody reads is kept, in seconds. Station and worker declare it alike."""
 
+DELIVERY_LIMIT: Final = 20
+"""How often a message may come back from workers that died before it becomes a dead letter; the same on both brokers.
+
+RabbitMQ refuses a queue declaration with another number than the queue has."""
+
 
 def printing_queue(branch: str) -> str:
     """Queue of the print workers of a branch, such as `printing.main`."""
@@ -95,7 +100,7 @@ def queue_arguments(queue: str) -> dict[str, object]:
         return {"x-queue-type": "quorum"}
     return {
         "x-queue-type": "quorum",
-        "x-delivery-limit": 20,
+        "x-delivery-limit": DELIVERY_LIMIT,
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
     }

@@ -18,7 +18,7 @@ from tasks import context as task_context
 from tasks.events.processing import HANDLERS
 from workers import bootstrap, logging
 from workers.access_control.redis import FLOWER_KEYS
-from workers.broker_options import SECONDS_TO_ANSWER, atomic_options, broker_options
+from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, atomic_options, broker_options
 from workers.heartbeat import Heartbeat, heartbeat_file
 from workers.metrics import flusher
 from workers.publisher import BrokerPublisher
@@ -31,7 +31,10 @@ TASK_MODULES = {
     "printing": ("tasks.printing.task",),
     "housekeeping": ("tasks.outbox.task", "tasks.printing.task", "tasks.privacy.task", "tasks.quarantine.task"),
 }
-"""What a worker of a role can do: it registers nothing else."""
+"""The modules whose tasks a worker of a role registers. It registers no others."""
+
+SWEEPS_PER_PURGE = 12
+"""Housekeeping deletes patron links that are no longer needed once in so many sweeps: each minute by default."""
 
 
 def celery_settings() -> dict[str, Any]:
@@ -41,10 +44,10 @@ def celery_settings() -> dict[str, Any]:
     roles = [settings.role] if settings.role in TASK_MODULES else list(TASK_MODULES)
     sweep = timedelta(seconds=settings.sweep_interval_seconds)
     # With an end to the wait for RabbitMQ's word: a connection lost in silence would end all sweeping.
-    sweeps = {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60, "confirm_timeout": SECONDS_TO_ANSWER}
+    sweeps = {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60, "confirm_timeout": RESPONSE_TIMEOUT_SECONDS}
     options = broker_options(broker, settings.redis_visibility_timeout_seconds)
     if broker.is_redis and settings.redis_transport == "atomic" and settings.role != "flower":
-        options |= atomic_options(settings.redis_delivery_limit)
+        options |= atomic_options()
     if broker.is_redis and settings.role == "flower":
         options |= dict(zip(("unacked_key", "unacked_index_key", "unacked_mutex_key"), FLOWER_KEYS, strict=True))
     return {
@@ -112,7 +115,7 @@ def celery_settings() -> dict[str, Any]:
             },
             "purge-links": {
                 "task": topology.PURGE_LINKS,
-                "schedule": timedelta(seconds=settings.purge_interval_seconds),
+                "schedule": SWEEPS_PER_PURGE * sweep,
                 "options": sweeps,
             },
         },

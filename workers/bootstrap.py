@@ -12,7 +12,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas.database import open_engine
 from tasks import context
 from tasks.unit_of_work import PublishedRows
-from workers.broker_options import SECONDS_TO_ANSWER, broker_options, limits
+from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, broker_options, socket_timeouts
 from workers.dead_letters import open_dead_letters
 from workers.metrics.flusher import MetricsFlusher
 from workers.publisher import BrokerPublisher
@@ -33,7 +33,7 @@ def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
     broker = settings.broker
     options = {**broker_options(broker, settings.redis_visibility_timeout_seconds), "max_retries": 0}
     if not broker.is_redis:
-        options |= {**limits(SECONDS_TO_ANSWER), "confirm_publish": wait_each}
+        options |= {**socket_timeouts(RESPONSE_TIMEOUT_SECONDS), "confirm_publish": wait_each}
     return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
 
 

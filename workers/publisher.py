@@ -18,7 +18,7 @@ from schemas.task_message import task_body, task_headers
 from schemas.topology import queue_arguments
 from tasks.ports import PendingMessage
 from tasks.unit_of_work import PublishedRows
-from workers.broker_options import SECONDS_TO_ANSWER
+from workers.broker_options import RESPONSE_TIMEOUT_SECONDS
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class BrokerPublisher:
             for entry in entries:
                 self._publish(producer, entry)
                 receipts.expect(entry.queue, entry)
-            receipts.wait(SECONDS_TO_ANSWER)
+            receipts.wait(RESPONSE_TIMEOUT_SECONDS)
         finally:
             sent += receipts.collect()
 

@@ -41,8 +41,6 @@ class WorkerSettings(SideSettings):
     """Redis: after how long a message that a dead worker held is delivered again, in seconds."""
     redis_transport: Literal["atomic", "kombu"] = "atomic"
     """Redis: how a worker receives. `atomic`: nothing is lost if it dies meanwhile, and it lives with rubbish. `kombu`: as Celery alone."""
-    redis_delivery_limit: int = Field(default=5, ge=0, le=1000)
-    """Redis, `atomic`: after how many workers that died with a message it goes to the queue `dead-letter`; 0: never."""
     undo_window_minutes: int = Field(default=10, ge=0, le=1440)
     """How long a Return can be taken back in full, in minutes; 0 turns undo off and keeps nothing aside."""
     patron_card_pattern: str | None = None
@@ -53,8 +51,6 @@ class WorkerSettings(SideSettings):
     """How long what a quarantined message says is kept while nobody decides about it, in days; it may name a reader."""
     sweep_interval_seconds: float = Field(default=5.0, ge=0.5, le=60)
     """How often housekeeping sweeps the outbox and the print jobs, in seconds."""
-    purge_interval_seconds: float = Field(default=60.0, ge=1, le=3600)
-    """How often housekeeping deletes links to readers that nothing needs any more, in seconds."""
 
     flower_users: SecretStr | None = None
     """Who may sign in at `bookdrop flower` where neither Flower nor a proxy has a login: `name:password`, one a line."""

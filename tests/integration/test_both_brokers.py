@@ -15,7 +15,7 @@ from uuid6 import uuid7
 from schemas.database import open_engine
 from schemas.models import OutboxEntry, RequestEvent
 from schemas.task_message import task_body, task_headers
-from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE
+from schemas.topology import RETURNS_QUEUE
 from tests.killing import KILL
 from tests.library import Library
 from tests.wire import Wire, start_worker, stop, worker
@@ -91,7 +91,6 @@ def test_a_message_that_kills_its_process_is_counted(parts, wire, library, reque
                 "BOOKDROP_BROKER_URL": parts["broker_url"],
                 "BOOKDROP_DATABASE_URL": parts["database_url"],
                 "BOOKDROP_ROLE": "returns",
-                "BOOKDROP_REDIS_DELIVERY_LIMIT": "1",
             },
             stdout=log,
             stderr=log,
@@ -113,7 +112,7 @@ def test_a_message_that_kills_its_process_is_counted(parts, wire, library, reque
         if parts["broker_url"].startswith("amqp"):
             wire.wait(lambda: deaths(parts["folder"]) >= 1, 60)
         else:
-            wire.wait(lambda: request.getfixturevalue("valkey").llen(DEAD_LETTER_QUEUE), 60)
+            wire.wait(lambda: b"2" in request.getfixturevalue("valkey").hvals("unacked_deliveries"), 60)
         wire.answers(wire.send(library.scan(library.request()[1][0])))
     finally:
         stop(process)

@@ -138,7 +138,7 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
 
     with (
         worker("printing", "--branch", "main", **parts, **noisy),
-        worker("housekeeping", BOOKDROP_PURGE_INTERVAL_SECONDS="1", **parts, **noisy),
+        worker("housekeeping", BOOKDROP_SWEEP_INTERVAL_SECONDS="0.5", **parts, **noisy),
         StationClient(settings) as client,
     ):
         until(lambda: answers(flower))

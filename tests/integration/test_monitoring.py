@@ -18,7 +18,7 @@ from workers.runtime import event_dispatcher
 @pytest.mark.parametrize("whose", ["read", "write"])
 def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
     """A worker's connections, lost without a word while it waits to hear that it may begin: it finds out, and connects anew."""
-    for seconds in ("SECONDS_TO_ANSWER", "SECONDS_TO_DECLARE"):
+    for seconds in ("RESPONSE_TIMEOUT_SECONDS", "DECLARE_TIMEOUT_SECONDS"):
         monkeypatch.setattr(event_dispatcher, seconds, 1)
 
     with Proxy(lambda: rabbitmq.port) as network:

@@ -97,7 +97,7 @@ def test_housekeeping_lets_go_by_itself(library, perform, linked, database_url, 
     perform(return_items, library.scan(barcode), now=library.now - timedelta(minutes=20))
     parts = {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
 
-    with worker("housekeeping", BOOKDROP_PURGE_INTERVAL_SECONDS="1", **parts):
+    with worker("housekeeping", BOOKDROP_SWEEP_INTERVAL_SECONDS="0.5", **parts):
         deadline = time.monotonic() + 30
         while left := linked(UndoPatronLink):
             assert time.monotonic() < deadline

@@ -14,7 +14,7 @@ from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from workers.broker_options import SECONDS_TO_ANSWER, SECONDS_TO_DECLARE, bounded
+from workers.broker_options import DECLARE_TIMEOUT_SECONDS, RESPONSE_TIMEOUT_SECONDS, with_timeouts
 
 GATHERED_SECONDS: Final = 0.05
 """For so long monitoring events gather, and go to the broker as one message. Each has its own time in it."""
@@ -52,12 +52,14 @@ class NonBlockingConsumer(CeleryConsumer):
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         """Called for the connection on which messages come, and answers to remote control go."""
-        return self.ensure_connected(bounded(self.app.connection_for_read(heartbeat=heartbeat), SECONDS_TO_DECLARE))
+        return self.ensure_connected(
+            with_timeouts(self.app.connection_for_read(heartbeat=heartbeat), DECLARE_TIMEOUT_SECONDS)
+        )
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """Called for the connection on which monitoring events go."""
         connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
-        return self.ensure_connected(bounded(connection, SECONDS_TO_ANSWER))
+        return self.ensure_connected(with_timeouts(connection, RESPONSE_TIMEOUT_SECONDS))
 
     def stop(self) -> None:
         """Called when the worker is told to end: a RabbitMQ that is gone without a word is asked once, not at each step."""
