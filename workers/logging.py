@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One formatter for structlog and the standard library's records: JSON, or a console on a terminal.
 
-Keys come from an allow-list: what is not on it does not reach a log, so no reader's name can.
+Keys come from an allow-list. A key that is not in it does not reach a log, so no patron's name can.
 """
 
 import logging
@@ -15,15 +15,15 @@ from structlog.typing import Processor
 ALLOWED_KEYS = frozenset(
     {
         "event", "level", "timestamp", "logger", "exception", "stack",
-        "event_id", "station", "branch", "request", "task", "task_id", "job_id", "printer", "worker", "role",
+        "event_id", "station", "branch", "request", "task", "task_id", "job_id", "printer", "fallback", "worker", "role",
         "reason", "outcome", "state", "error", "queue", "count", "left", "pause_seconds", "seconds", "attempt", "address",
     }
 )  # fmt: skip
-"""Keys that may stand in a log line."""
+"""Keys that a log line may have."""
 
 
 def keep_allowed(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drop every key that is not on the allow-list, and say how many were dropped."""
+    """Drop every key that is not in the allow-list, and add their number as `dropped_keys`."""
     dropped = [key for key in line if key not in ALLOWED_KEYS and not key.startswith("_")]
     for key in dropped:
         del line[key]
@@ -33,7 +33,7 @@ def keep_allowed(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> 
 
 
 def configure(level: str = "info", style: Literal["auto", "json", "console"] = "auto") -> None:
-    """Send every log line of this process to standard error, in one form."""
+    """Write every log line of this process to standard error, in one format."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -41,24 +41,24 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
-    last: list[Processor] = (
+    renderers: list[Processor] = (
         [structlog.dev.ConsoleRenderer()]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[keep_allowed, structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        processors=[keep_allowed, structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
     )
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Celery says at "info" what our own lines say better, one line per event.
-    for chatty in ("celery.app.trace", "celery.worker.strategy", "kombu.pidbox", "kombu.mixins", "amqp"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
-    # Our queues are bound to the anonymous exchange and no task of ours has an ETA: its warning is not about us.
+    # At level "info" these repeat what the product logs itself, one line per event.
+    for verbose in ("celery.app.trace", "celery.worker.strategy", "kombu.pidbox", "kombu.mixins", "amqp"):
+        logging.getLogger(verbose).setLevel(max(logging.WARNING, root.level))
+    # It warns of queues that ETA tasks cannot use. These queues are bound to the anonymous exchange; no task has an ETA.
     logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -19,16 +19,15 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
 from schemas.topology import DEAD_LETTER_QUEUE
-from workers.redis_transport import qos, receive, transport
-from workers.redis_transport.kombu_compat import KOMBU_VERSION, RELIED_ON
-from workers.redis_transport.transport import Connection
+from workers.redis_transport import Connection, qos, receive, transport
+from workers.redis_transport.kombu_compat import KOMBU_VERSION, PRIVATE_API
 
 pytestmark = pytest.mark.long
 
 OPTIONS = {"visibility_timeout": 60, "unacked_restore_interval": 1, "unacked_restore_throttle": 1, "socket_timeout": 5}
 
 
-class ScanPrompt:
+class Peer:
     """One consumer and one producer, in this process."""
 
     def __init__(self, url, *, kind=Connection, queues=("returns",), prefetch=10, no_ack=False, **options):
@@ -91,7 +90,7 @@ def desk(broker_url):
     made = []
 
     def make(**options):
-        made.append(ScanPrompt(options.pop("url", broker_url), **options))
+        made.append(Peer(options.pop("url", broker_url), **options))
         return made[-1]
 
     yield make
@@ -137,7 +136,7 @@ def envelope(tag="t-1", **changes):
 def test_kombu_is_as_it_was_read():
     """Every private part of kombu that the transport stands on has the source that was read; those that have not are named."""
     changed = []
-    for path, digests in RELIED_ON.items():
+    for path, digests in PRIVATE_API.items():
         module, name = path.split(":")
         owner = getattr(import_module(module), name)
         for part, digest in digests.items():
@@ -150,8 +149,8 @@ def test_kombu_is_as_it_was_read():
 
 
 def test_every_private_name_is_on_the_list():
-    """What the transport overrides or calls of kombu's private parts is named in `RELIED_ON`."""
-    listed = {part for digests in RELIED_ON.values() for part in digests}
+    """What the transport overrides or calls of kombu's private parts is named in `PRIVATE_API`."""
+    listed = {part for digests in PRIVATE_API.values() for part in digests}
     ours = [qos.QoS, receive.AtomicReceive, transport.Poller, transport.Transport]
     overridden = {
         name
@@ -238,18 +237,18 @@ def test_nothing_is_lost_while_a_channel_looks_away(desk, valkey):
 
 def test_many_peeks_and_one_message(desk, valkey):
     """Five channels wait for the same list; a message goes to exactly one, and the others wait on."""
-    load_stations = [desk() for _ in range(5)]
-    for each in load_stations:
+    peers = [desk() for _ in range(5)]
+    for each in peers:
         each.idle(0.05)
-    load_stations[0].send("only")
+    peers[0].send("only")
     for _ in range(3):
-        for each in load_stations:
+        for each in peers:
             try:
                 each.connection.drain_events(timeout=0.1)
             except TimeoutError:
                 continue
 
-    assert [message.payload for each in load_stations for message in each.messages] == ["only"]
+    assert [message.payload for each in peers for message in each.messages] == ["only"]
 
 
 @pytest.mark.parametrize(("holder", "giver"), [(Connection, StockConnection), (StockConnection, Connection)])
@@ -525,7 +524,7 @@ def test_a_server_that_allows_no_peek_is_consumed_as_kombu_does(desk, valkey):
         at = desk()
         at.send("one")
         assert at.take(1) == ["one"]
-        assert at.channel._as_stock
+        assert at.channel._use_brpop
     finally:
         valkey.execute_command("ACL", "SETUSER", "default", "+@all")
 
@@ -610,7 +609,7 @@ def test_acknowledgements_leave_before_the_loop_sleeps(desk, valkey):
     loop.turn(lambda: at.messages)
     loop.turn(lambda: valkey.info("clients")["blocked_clients"] == 1)
     loop.hub.call_soon(at.messages[0].ack)
-    loop.turn(lambda: not at.channel.qos.acked and at.messages[0].acknowledged)
+    loop.turn(lambda: not at.channel.qos.pending_acks and at.messages[0].acknowledged)
 
     assert held(valkey) == set()
 

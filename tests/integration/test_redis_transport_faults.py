@@ -24,7 +24,7 @@ from schemas.models import RequestEvent
 from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE
 from tests.conftest import missing
 from tests.integration.test_batching import busy, library, parts, received, wire  # noqa: F401 - fixtures
-from tests.integration.test_redis_transport import MALFORMED, ScanPrompt
+from tests.integration.test_redis_transport import MALFORMED, Peer
 from tests.wire import Wire, start_worker, stop, worker
 from workers.app import app
 
@@ -322,7 +322,7 @@ def tls_in_front(behind, folder):
 def test_over_tls(valkey, valkey_socket, folder):
     """`rediss://` with a certificate that is checked: taken, acknowledged, and woken from a peek."""
     with tls_in_front(valkey_socket, folder) as (port, certificate):
-        desk = ScanPrompt(f"rediss://localhost:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}", prefetch=2)
+        desk = Peer(f"rediss://localhost:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={certificate}", prefetch=2)
         desk.idle()
         desk.send("a", "b", "c")
         assert desk.take(2) == ["a", "b"]
@@ -350,7 +350,7 @@ def test_sentinel_moves_to_another_master(serve, folder):
     try:
         until(lambda: sentinel.execute_command("SENTINEL", "REPLICAS", "books"))
         url, options = f"sentinel://127.0.0.1:{ports[2]}", {"prefetch": 2, "master_name": "books"}
-        desk = ScanPrompt(url, **options)
+        desk = Peer(url, **options)
         desk.idle()
         desk.send("a", "b", "c", "d")
         assert desk.take(2) == ["a", "b"]
@@ -358,7 +358,7 @@ def test_sentinel_moves_to_another_master(serve, folder):
         master.kill()
         until(lambda: replica.client.info("replication")["role"] == "master")
         desk.die()
-        after = ScanPrompt(url, **options)
+        after = Peer(url, **options)
         assert after.take(2) == ["c", "d"]
         after.ack()
         for tag in replica.client.zrange("unacked_index", 0, -1):
@@ -378,7 +378,7 @@ def test_a_master_that_becomes_a_replica_is_left(serve):
     """A server that is made a replica ends the peek: a lost connection to the program, which connects anew."""
     server = serve(port=free_port())
     other = serve(port=free_port())
-    desk = ScanPrompt(f"redis+socket://{server.socket}")
+    desk = Peer(f"redis+socket://{server.socket}")
     desk.idle()
     server.client.replicaof("127.0.0.1", other.port)
     with pytest.raises(desk.connection.connection_errors):
@@ -400,7 +400,7 @@ def test_a_real_redis_does_the_same(folder):
     client = redis.Redis(unix_socket_path=str(path))
     try:
         until(client.ping)
-        desk = ScanPrompt(f"redis+socket://{path}", prefetch=3)
+        desk = Peer(f"redis+socket://{path}", prefetch=3)
         desk.idle()
         client.lpush(RETURNS_QUEUE, b"rubbish")
         desk.send(*range(5))
@@ -421,9 +421,9 @@ def test_a_real_redis_does_the_same(folder):
 
 CONSUMER = """
 import sys
-from tests.integration.test_redis_transport import Desk
+from tests.integration.test_redis_transport import Peer
 url, done = sys.argv[1:]
-desk = Desk(url, prefetch=40, visibility_timeout=1, delivery_limit=0)
+desk = Peer(url, prefetch=40, visibility_timeout=1, delivery_limit=0)
 desk.channel.qos.restore_visible(num=None, interval=1)
 with open(done, "a", buffering=1) as file:
     while True:
@@ -442,7 +442,7 @@ def test_killed_at_any_moment_nothing_is_lost(broker_url, valkey, tmp_path):
     """Consumers that are killed at random moments while messages stream in: in the end each message was delivered."""
     done = tmp_path / "done"
     done.touch()
-    sender = ScanPrompt(broker_url, queues=["other"])
+    sender = Peer(broker_url, queues=["other"])
     total = 0
     for _ in range(12):
         consumers = [

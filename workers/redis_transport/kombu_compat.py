@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the atomic transport relies on of kombu's own, in one place: the version, and each method as it was read."""
+"""The private kombu API that the atomic transport depends on, with source digests."""
 
 from typing import Final
 
 KOMBU_VERSION: Final = "5.7.0"
-"""The one version whose private parts are known here. With any other, the stock transport is used."""
+"""The version of kombu whose private API the transport was written for. With any other, kombu's transport is used."""
 
-RELIED_ON: Final = {
+PRIVATE_API: Final = {
     "kombu.transport.redis:QoS": {
         "append": "35c655f6ecc6", "restore_unacked": "8954efef014d", "ack": "1bc15a4ddf54", "reject": "747a02434344",
         "pipe_or_acquire": "ad7f549d96c8", "restore_visible": "d4a4a40a3eaf", "restore_by_tag": "58e161d81b6f",
@@ -49,5 +49,6 @@ RELIED_ON: Final = {
         "get_transport_cls": "6c439e6b9759", "create_transport": "90c0dafd8ca3",
     },
 }  # fmt: skip
-"""What is overridden, called, or taken for granted: class, methods, and the beginning of the SHA-256 of each source as
-it was read. A test compares them and names each one that has changed: read it anew, then write its new digest here."""
+"""Each class and its methods that are overridden, called, or assumed, with the first 12 hexadecimal digits of the
+SHA-256 of each source. A test compares them with the installed kombu and names each method that has changed: read its
+new source, adapt the transport, and write the new digest here."""

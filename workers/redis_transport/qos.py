@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Acknowledgement and messages of the atomic transport: kombu's own records, the server's clock, an end to redeliveries."""
+"""Acknowledgement of the atomic transport: kombu's records, the server's clock, a delivery limit."""
 
 import json
 from collections import deque
@@ -16,28 +16,31 @@ from workers.redis_transport import scripts
 
 log = structlog.get_logger()
 
-stock: Any = import_module("kombu.transport.redis")
-virtual: Any = import_module("kombu.transport.virtual")
-"""Any to the type checker, as all that is kombu's own here: its stubs tell of public parts only."""
+kombu_redis: Any = import_module("kombu.transport.redis")
+kombu_virtual: Any = import_module("kombu.transport.virtual")
+"""`Any` to the type checker, as all private API of kombu in this package: its stubs cover the public API only."""
 
-DELIVERIES_KEPT: Final = 7 * 24 * 3600
-"""For how long losses are counted, in seconds after the last one."""
+LOSS_COUNTS_EXPIRE: Final = 7 * 24 * 3600
+"""How long the counts of losses are kept after the last one, in seconds."""
 
-_GONE = ("READONLY", "UNBLOCKED", "MASTERDOWN")
-"""Beginnings of errors of a server that is no master any more."""
+_FAILOVER_ERRORS = ("READONLY", "UNBLOCKED", "MASTERDOWN")
+"""Prefixes of the errors of a server that is no longer the master."""
 
 
-def is_no_master(error: "redis.ResponseError") -> bool:
-    """Whether the server refuses because another one is the master now."""
-    return isinstance(error, redis.exceptions.ReadOnlyError) or str(error).startswith(_GONE)
+def is_failover_error(error: "redis.ResponseError") -> bool:
+    """Return True if the server refuses the command because another server is now the master."""
+    return isinstance(error, redis.exceptions.ReadOnlyError) or str(error).startswith(_FAILOVER_ERRORS)
 
 
 class MalformedEnvelopeError(Exception):
-    """This is no message: it has not the parts that every message of kombu has."""
+    """A list entry lacks a part that each message of kombu has. Its text is the reason of the dead letter."""
 
 
-def opened(message: Any) -> dict[str, Any]:
-    """`message` as it is. Raises `MalformedEnvelopeError` with what it has not: what `TAKE` looks at, for who does not."""
+def validate_envelope(message: Any) -> dict[str, Any]:
+    """Return `message` unchanged. Raises `MalformedEnvelopeError` with the first missing part.
+
+    The checks of the script `TAKE`, for messages that BRPOP took.
+    """
     if not isinstance(message, dict):
         raise MalformedEnvelopeError("not_an_envelope")
     properties = message.get("properties")
@@ -55,8 +58,8 @@ def opened(message: Any) -> dict[str, Any]:
     return message
 
 
-class AtomicMessage(virtual.Message):
-    """A message whose envelope was looked at."""
+class AtomicMessage(kombu_virtual.Message):
+    """kombu's message. Raises `MalformedEnvelopeError` for an envelope that it cannot read."""
 
     def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
         try:
@@ -67,17 +70,20 @@ class AtomicMessage(virtual.Message):
             raise MalformedEnvelopeError(f"unreadable: {type(error).__name__}") from error
 
 
-class QoS(stock.QoS):
-    """kombu's acknowledgement, with the server's clock, in company, and with an end to redeliveries."""
+class QoS(kombu_redis.QoS):
+    """kombu's acknowledgement with the server's clock, batched acknowledgements, and a delivery limit."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.acked: deque[str] = deque()
-        """Tags that are acknowledged here, and not on the server yet."""
+        self.pending_acks: deque[str] = deque()
+        """Delivery tags that the program has acknowledged and that are not sent to the server yet."""
         self._recorded: set[str] = set()
         super().__init__(*args, **kwargs)
 
-    def expect(self, tags: Iterable[str]) -> None:
-        """Count messages that the server recorded as delivered, before they are: each can be given back from now on."""
+    def add_recorded(self, tags: Iterable[str]) -> None:
+        """Count messages that the server has recorded as unacknowledged, before their delivery.
+
+        From now on `restore` can return them to their queue.
+        """
         if self._dirty:
             self._flush()
         for tag in tags:
@@ -85,7 +91,7 @@ class QoS(stock.QoS):
             self._delivered[tag] = None
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Keep `message` until it is acknowledged."""
+        """Store `message` until it is acknowledged. Writes its record, unless the script has done so."""
         if delivery_tag in self._recorded:
             self._recorded.discard(delivery_tag)
         else:
@@ -95,82 +101,85 @@ class QoS(stock.QoS):
                 now = self.channel.server_time()
                 pipe.zadd(self.unacked_index_key, {delivery_tag: now}).hset(self.unacked_key, delivery_tag, record)
                 pipe.execute()
-        virtual.QoS.append(self, message, delivery_tag)
+        kombu_virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge with the next call to the server, which is in this turn of the loop; at once when there is none."""
-        if self.channel.turns:
-            self.acked.append(delivery_tag)
+        """Acknowledge with the next call to the server, in this turn of the event loop; without a loop, at once."""
+        if self.channel.defers_acks:
+            self.pending_acks.append(delivery_tag)
         else:
-            self._forget([delivery_tag])
-        virtual.QoS.ack(self, delivery_tag)
+            self._delete_records([delivery_tag])
+        kombu_virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back at the end of its queue; or, as RabbitMQ does, among the dead letters."""
+        """Requeue a message at the end of its queue; without `requeue`, make it a dead letter, as RabbitMQ does."""
         if requeue:
             super().reject(delivery_tag, requeue=True)
             return
         message = self._delivered.get(delivery_tag)
         if message is not None:
             queue = message.delivery_info["routing_key"]
-            envelope = self.channel.marked(message._raw, "rejected", queue)  # noqa: SLF001
-            self.dead_letter(delivery_tag, envelope, "rejected", state=queue)
+            letter = self.channel.make_dead_letter(message._raw, "rejected", queue)  # noqa: SLF001
+            self.move_to_dead_letters(delivery_tag, letter)
+            log.error("message_quarantined", reason="rejected", queue=self.channel.dead_letters, state=queue)
         self.ack(delivery_tag)
 
     def flush_acks(self) -> None:
-        """Tell the server what is acknowledged, if it does not know."""
-        if not self.acked:
+        """Send pending acknowledgements to the server. On an error they stay pending."""
+        if not self.pending_acks:
             return
-        tags = list(self.acked)
-        self._forget(tags)
+        tags = list(self.pending_acks)
+        self._delete_records(tags)
         for _ in tags:
-            self.acked.popleft()
+            self.pending_acks.popleft()
 
-    def give_back(self, tags: Sequence[str]) -> None:
-        """Put messages that nobody has begun back to where they were taken: this counts not as a loss."""
+    def restore(self, tags: Sequence[str]) -> None:
+        """Return messages that no consumer has begun to the front of their queues. Not counted as a loss."""
         for tag in reversed(tags):
             self.restore_by_tag(tag)
             self._delivered.pop(tag, None)
             self._recorded.discard(tag)
-        self._uncount(tags)
+        self._uncount_losses(tags)
 
-    def dead_letter(self, tag: str, envelope: dict[str, Any], reason: str, **said: Any) -> None:
-        """Move a message that is held to the dead letters, and say so."""
+    def move_to_dead_letters(self, tag: str, letter: dict[str, Any]) -> None:
+        """Replace the unacknowledged message `tag` by `letter` in the dead-letter queue."""
         self.channel.run_script(
-            scripts.BURY,
+            scripts.MOVE_TO_DEAD_LETTERS,
             ("unacked_key", "unacked_index_key", "deliveries_key", "dead_letters"),
-            (tag, json.dumps(envelope)),
+            (tag, json.dumps(letter)),
         )
         self._delivered.pop(tag, None)
         self._recorded.discard(tag)
-        log.error("message_quarantined", reason=reason, queue=self.channel.dead_letters, **said)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Give everything back: the channel closes. What the server does not let us give back comes when it is overdue."""
+        """Return all messages to their queues when the channel closes.
+
+        If the server refuses, they are redelivered after the visibility timeout.
+        """
         try:
-            self.give_back(list(self._delivered))
+            self.restore(list(self._delivered))
         except redis.ResponseError as error:
             log.error("messages_not_restored", count=len(self._delivered), error=str(error)[:200])  # noqa: TRY400
             self._delivered.clear()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Tell the server what is acknowledged, then give the rest back: the channel closes."""
-        if self.acked:
+        """Send pending acknowledgements, then return the other messages, when the channel closes."""
+        if self.pending_acks:
             with suppress(*self.channel.connection_errors, redis.ResponseError):
                 self.flush_acks()
         super().restore_unacked_once(stderr)
 
     def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:
-        """Give back what somebody has held longer than the visibility timeout, by the server's clock."""
+        """Requeue messages that are unacknowledged longer than the visibility timeout, by the server's clock."""
         self._vrestore_count += 1
         if (self._vrestore_count - 1) % (interval or 1):
             return
         with self.channel.conn_or_acquire() as client:
             ceiling = self.channel.server_time() - self.visibility_timeout
             with (
-                # A full server lets nobody give anything back; the next sweep comes.
-                suppress(stock.MutexHeld, redis.exceptions.OutOfMemoryError),
-                stock.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire),
+                # A server whose memory is full refuses to requeue; the next sweep tries again.
+                suppress(kombu_redis.MutexHeld, redis.exceptions.OutOfMemoryError),
+                kombu_redis.Mutex(client, self.unacked_mutex_key, self.unacked_mutex_expire),
             ):
                 overdue = client.zrange(
                     self.unacked_index_key, ceiling, 0, desc=True, byscore=True, offset=num and start, num=num
@@ -179,25 +188,26 @@ class QoS(stock.QoS):
                     self.restore_by_tag(bytes_to_str(tag), client)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put a message back to its queue. A record that cannot be read goes to the dead letters."""
+        """Requeue a message. A record that cannot be read becomes a dead letter."""
         try:
             super().restore_by_tag(tag, client, leftmost)
         except (ValueError, TypeError, RecursionError):
             with self.channel.conn_or_acquire(client) as connected:
                 record = connected.hget(self.unacked_key, tag) or b""
-            self.dead_letter(tag, self.channel.wrapped(record, "unreadable"), "unreadable")
+            self.move_to_dead_letters(tag, self.channel.wrap_as_dead_letter(record, "unreadable"))
+            log.error("message_quarantined", reason="unreadable", queue=self.channel.dead_letters)  # noqa: TRY400
 
-    def _forget(self, tags: Sequence[str]) -> None:
-        # Not as a transaction: a full server may refuse those. A tag in the index alone means nothing to anybody.
+    def _delete_records(self, tags: Sequence[str]) -> None:
+        # Not a transaction: a server whose memory is full may refuse one. A tag in the index alone has no effect.
         with self.channel.conn_or_acquire() as client:
             pipe = client.pipeline(transaction=False).hdel(self.unacked_key, *tags)
             pipe.zrem(self.unacked_index_key, *tags).hdel(self.channel.deliveries_key, *tags).execute()
 
-    def _uncount(self, tags: Sequence[str]) -> None:
+    def _uncount_losses(self, tags: Sequence[str]) -> None:
         if not tags:
             return
         key = self.channel.global_keyprefix + self.channel.deliveries_key
         pipe = self.channel.plain_client().pipeline()
         for tag in tags:
             pipe.hincrby(key, tag, -1)
-        pipe.expire(key, DELIVERIES_KEPT).execute()
+        pipe.expire(key, LOSS_COUNTS_EXPIRE).execute()

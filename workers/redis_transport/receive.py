@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Atomic multi-receive: a message never leaves its list before the server has it recorded as unacknowledged.
+"""Atomic multi-receive: a message never leaves its list before the server has recorded it as unacknowledged.
 
-Wait with a blocking peek, `BLMOVE q q RIGHT RIGHT`: it moves the oldest message to where it is. Then one script
-(`redis_scripts.TAKE`) acknowledges what is done, and takes as many messages as the prefetch count allows. All of it goes
-over the connection that kombu already polls. A channel that consumes several queues, or whose server knows no such
-command or allows it not, receives as kombu does; only what is no message, or is rejected, is put aside there as well.
+The channel waits with a blocking peek, `BLMOVE q q RIGHT RIGHT`, which moves the oldest message to its own place. Then
+one script (`scripts.TAKE`) acknowledges processed messages and takes as many as the prefetch count allows. Both use the
+connection that kombu polls. A channel that consumes several queues, or whose server lacks or forbids the commands,
+receives with BRPOP as kombu does. Malformed and rejected messages become dead letters in both cases.
 """
 
 import enum
@@ -26,72 +26,74 @@ from kombu.utils.json import loads
 
 from workers.redis_transport import scripts
 from workers.redis_transport.qos import (
-    DELIVERIES_KEPT,
+    LOSS_COUNTS_EXPIRE,
     AtomicMessage,
     MalformedEnvelopeError,
     QoS,
-    is_no_master,
-    opened,
+    is_failover_error,
+    validate_envelope,
 )
 
 log = structlog.get_logger()
 
 _Mixin: Any = object
-"""Any to the type checker: kombu's stubs tell of public parts only."""
+"""`Any` to the type checker: kombu's stubs cover the public API only."""
 
 OPTIONS: Final = ("deliveries_key", "delivery_limit", "receive_limit")
-"""Transport options beside those of kombu; what they mean stands at `AtomicReceive`."""
+"""Transport options beside those of kombu. `AtomicReceive` documents them."""
 
 
-class Asked(enum.Enum):
-    """What the polled connection was last asked for."""
+class Command(enum.Enum):
+    """The command that was sent last on the polled connection."""
 
     PEEK = "BLMOVE"
     TAKE = "EVALSHA"
     PAUSE = "BLPOP"
-    """A second without a peek: the server refused it."""
+    """Waits for a second without a peek, which the server has refused."""
     POP = "BRPOP"
-    """As kombu does."""
+    """Receives as kombu does."""
 
 
 class AtomicReceive(_Mixin):
-    """What a channel of kombu's Redis transport does otherwise: put it before the channel's class."""
+    """Atomic receive for a channel of kombu's Redis transport: a mixin, before the channel's class."""
 
     QoS = QoS
     Message = AtomicMessage
 
     deliveries_key = "unacked_deliveries"
-    """Hash of how often a message was lost by whoever held it, by tag. Only messages that came again stand there."""
+    """Hash by delivery tag: how often a consumer has died with the message. Only redelivered messages have a field."""
     delivery_limit = 5
-    """After how many losses a message goes to the dead letters; 0: never."""
+    """Number of losses after which a message becomes a dead letter; 0: never."""
     unacked_mutex_expire = 10
-    """For how long one sweep keeps others away. Of a sweeper that was killed that would be kombu's five minutes, in which
-    nothing comes back; to sweep twice at once does no harm, for each message is given back in a transaction."""
+    """Expiry of the sweep's lock, in seconds. With kombu's five minutes nothing would be restored for so long after a
+    sweeping process was killed. Two sweeps at once do no harm, because each message is restored in a transaction."""
     receive_limit = 100
-    """How many messages one call takes at most, 1000 at the utmost: it is the time for which the server does nothing else."""
+    """Largest number of messages that one call takes, at most 1000. The server executes nothing else during the call."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._asked = Asked.POP
-        self._asked_for = ""
-        self._riding: list[str] = []
-        self._more = False
-        self._pause = False
-        self._is_full = False
-        self._as_stock = False
-        self._unacknowledging: set[str] = set()
+        self._sent = Command.POP
+        self._queue = ""
+        """The queue that the last command named."""
+        self._acks_in_flight: list[str] = []
+        """Delivery tags that were sent with the script; it has not returned yet."""
+        self._has_more = False
+        self._skip_peek = False
+        self._is_out_of_memory = False
+        self._use_brpop = False
+        self._no_ack_queues: set[str] = set()
         self._pool: Any = None
         super().__init__(*args, **kwargs)
 
-    # What is where
+    # Keys, clients, dead letters
 
     @property
     def dead_letters(self) -> str:
-        """The queue for what cannot be delivered."""
+        """The queue for messages that cannot be delivered."""
         return self.deadletter_queue or "dead-letter"
 
     @property
-    def turns(self) -> bool:
-        """Whether an event loop will come by in this turn, in this thread, and this channel still receives with it."""
+    def defers_acks(self) -> bool:
+        """True if an event loop in this thread sends acknowledgements at the end of its turn, and the channel consumes."""
         transport = self.connection
         return (
             transport is not None
@@ -101,27 +103,43 @@ class AtomicReceive(_Mixin):
         )
 
     def plain_client(self) -> "redis.Redis":
-        """A client that leaves keys as they are: `global_keyprefix` is the caller's business."""
+        """Return a client that does not add `global_keyprefix` to keys; the caller does."""
         return redis.Redis(connection_pool=self.pool)
 
     def server_time(self) -> float:
-        """The server's clock, in seconds as `time.time` counts them."""
+        """Return the server's time, in seconds since the epoch as from `time.time`."""
         seconds, microseconds = self.plain_client().time()
         return float(seconds) + microseconds / 1e6
 
     def run_script(self, script: str, keys: Sequence[str], arguments: Sequence[str]) -> Any:
-        """Run one of our scripts at once. `keys` are names of attributes that hold them."""
+        """Run a script and wait for its result. `keys` are the names of attributes that hold the keys."""
         named = [self.global_keyprefix + str(getattr(self, key)) for key in keys]
         return self.plain_client().register_script(script)(keys=named, args=list(arguments))
 
-    def wrapped(self, raw: bytes | str, reason: str) -> dict[str, Any]:
-        """A dead letter with `raw` as its body, as `TAKE` makes them."""
+    def make_dead_letter(self, message: dict[str, Any], reason: str, queue: str, **headers: Any) -> dict[str, Any]:
+        """Return a dead letter: `message` unchanged, with `reason`, `queue`, and `headers` among its headers."""
+        return {
+            **message,
+            "headers": {
+                **(message.get("headers") or {}),
+                "x-quarantine-reason": reason,
+                "x-quarantine-queue": queue,
+                **headers,
+            },
+            "properties": {
+                **message["properties"],
+                "delivery_info": {"exchange": "", "routing_key": self.dead_letters},
+            },
+        }
+
+    def wrap_as_dead_letter(self, raw: bytes | str, reason: str) -> dict[str, Any]:
+        """Return a dead letter with `raw` as its body, in the form that `TAKE` writes."""
         content = raw.encode() if isinstance(raw, str) else raw
         return {
             "body": b64encode(content).decode(),
             "content-type": "application/octet-stream",
             "content-encoding": "binary",
-            "headers": {"x-quarantine-reason": reason, "x-quarantine-queue": self._asked_for},
+            "headers": {"x-quarantine-reason": reason, "x-quarantine-queue": self._queue},
             "properties": {
                 "body_encoding": "base64",
                 "delivery_tag": str(uuid4()),
@@ -131,176 +149,174 @@ class AtomicReceive(_Mixin):
             },
         }
 
-    # Asking
+    # Commands
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Consume from `queue`."""
-        (self._unacknowledging.add if no_ack else self._unacknowledging.discard)(queue)
+        """Consume from `queue`; store if its consumer acknowledges."""
+        (self._no_ack_queues.add if no_ack else self._no_ack_queues.discard)(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         queues = self.active_queues
-        if self._as_stock or len(queues) != 1:
-            self._asked = Asked.POP
+        if self._use_brpop or len(queues) != 1:
+            self._sent = Command.POP
             super()._brpop_start(timeout)
             return
-        [self._asked_for] = queues
-        self._keep_riding_acks()
+        [self._queue] = queues
+        self._requeue_acks_in_flight()
         seconds = (self.brpop_timeout if timeout is None else timeout) or 0
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
-        if self._pause:
-            self._pause = False
-            self._asked = Asked.PAUSE
+        if self._skip_peek:
+            self._skip_peek = False
+            self._sent = Command.PAUSE
             connection.send_command("BLPOP", self.global_keyprefix + self.unacked_key + ":nobody", seconds or 1)
-        elif self._more or self.qos.acked:
+        elif self._has_more or self.qos.pending_acks:
             self._send_take()
         else:
             key = self._lists()[0]
-            self._asked = Asked.PEEK
+            self._sent = Command.PEEK
             connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", seconds)
 
     def _lists(self) -> list[str]:
-        return [self.global_keyprefix + self._q_for_pri(self._asked_for, step) for step in self.priority_steps]
+        return [self.global_keyprefix + self._q_for_pri(self._queue, step) for step in self.priority_steps]
 
     def _send_take(self, command: str = "EVALSHA", script: str | None = None) -> None:
-        self._asked = Asked.TAKE
-        no_ack = self._asked_for in self._unacknowledging
+        self._sent = Command.TAKE
+        no_ack = self._queue in self._no_ack_queues
         if no_ack:
-            limit = 1  # as with kombu: what is taken is nobody's if this process dies now
+            limit = 1  # as with kombu: a process that dies now loses the messages that it has taken
         else:
             estimate = self.qos.can_consume_max_estimate()
             limit = min(self.receive_limit, 1000) if estimate is None else min(estimate, self.receive_limit, 1000)
-        while self.qos.acked:
-            self._riding.append(self.qos.acked.popleft())
+        while self.qos.pending_acks:
+            self._acks_in_flight.append(self.qos.pending_acks.popleft())
         prefix = self.global_keyprefix
         keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, self.deliveries_key)]
         keys += [prefix + self.dead_letters, *self._lists()]
         self.client.connection.send_command(
             command, script or scripts.digest(scripts.TAKE), len(keys), *keys,
-            limit, "1" if no_ack else "0", self._asked_for, self.dead_letters, DELIVERIES_KEPT, *self._riding,
+            limit, "1" if no_ack else "0", self._queue, self.dead_letters, LOSS_COUNTS_EXPIRE, *self._acks_in_flight,
         )  # fmt: skip
 
-    def _keep_riding_acks(self) -> None:
-        """What rode with a call that got no answer goes with the next one. To acknowledge twice does no harm."""
-        self.qos.acked.extendleft(reversed(self._riding))
-        self._riding.clear()
+    def _requeue_acks_in_flight(self) -> None:
+        """Send the acknowledgements of a call without a reply with the next one. A second acknowledgement does no harm."""
+        self.qos.pending_acks.extendleft(reversed(self._acks_in_flight))
+        self._acks_in_flight.clear()
 
-    # Answers
+    # Replies
 
     def _brpop_read(self, **options: Any) -> bool:
-        if self._asked is Asked.POP:
-            return self._popped(**options)
+        if self._sent is Command.POP:
+            return self._deliver_popped(**options)
         try:
-            reply = self._answer(**options)
+            reply = self._read_reply(**options)
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
         if reply is None:
             raise Empty
-        return self._hand_out(*reply)
+        return self._deliver_taken(*reply)
 
-    def _popped(self, **options: Any) -> bool:
-        """Deliver what BRPOP took, as kombu does. What is no message left its list already, and is put aside."""
+    def _deliver_popped(self, **options: Any) -> bool:
+        """Deliver the message that BRPOP took, as kombu does. A malformed one has left its list; make it a dead letter."""
         try:
-            popped = self._parse(Asked.POP, **options)
+            popped = self._parse(Command.POP, **options)
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
         if not popped:
             raise Empty
-        self._asked_for = queue = bytes_to_str(popped[0]).rsplit(self.sep, 1)[0]
+        self._queue = queue = bytes_to_str(popped[0]).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
-            message = opened(loads(bytes_to_str(popped[1])))
-        except Exception as error:  # noqa: BLE001 - whatever reading it raises, it cannot be read
+            message = validate_envelope(loads(bytes_to_str(popped[1])))
+        except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
             reason = str(error) if isinstance(error, MalformedEnvelopeError) else f"unreadable: {type(error).__name__}"
-            self._bury_malformed("", popped[1], reason, with_ack=False)
+            self._dead_letter_malformed("", popped[1], reason, with_ack=False)
             return True
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own channel does
         except MalformedEnvelopeError as error:
-            self._bury_malformed("", popped[1], str(error), with_ack=False)
+            self._dead_letter_malformed("", popped[1], str(error), with_ack=False)
         return True
 
-    def _answer(self, **options: Any) -> Any:
-        """What was taken, or None."""
+    def _read_reply(self, **options: Any) -> Any:
+        """Read the reply; after a peek, take. Returns the result of `TAKE`, or `None` if no message was taken."""
         try:
-            if self._asked is not Asked.TAKE:
-                seen = self._parse(self._asked, **options)
-                if self._asked is Asked.PEEK:
-                    self._is_full = False
-                # Only the first priority wakes us; the others are looked at when the peek's time is over.
-                if seen is None and self._asked is Asked.PEEK and len(self.priority_steps) == 1:
+            if self._sent is not Command.TAKE:
+                seen = self._parse(self._sent, **options)
+                if self._sent is Command.PEEK:
+                    self._is_out_of_memory = False
+                # The peek waits for the list of the first priority only; the others are read when it times out.
+                if seen is None and self._sent is Command.PEEK and len(self.priority_steps) == 1:
                     return None
-                if not self.qos.can_consume() or self._asked_for not in self.active_queues:
+                if not self.qos.can_consume() or self._queue not in self.active_queues:
                     return None
                 self._send_take()
             try:
-                reply = self._parse(Asked.TAKE, **options)
+                reply = self._parse(Command.TAKE, **options)
             except redis.exceptions.NoScriptError:
-                self._keep_riding_acks()
+                self._requeue_acks_in_flight()
                 self._send_take("EVAL", scripts.TAKE)
-                reply = self._parse(Asked.TAKE, **options)
+                reply = self._parse(Command.TAKE, **options)
         except redis.ResponseError as error:
-            return self._refused(error)
-        self._riding.clear()
+            return self._on_error_reply(error)
+        self._acks_in_flight.clear()
         return reply
 
-    def _parse(self, asked: Asked, **options: Any) -> Any:
+    def _parse(self, command: Command, **options: Any) -> Any:
         client = self.client
         try:
-            return client.parse_response(client.connection, asked.value, **options)
+            return client.parse_response(client.connection, command.value, **options)
         except self.connection_errors:
-            # The next turn connects anew.
+            # The next turn reconnects.
             client.connection.disconnect()
             raise
 
-    def _refused(self, error: "redis.ResponseError") -> Any:
-        """The server says no. Nothing was taken: take without waiting, wait, do as kombu does, or connect anew."""
+    def _on_error_reply(self, error: "redis.ResponseError") -> Any:
+        """Handle an error reply: no message was taken. Take without a peek, pause, fall back to BRPOP, or reconnect."""
         words = str(error)
-        if is_no_master(error):
+        if is_failover_error(error):
             self.client.connection.disconnect()
-            raise redis.ConnectionError(f"no master any more: {words}") from error
+            raise redis.ConnectionError(f"no longer the master: {words}") from error
         if isinstance(error, redis.exceptions.NoPermissionError) or "unknown command" in words.lower():
-            log.warning("atomic_receive_refused", queue=self._asked_for, error=words[:200])
-            self._as_stock = True
+            log.warning("atomic_receive_refused", queue=self._queue, error=words[:200])
+            self._use_brpop = True
             return None
-        self._pause = True
-        if isinstance(error, redis.exceptions.OutOfMemoryError) and self._asked is Asked.PEEK:
-            # No write of a peek is allowed; a take is, for it needs no memory.
-            if not self._is_full:
-                self._is_full = True
-                log.error("broker_out_of_memory", queue=self._asked_for, error=words[:200])
+        self._skip_peek = True
+        if isinstance(error, redis.exceptions.OutOfMemoryError) and self._sent is Command.PEEK:
+            # The server refuses a peek, which is a write. It allows the script, which needs no memory.
+            if not self._is_out_of_memory:
+                self._is_out_of_memory = True
+                log.error("broker_out_of_memory", queue=self._queue, error=words[:200])
             return None
-        log.error("atomic_receive_failed", queue=self._asked_for, error=words[:200])
+        log.error("atomic_receive_failed", queue=self._queue, error=words[:200])
         return None
 
-    def _hand_out(self, taken: list[Any], malformed: list[Any], left: int) -> bool:
-        """Deliver what was taken."""
-        self._more = left > 0
+    def _deliver_taken(self, taken: list[Any], malformed: list[Any], left: int) -> bool:
+        """Deliver the messages that the script took."""
+        self._has_more = left > 0
         for reason in malformed:
-            log.error(
-                "message_quarantined", reason=bytes_to_str(reason), queue=self.dead_letters, state=self._asked_for
-            )
-        queue = self._asked_for
-        with_ack = queue not in self._unacknowledging
+            log.error("message_quarantined", reason=bytes_to_str(reason), queue=self.dead_letters, state=self._queue)
+        queue = self._queue
+        with_ack = queue not in self._no_ack_queues
         waiting = deque((bytes_to_str(taken[at]), int(taken[at + 1]), taken[at + 2]) for at in range(0, len(taken), 3))
         if with_ack:
-            self.qos.expect(tag for tag, _, _ in waiting)
+            self.qos.add_recorded(tag for tag, _, _ in waiting)
         try:
             while waiting:
                 tag, losses, raw = waiting[0]
-                if queue not in self.connection._callbacks:  # noqa: SLF001 - the consumer was cancelled meanwhile
+                if queue not in self.connection._callbacks:  # noqa: SLF001 - the consumer was cancelled in between
                     break
                 waiting.popleft()
                 self._deliver_one(queue, tag, losses, raw, with_ack=with_ack)
         finally:
             if waiting and with_ack:
-                # If it cannot be done now: at the channel's end, or when the visibility timeout is over.
+                # If the server is unreachable, they are restored when the channel closes, or after the visibility timeout.
                 with suppress(*self.connection_errors, redis.ResponseError):
-                    self.qos.give_back([tag for tag, _, _ in waiting])
+                    self.qos.restore([tag for tag, _, _ in waiting])
         if not taken and not malformed:
             raise Empty
         return True
@@ -309,63 +325,50 @@ class AtomicReceive(_Mixin):
         try:
             message = loads(bytes_to_str(raw))
             if 0 < self.delivery_limit < losses:
-                self._bury_lost(queue, tag, losses, message)
+                self._dead_letter_lost(queue, tag, losses, message)
                 return
             message["properties"]["delivery_tag"] = tag
-        except Exception as error:  # noqa: BLE001 - whatever reading it raises, it cannot be read
-            self._bury_malformed(tag, raw, f"unreadable: {type(error).__name__}", with_ack=with_ack)
+        except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
+            self._dead_letter_malformed(tag, raw, f"unreadable: {type(error).__name__}", with_ack=with_ack)
             return
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own channel does
         except MalformedEnvelopeError as error:
-            self._bury_malformed(tag, raw, str(error), with_ack=with_ack)
+            self._dead_letter_malformed(tag, raw, str(error), with_ack=with_ack)
 
-    def marked(self, message: dict[str, Any], reason: str, queue: str, **said: Any) -> dict[str, Any]:
-        """A dead letter of `message` as it is, with the reason in its headers."""
-        return {
-            **message,
-            "headers": {
-                **(message.get("headers") or {}),
-                "x-quarantine-reason": reason,
-                "x-quarantine-queue": queue,
-                **said,
-            },
-            "properties": {
-                **message["properties"],
-                "delivery_info": {"exchange": "", "routing_key": self.dead_letters},
-            },
-        }
-
-    def _bury_lost(self, queue: str, tag: str, losses: int, message: dict[str, Any]) -> None:
-        letter = self.marked(message, "lost_too_often", queue, **{"x-quarantine-losses": losses})
+    def _dead_letter_lost(self, queue: str, tag: str, losses: int, message: dict[str, Any]) -> None:
+        letter = self.make_dead_letter(message, "lost_too_often", queue, **{"x-quarantine-losses": losses})
+        self.qos.move_to_dead_letters(tag, letter)
         task_id = (message.get("headers") or {}).get("id")
-        self.qos.dead_letter(tag, letter, "lost_too_often", task_id=task_id, count=losses)
+        log.error(
+            "message_quarantined", reason="lost_too_often", queue=self.dead_letters, task_id=task_id, count=losses
+        )
 
-    def _bury_malformed(self, tag: str, raw: bytes, reason: str, *, with_ack: bool) -> None:
-        letter = self.wrapped(raw, reason)
+    def _dead_letter_malformed(self, tag: str, raw: bytes, reason: str, *, with_ack: bool) -> None:
+        letter = self.wrap_as_dead_letter(raw, reason)
         if with_ack:
-            self.qos.dead_letter(tag, letter, reason)
-            return
-        self.plain_client().lpush(self.global_keyprefix + self.dead_letters, json.dumps(letter))
+            self.qos.move_to_dead_letters(tag, letter)
+        else:
+            self.plain_client().lpush(self.global_keyprefix + self.dead_letters, json.dumps(letter))
         log.error("message_quarantined", reason=reason, queue=self.dead_letters)
 
-    # The end
+    # Closing
 
     def close(self) -> None:
-        """Let go of everything. What a call on its way has taken goes back."""
-        if self._in_poll and self._asked is not Asked.POP:
+        """Close the channel. Messages that a call in flight has taken return to their queue."""
+        if self._in_poll and self._sent is not Command.POP:
             self._closing = True
-            if self._asked is Asked.TAKE:
+            if self._sent is Command.TAKE:
                 with suppress(*self.connection_errors):
-                    reply = self._answer()
-                    if reply is not None and self._asked_for not in self._unacknowledging:
-                        self.qos.expect(bytes_to_str(tag) for tag in reply[0][::3])
-            self._in_poll = None  # a peek has taken nothing: its answer is not waited for
+                    reply = self._read_reply()
+                    if reply is not None and self._queue not in self._no_ack_queues:
+                        self.qos.add_recorded(bytes_to_str(tag) for tag in reply[0][::3])
+            self._in_poll = None  # a peek takes no message: its reply is not needed
         if self._qos is not None:
-            self._keep_riding_acks()
+            self._requeue_acks_in_flight()
             with suppress(*self.connection_errors, redis.ResponseError):
                 self._qos.flush_acks()
-        # Work that goes on is acknowledged over this channel when it is long closed, and has no transport to ask then.
+        # Running work is acknowledged over this channel after it was closed, when there is no transport any more.
         kept = None if self.closed else self.pool
         super().close()
         self._pool = self._pool or kept

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the atomic transport has the Redis server do in one piece. Needs Redis 6.2 or any Valkey.
+"""The Lua scripts of the atomic transport. They need Redis 6.2 or any Valkey.
 
-Every script writes before it removes: should one end halfway, a message is there twice, never not at all.
+Each script writes before it removes: if it breaks off halfway, a message is stored twice, and is never missing.
 """
 
 import hashlib
 from typing import Final
 
 TAKE: Final = """
--- KEYS: unacked, unacked_index, deliveries, dead letters, then the lists to take from, first choice first.
--- ARGV: largest number to take, '1' for consumers that do not acknowledge, the queue's name, the dead letters' name,
---       for how many seconds deliveries are remembered, then the tags that are acknowledged.
--- Gives {tag, losses, message, tag, losses, message, ...}, {reason, ...} of malformed ones, and how many are left.
+-- KEYS: unacked, unacked_index, deliveries, dead letters, then the lists to take from, in order of priority.
+-- ARGV: largest number of messages, '1' for consumers without acknowledgement, the queue's name, the name of the
+--       dead-letter queue, expiry of the loss counts in seconds, then the delivery tags to acknowledge.
+-- Returns {tag, losses, message, tag, losses, message, ...}, {reason, ...} of the malformed messages, and the number
+-- of messages left in the lists.
 local unacked, index, deliveries, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit, no_ack, queue, dead_queue, keep = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[3], ARGV[4], ARGV[5]
 
--- A first write that the server allows when its memory is full lets it allow the others: what is taken only moves.
+-- A server whose memory is full allows a script all its writes if the first one needs no memory, as this one.
 redis.call('ZREM', index, '')
 for first = 6, #ARGV, 1000 do
     local last = math.min(first + 999, #ARGV)
@@ -37,8 +38,8 @@ local function is_utf8(text)
     return not text:find('[\\128-\\255]')
 end
 
--- The envelope, or nil and what is wrong with it.
-local function opened(raw)
+-- Return the envelope; or nil and the reason.
+local function decode(raw)
     local good, message = pcall(cjson.decode, raw)
     if not good or not is_utf8(raw) then return nil, 'not_json' end
     if type(message) ~= 'table' or not raw:find('^%s*{') then return nil, 'not_an_envelope' end
@@ -71,8 +72,8 @@ local function base64(bytes)
     return table.concat(out)
 end
 
--- A message that any consumer of the dead letters can read, with the bytes as they were for a body.
-local function wrapped(raw, reason, tag)
+-- Return a dead letter that any kombu consumer can read, with the original bytes as its body.
+local function wrap(raw, reason, tag)
     return cjson.encode({
         body = base64(raw), ['content-type'] = 'application/octet-stream', ['content-encoding'] = 'binary',
         headers = {['x-quarantine-reason'] = reason, ['x-quarantine-queue'] = queue},
@@ -90,11 +91,11 @@ for key = 5, #KEYS do
     for at = #raws, 1, -1 do
         local raw = raws[at]
         number = number + 1
-        local message, reason = opened(raw)
+        local message, reason = decode(raw)
         if message then
             local info, tag = message.properties.delivery_info, message.properties.delivery_tag
             if not no_ack then
-                -- Somebody holds a message of this tag: neither may take the place of the other.
+                -- A message with this tag is unacknowledged already: the new record must not replace it.
                 if seen[tag] or redis.call('HEXISTS', unacked, tag) == 1 then
                     tag = tag .. ':' .. now .. ':' .. number
                 end
@@ -115,7 +116,7 @@ for key = 5, #KEYS do
             taken[#taken + 1] = raw
         else
             malformed[#malformed + 1] = reason
-            letters[#letters + 1] = wrapped(raw, reason, 'malformed:' .. now .. ':' .. number)
+            letters[#letters + 1] = wrap(raw, reason, 'malformed:' .. now .. ':' .. number)
         end
     end
     trims[key] = #raws
@@ -133,21 +134,21 @@ for key = 5, #KEYS do
 end
 return {taken, malformed, left}
 """
-"""Acknowledge, then take, with kombu's own records in kombu's own format and the server's time."""
+"""Acknowledge messages, then take others: records in kombu's format, with the server's time."""
 
-BURY: Final = """
--- KEYS: unacked, unacked_index, deliveries, dead letters. ARGV: tag, dead letter. Gives whether there was one.
+MOVE_TO_DEAD_LETTERS: Final = """
+-- KEYS: unacked, unacked_index, deliveries, dead letters. ARGV: tag, dead letter. Returns 1 if the tag was unacknowledged.
 redis.call('ZREM', KEYS[2], '')
-local was = redis.call('HEXISTS', KEYS[1], ARGV[1])
-if was == 1 then redis.call('LPUSH', KEYS[4], ARGV[2]) end
+local found = redis.call('HEXISTS', KEYS[1], ARGV[1])
+if found == 1 then redis.call('LPUSH', KEYS[4], ARGV[2]) end
 redis.call('HDEL', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[1], ARGV[1])
-return was
+return found
 """
-"""Move a message that is held to the dead letters."""
+"""Move an unacknowledged message to the dead-letter queue."""
 
 
 def digest(script: str) -> str:
-    """The name by which the server knows `script` once it was sent there."""
+    """Return the SHA-1 by which `EVALSHA` names `script`, hexadecimal."""
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

@@ -4,11 +4,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from workers import heartbeat
-from workers.redis_transport import transport
+from workers import heartbeat, redis_transport
 
 
-class Connection(transport.Connection):
+class Connection(redis_transport.Connection):
     """Waits for the broker inside the main loop, which does not turn meanwhile: so it beats from here.
 
     A worker that waits is alive. Ending it would not bring the broker back, and would lose what it has in hand.
