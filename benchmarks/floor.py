@@ -16,8 +16,9 @@ from uuid6 import uuid7
 from schemas.database import open_engine
 from schemas.topology import RETURNS_QUEUE
 from tasks.events.policy import LibraryPolicy
+from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import PublishedRows, UnitOfWork, retry_on_conflict
 
 
@@ -39,7 +40,7 @@ def main(socket: str) -> None:
 
         def work(received: Received = received) -> UnitOfWork:
             with UnitOfWork(sessions, datetime.now(UTC), settled) as uow:
-                return_items([received], uow, house)
+                process_in(uow, [received], RETURN_HANDLER, house)
             return uow
 
         uow = retry_on_conflict(work)

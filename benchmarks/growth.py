@@ -28,8 +28,9 @@ from uuid6 import uuid7
 from schemas.database import open_engine
 from schemas.topology import reply_queue
 from tasks.events.policy import LibraryPolicy
+from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import PublishedRows, UnitOfWork, retry_on_conflict
 from tests.library import Library
 
@@ -60,7 +61,7 @@ class RequestSet:
 
         def work() -> UnitOfWork:
             with UnitOfWork(self._sessions, datetime.now(UTC), self._settled) as uow:
-                [answered] = return_items([received], uow, self._house).answered
+                [answered] = process_in(uow, [received], RETURN_HANDLER, self._house).processed
                 if answered.reply is None or answered.reply.outcome != "returned":
                     raise RuntimeError(f"not returned: {answered.reply}")
             return uow

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from schemas.reasons import ReplyReason
+
 SLIP_PREFIX: Final = "BD:"
 """What a slip's own code begins with; its id follows."""
 
@@ -17,7 +19,7 @@ MAX_LENGTH = 64
 class BarcodeRefusedError(ValueError):
     """The line is no barcode."""
 
-    reason: str
+    reason: ReplyReason
     """`empty`, `too_long` or `control_characters`."""
 
     def __str__(self) -> str:
@@ -25,9 +27,9 @@ class BarcodeRefusedError(ValueError):
 
 
 _WORDS = {
-    "empty": "Nothing was scanned. Scan the item's barcode.",
-    "too_long": f"That is longer than {MAX_LENGTH} characters and no item barcode. Scan the barcode on the item.",
-    "control_characters": "That holds control characters and is no item barcode. Scan the barcode on the item again.",
+    ReplyReason.EMPTY: "Nothing was scanned. Scan the item's barcode.",
+    ReplyReason.TOO_LONG: f"That is longer than {MAX_LENGTH} characters and no item barcode. Scan the barcode on the item.",
+    ReplyReason.CONTROL_CHARACTERS: "That holds control characters and is no item barcode. Scan the barcode on the item again.",
 }
 
 
@@ -51,9 +53,9 @@ def clean(line: str, prefix: str = "") -> str:
     if prefix:
         barcode = barcode.removeprefix(prefix).lstrip()
     if not barcode:
-        raise BarcodeRefusedError("empty")
+        raise BarcodeRefusedError(ReplyReason.EMPTY)
     if any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in barcode):
-        raise BarcodeRefusedError("control_characters")
+        raise BarcodeRefusedError(ReplyReason.CONTROL_CHARACTERS)
     if len(barcode) > MAX_LENGTH:
-        raise BarcodeRefusedError("too_long")
+        raise BarcodeRefusedError(ReplyReason.TOO_LONG)
     return barcode

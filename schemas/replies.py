@@ -19,12 +19,6 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-PROVISIONAL_REASONS = frozenset(
-    {"bad_schema", "unknown_version", "unknown_station", "bad_signature", "oversize", "failed", "other_payload"}
-)
-"""Reasons of refusals that are not the last word: the message is kept, and may be answered after all."""
-
-
 class Destination(Message):
     """The lending library the item goes home to."""
 

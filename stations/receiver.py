@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from schemas.circulation_events import ANSWERS, Reply, read_reply
-from schemas.replies import PROVISIONAL_REASONS, SlipNotice
+from schemas.reasons import PROVISIONAL_REASONS
+from schemas.replies import SlipNotice
 from stations.journal.events import Journal
 from stations.notifier import ReplyNotifier
 from stations.settings import StationSettings

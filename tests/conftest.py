@@ -32,11 +32,12 @@ from schemas.migration import migrate
 from schemas.models import PrintJob
 from schemas.replies import ReturnReply
 from tasks.context import Context
+from tasks.events.handler import EventHandler
 from tasks.events.policy import LibraryPolicy
-from tasks.events.processing import Handler
+from tasks.events.processing import process_in
 from tasks.ports import PendingMessage
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.clock import Clock
 from tests.library import Library
@@ -251,12 +252,14 @@ def perform(engine: Engine) -> Callable[..., list[ReturnReply | ActionReply]]:
     sessions = sessionmaker(engine, expire_on_commit=False)
 
     def run(
-        handler: Handler, *payloads: object, house: LibraryPolicy = HOUSE, now: datetime | None = None
+        handler: EventHandler, *payloads: object, house: LibraryPolicy = HOUSE, now: datetime | None = None
     ) -> list[ReturnReply | ActionReply]:
         def work() -> list[PendingMessage]:
             with UnitOfWork(sessions, now or datetime.now(UTC)) as uow:
-                batch = handler([Received(payload, "reply.main-desk-1") for payload in payloads], uow, house)
-            return batch.again + uow.pending_messages
+                batch = process_in(
+                    uow, [Received(payload, "reply.main-desk-1") for payload in payloads], handler, house
+                )
+            return [*batch.resend, *uow.pending_messages]
 
         return [read_reply(message.body) for message in retry_on_conflict(work) if message.task is None]
 
@@ -290,7 +293,7 @@ def wanted(library: Library, here: Context) -> Callable[[], UUID]:
     def make() -> UUID:
         _, [barcode] = library.request()
         with here.unit_of_work() as uow:
-            return_items([Received(library.scan(barcode), None)], uow, HOUSE)
+            process_in(uow, [Received(library.scan(barcode), None)], RETURN_HANDLER, HOUSE)
         with here.sessions() as session:
             return session.execute(select(PrintJob.id).order_by(PrintJob.id.desc()).limit(1)).scalar_one()
 

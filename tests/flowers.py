@@ -26,8 +26,9 @@ from schemas.models import PrintJob, RequestEvent
 from schemas.topology import reply_queue
 from tasks.context import Context
 from tasks.events.policy import LibraryPolicy
+from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tests.library import Library, event_id
 from tests.printers import free_port
 from tests.wire import stop
@@ -174,7 +175,7 @@ def scanned(library: Library, here: Context, barcode: str, *, station: str = "ma
     house = LibraryPolicy(new_id=uuid7, undo_window=here.undo_window, patron_card_pattern=None)
     scan = library.scan(barcode, station=station)
     with here.unit_of_work() as uow:
-        return_items([Received(scan, reply_queue(station))], uow, house)
+        process_in(uow, [Received(scan, reply_queue(station))], RETURN_HANDLER, house)
     here.publisher.publish_outbox(uow.pending_messages)
     return event_id(scan)
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from schemas import topology
 from schemas.database import open_engine
 from tasks import context as task_context
-from tasks.events.processing import HANDLERS
+from tasks.handlers import BATCH_HANDLERS
 from workers import bootstrap, logging
 from workers.access_control.redis import FLOWER_KEYS
 from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, atomic_options, broker_options
@@ -150,7 +150,7 @@ def _prepare(sender: Any, **_: Any) -> None:
     """Make the context of the parent process, for pools that do not fork; let events gather while it is busy."""
     _use_own_context(connections_of(sender.pool_cls, sender.concurrency))
     if WorkerSettings.load().batching:
-        for name in HANDLERS:
+        for name in BATCH_HANDLERS:
             app.tasks[name].Strategy = "workers.runtime.batching:gather"
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Receive, loan, discharge, complete: each event locks its request, the rule decides, and one commit keeps it."""
+"""Handle receive, loan, discharge and complete: lock the request, decide, write the effects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, assert_never
 
@@ -15,185 +15,204 @@ from schemas.circulation_events import (
     ReceivedItem,
     RequestCompleted,
 )
+from schemas.reasons import ReplyReason
 from schemas.replies import ItemCount
 from schemas.request_status import CLOSED
 from tasks.circulation import effects, rules
-from tasks.events.inbox import process_once
+from tasks.events.handler import EventHandler, accepting
+from tasks.events.model import HandlerResult, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
-from tasks.events.results import Batch, HandlerResult, Trusted
-from tasks.quarantine.rejection import Received
-from tasks.requests import repository
-from tasks.requests.barcode_lookup import Ambiguous, Match, no_barcode, resolve, unmatched
-from tasks.requests.discharge_time import end_of_loan
+from tasks.requests.barcode_lookup import Ambiguous
+from tasks.requests.discharge_time import discharge_time
+from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.requests.model import CLOCK_TOLERANCE, ItemState, Refused, RequestState
-from tasks.returns.decision import ReturnCommand
+from tasks.requests.refusals import invalid_barcode, unknown_request
+from tasks.requests.repository import RequestSet, lock_and_read
 from tasks.unit_of_work import UnitOfWork
 
-CycleEvent = ItemsReceived | ItemLoaned | LoanDischarged | RequestCompleted
-
-EVENTS: Final[Mapping[str, type[CycleEvent]]] = {
-    "bookdrop.items-received.v1": ItemsReceived,
-    "bookdrop.item-loaned.v1": ItemLoaned,
-    "bookdrop.loan-discharged.v1": LoanDischarged,
-    "bookdrop.request-completed.v1": RequestCompleted,
-}
+CirculationEvent = ItemsReceived | ItemLoaned | LoanDischarged | RequestCompleted
 
 
-def handle_circulation_events(events: Sequence[Received], uow: UnitOfWork, house: LibraryPolicy) -> Batch[CycleEvent]:
-    """Do what each of `events` asks for, in order, in the open transaction of `uow`."""
-    return process_once(events, uow, EVENTS, lambda fresh: HandlerResult([_one(each, uow, house) for each in fresh]))
+def handle_circulation_events(
+    events: Sequence[VerifiedEvent[CirculationEvent]], uow: UnitOfWork, policy: LibraryPolicy
+) -> HandlerResult:
+    """Perform what each of `events` asks for, in order."""
+    return HandlerResult([_handle(each, uow, policy) for each in events])
 
 
-def _one(trusted: Trusted[CycleEvent], uow: UnitOfWork, house: LibraryPolicy) -> ActionReply:
-    event = trusted[0].event
+CIRCULATION_HANDLER: Final = EventHandler(
+    accepting(ItemsReceived, ItemLoaned, LoanDischarged, RequestCompleted), handle_circulation_events
+)
+
+
+def _handle(verified: VerifiedEvent[CirculationEvent], uow: UnitOfWork, policy: LibraryPolicy) -> ActionReply:
+    event = verified.event
     match event:
         case ItemsReceived():
-            return _receive(event, trusted, uow)
+            return _receive(event, verified, uow)
         case ItemLoaned():
-            return _lend(event, trusted, uow, house)
+            return _lend(event, verified, uow, policy)
         case LoanDischarged():
-            return _discharge(event, trusted, uow, house)
+            return _discharge(event, verified, uow, policy)
         case RequestCompleted():
-            return _complete(event, trusted, uow)
+            return _complete(event, verified, uow)
         case _:
             assert_never(event)
 
 
-def _receive(event: ItemsReceived, trusted: Trusted[CycleEvent], uow: UnitOfWork) -> ActionReply:
+def _receive(event: ItemsReceived, verified: VerifiedEvent[CirculationEvent], uow: UnitOfWork) -> ActionReply:
     try:
         items = [_cleaned(item) for item in event.items]
     except BarcodeRefusedError as error:
-        return _refused(event, no_barcode(error))
+        return _refused(event, invalid_barcode(error))
     barcodes = {code for item in items for code in (item.barcode, *item.other_barcodes)}
-    shelf = repository.lock_and_read(uow.session, barcodes, {event.request.strip()})
-    request = _by_id(event.request, shelf)
+    requests = lock_and_read(uow.session, barcodes, {event.request.strip()})
+    request = _find_request(event.request, requests)
     if isinstance(request, Refused):
         return _refused(event, request)
     own = {item.item_id for item in request.items}
     taken = {
         code
         for code in barcodes
-        for match in shelf.matches(code)
+        for match in requests.matches(code)
         if match.item_id not in own and match.request is not None and match.request.status not in CLOSED
     }
-    known = {code for code in barcodes for item_id, _ in shelf.bearers.get(code, ()) if item_id in own}
-    fresh = [item for item in items if not known.intersection((item.barcode, *item.other_barcodes))]
-    decision = rules.in_use(taken) if taken else rules.receive(request, fresh=len(fresh), for_loan=event.for_loan)
+    known = {code for code in barcodes for item_id, _ in requests.items_by_barcode.get(code, ()) if item_id in own}
+    new = [item for item in items if not known.intersection((item.barcode, *item.other_barcodes))]
+    decision = rules.in_use(taken) if taken else rules.receive(request, new_items=len(new), for_loan=event.for_loan)
     if isinstance(decision, rules.Done):
         first = max((item.position for item in request.items), default=0) + 1
-        for position, item in enumerate(fresh, first):
+        for position, item in enumerate(new, first):
             effects.add_item(request.request_id, position, item, uow)
         more = {"return_address": list(event.return_address)} if event.return_address else {}
-        effects.move(request, decision, uow, **more)
-        effects.tell(trusted, request, decision, uow, "received", items=[n for n, _ in enumerate(fresh, first)])
-    count = len(request.items) + (len(fresh) if isinstance(decision, rules.Done) else 0)
+        effects.update_request(request, decision, uow, **more)
+        _record(verified, request, decision, uow, HistoryKind.RECEIVED, items=[n for n, _ in enumerate(new, first)])
+    count = len(request.items) + (len(new) if isinstance(decision, rules.Done) else 0)
     return _reply(event, request, decision, items=ItemCount(here=count, of=count) if count > 1 else None)
 
 
-def _lend(event: ItemLoaned, trusted: Trusted[CycleEvent], uow: UnitOfWork, house: LibraryPolicy) -> ActionReply:
-    found = _scanned(event, uow, house)
+def _lend(
+    event: ItemLoaned, verified: VerifiedEvent[CirculationEvent], uow: UnitOfWork, policy: LibraryPolicy
+) -> ActionReply:
+    found = _find_item(event, uow, policy)
     if isinstance(found, ActionReply):
         return found
-    shelf, request, item, barcode = found
-    patron_id = shelf.paperwork[request.request_id].patron_id
-    decision = rules.lend(request, item, has_reader=patron_id is not None)
+    requests, request, item, barcode = found
+    patron_id = requests.details[request.request_id].patron_id
+    decision = rules.lend(request, item, has_patron=patron_id is not None)
     if isinstance(decision, rules.Done):
-        effects.move(request, decision, uow)
-        effects.begin_loan(item.item_id, patron_id, _believable(event.at, uow.now), event.due_at, uow)
-        effects.tell(trusted, request, decision, uow, "loaned", items=[item.position])
+        effects.update_request(request, decision, uow)
+        effects.begin_loan(item.item_id, patron_id, _valid_time(event.at, uow.now), event.due_at, uow)
+        _record(verified, request, decision, uow, HistoryKind.LOANED, items=[item.position])
     return _reply(event, request, decision, barcode=barcode)
 
 
 def _discharge(
-    event: LoanDischarged, trusted: Trusted[CycleEvent], uow: UnitOfWork, house: LibraryPolicy
+    event: LoanDischarged, verified: VerifiedEvent[CirculationEvent], uow: UnitOfWork, policy: LibraryPolicy
 ) -> ActionReply:
-    found = _scanned(event, uow, house)
+    found = _find_item(event, uow, policy)
     if isinstance(found, ActionReply):
         return found
     _, request, item, barcode = found
     decision = rules.discharge(request, item)
     warnings: tuple[str, ...] = ()
     if isinstance(decision, rules.Done) and item.loan is not None:
-        wish = ReturnCommand(event.at, uow.now, item.item_id, backdated_to=event.returned_at)
-        timing = end_of_loan(wish, item.loan.loaned_at)
+        timing = discharge_time(
+            occurred_at=event.at,
+            received_at=uow.now,
+            backdate=event.returned_at,
+            loan_began=item.loan.loaned_at,
+            action="Not discharged",
+        )
         if isinstance(timing, Refused):
             return _reply(event, request, timing, barcode=barcode)
         at, warnings = timing
-        effects.move(request, decision, uow)
+        effects.update_request(request, decision, uow)
         effects.end_loan(item.loan.loan_id, at, uow)
-        effects.tell(trusted, request, decision, uow, "discharged", items=[item.position], at=at)
+        _record(verified, request, decision, uow, HistoryKind.DISCHARGED, items=[item.position], at=at)
     return _reply(event, request, decision, barcode=barcode, warnings=warnings)
 
 
-def _complete(event: RequestCompleted, trusted: Trusted[CycleEvent], uow: UnitOfWork) -> ActionReply:
-    shelf = repository.lock_and_read(uow.session, set(), {event.request.strip()})
-    request = _by_id(event.request, shelf)
+def _complete(event: RequestCompleted, verified: VerifiedEvent[CirculationEvent], uow: UnitOfWork) -> ActionReply:
+    requests = lock_and_read(uow.session, set(), {event.request.strip()})
+    request = _find_request(event.request, requests)
     if isinstance(request, Refused):
         return _refused(event, request)
     decision = rules.complete(request)
     if isinstance(decision, rules.Done):
-        # What is confirmed is not undone and not lent again: nothing of the reader is needed any more.
-        severed = {} if shelf.paperwork[request.request_id].fee_open else {"patron_id": None}
-        effects.move(request, decision, uow, **severed)
-        effects.forget_links(request.request_id, uow)
-        effects.tell(trusted, request, decision, uow, "completed")
+        # A confirmed Return is not undone and the item is not lent again, so the patron link is no longer needed.
+        severed = {} if requests.details[request.request_id].fee_open else {"patron_id": None}
+        effects.update_request(request, decision, uow, **severed)
+        effects.delete_undo_links(request.request_id, uow)
+        _record(verified, request, decision, uow, HistoryKind.COMPLETED)
     warnings = decision.warnings if isinstance(decision, rules.Done) else ()
     return _reply(event, request, decision, warnings=warnings)
 
 
 def _cleaned(item: ReceivedItem) -> ReceivedItem:
-    """The item with its barcodes as a scanner's line is cleaned. Raises `BarcodeRefusedError`."""
+    """The item with its barcodes cleaned. Raises `BarcodeRefusedError`."""
     others = tuple(clean(code) for code in item.other_barcodes)
     return item.model_copy(update={"barcode": clean(item.barcode), "other_barcodes": others})
 
 
-def _by_id(external_id: str, shelf: repository.RequestSet) -> RequestState | Refused:
-    request_id = shelf.external_ids.get(external_id.strip())
-    if request_id is None:
-        return Refused(
-            "unknown_request",
-            f"There is no request {external_id.strip()}",
-            "Look the request up again and use its identifier.",
-        )
-    return shelf.states[request_id]
+def _find_request(external_id: str, requests: RequestSet) -> RequestState | Refused:
+    return requests.find_request(external_id.strip()) or unknown_request(external_id.strip())
 
 
-def _scanned(
-    event: ItemLoaned | LoanDischarged, uow: UnitOfWork, house: LibraryPolicy
-) -> tuple[repository.RequestSet, RequestState, ItemState, str] | ActionReply:
-    """The one item that the event's barcode means, with its request; or the refusal."""
+def _find_item(
+    event: ItemLoaned | LoanDischarged, uow: UnitOfWork, policy: LibraryPolicy
+) -> tuple[RequestSet, RequestState, ItemState, str] | ActionReply:
+    """The one item that the event's barcode identifies, with its request; or the refusal."""
     try:
         barcode = clean(event.barcode)
     except BarcodeRefusedError as error:
-        return _refused(event, no_barcode(error))
-    shelf = repository.lock_and_read(uow.session, {barcode}, set())
-    match resolve(shelf.matches(barcode)):
-        case Match(item_id=item_id, request=RequestState() as request):
-            return shelf, request, request.item(item_id), barcode
+        return _refused(event, invalid_barcode(error))
+    requests = lock_and_read(uow.session, {barcode}, set())
+    match requests.find_item(barcode, policy.patron_card_pattern):
         case Ambiguous() as several:
             listed = ", ".join(f"{r.external_id} ({r.destination.name})" for r in several.requests)
-            words = f"Barcode {barcode} is on {len(several.requests)} open requests: {listed}"
+            message = f"Barcode {barcode} is on {len(several.requests)} open requests: {listed}"
             step = "Put another strap on one of the items, or ask interlibrary-loan staff."
-            return _refused(event, Refused("several_requests", words, step), barcode=barcode)
+            return _refused(event, Refused(ReplyReason.SEVERAL_REQUESTS, message, step), barcode=barcode)
         case Refused() as refused:
-            return _refused(event, refused, barcode=barcode)
-        case _:
-            refused = unmatched(
-                barcode,
-                is_external_id=barcode in shelf.external_ids,
-                patron_card_pattern=house.patron_card_pattern,
-            )
-            # A patron card's number goes no further: not into the inbox, not onto the reply channel.
-            return _refused(event, refused, barcode=None if refused.reason == "patron_card" else barcode)
+            return _refused(event, refused, barcode=None if refused.hides_code else barcode)
+        case found:
+            return requests, found.request, found.request.item(found.item_id), barcode
 
 
-def _believable(at: datetime, now: datetime) -> datetime:
-    """A station's time, unless its clock is ahead."""
+def _record(
+    verified: VerifiedEvent[CirculationEvent],
+    request: RequestState,
+    decision: rules.Done,
+    uow: UnitOfWork,
+    kind: HistoryKind,
+    *,
+    items: Sequence[int] = (),
+    at: datetime | None = None,
+) -> None:
+    """Write the line of history. `items`: positions. `at`: the time of the event unless it differs."""
+    line = HistoryLine(
+        request_id=request.request_id,
+        event_id=verified.event.event_id,
+        kind=kind,
+        status_before=request.status,
+        status_after=decision.status_after,
+        at=at or min(verified.event.at, uow.now),
+        recorded_at=uow.now,
+        branch=verified.station.branch,
+        station=verified.station.code,
+        details={"reason": decision.reason} | ({"items": list(items)} if items else {}),
+    )
+    record(uow.session, line)
+
+
+def _valid_time(at: datetime, now: datetime) -> datetime:
+    """The station's time, or the worker's when the station's clock is ahead."""
     return at if at <= now + CLOCK_TOLERANCE else now
 
 
-def _refused(event: CycleEvent, refused: Refused, *, barcode: str | None = None) -> ActionReply:
-    """The refusal of an event that means no request of ours."""
+def _refused(event: CirculationEvent, refused: Refused, *, barcode: str | None = None) -> ActionReply:
+    """The refusal of an event that identifies no request."""
     return ActionReply(
         event_id=event.event_id,
         outcome=ActionOutcome.REFUSED,
@@ -205,14 +224,14 @@ def _refused(event: CycleEvent, refused: Refused, *, barcode: str | None = None)
     )
 
 
-def _reply(event: CycleEvent, request: RequestState, decision: rules.Decision, **more: Any) -> ActionReply:
-    outcome, reason, step, after = ActionOutcome.REFUSED, "", None, request.status
+def _reply(event: CirculationEvent, request: RequestState, decision: rules.Decision, **more: Any) -> ActionReply:
+    outcome, reason, step, after = ActionOutcome.REFUSED, ReplyReason.ALREADY_DONE, None, request.status
     match decision:
         case rules.Done():
             outcome, reason = ActionOutcome.DONE, decision.reason
             step, after = decision.next_step, decision.status_after
         case rules.AlreadyDone():
-            outcome, reason = ActionOutcome.ALREADY_DONE, "already_done"
+            outcome, reason = ActionOutcome.ALREADY_DONE, ReplyReason.ALREADY_DONE
         case Refused():
             reason, step = decision.reason, decision.next_step
         case _:

@@ -1,91 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each event answered once: believed, told from those answered before, performed, and its answer stored."""
+"""The inbox: each event id is processed once, and its reply is stored in the same transaction."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Generic
 from uuid import UUID
 
 from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from schemas.models import InboxEntry, table
+from schemas.reasons import RejectionReason
 from schemas.topology import is_reply_queue
-from tasks.events.results import Answered, Batch, HandlerResult, Trusted
-from tasks.events.stations import load_stations
-from tasks.events.validation import AnEvent, ParsedEvent, check_signature, read
+from tasks.events.model import AnEvent, HandlerResult, ProcessedEvent, VerifiedEvent
 from tasks.ports import PendingMessage
 from tasks.quarantine.rejection import Received, RejectedMessage
-from tasks.quarantine.store import quarantine
 from tasks.unit_of_work import UnitOfWork
 
 
-def process_once(
-    events: Sequence[Received],
-    uow: UnitOfWork,
-    accepted: Mapping[str, type[AnEvent]],
-    perform: Callable[[Sequence[Trusted[AnEvent]]], HandlerResult],
-) -> Batch[AnEvent]:
-    """Answer each of `events` in the open transaction of `uow`; `perform` does those that are new.
+@dataclass(frozen=True)
+class Deduplicated(Generic[AnEvent]):
+    """Events separated by what the inbox knows of their ids."""
 
-    An event that was answered before gets its stored reply, byte for byte. What cannot be believed, or is of no
-    type in `accepted`, goes to quarantine. Every other event gets a reply, which is stored in the same transaction.
-    """
-    batch: Batch[AnEvent] = Batch()
-    believed = _believe(events, uow, accepted, batch)
-    fresh = _answer_again(believed, uow, batch)
-    if fresh:
-        _store(fresh, perform(fresh), uow, batch)
-    quarantine(batch.distrusted, uow)
-    return batch
+    new: Sequence[VerifiedEvent[AnEvent]]
+    """Each id once."""
+    duplicates: Sequence[ProcessedEvent]
+    resend: Sequence[PendingMessage]
+    """The stored replies of `duplicates`, byte for byte."""
+    conflicts: Sequence[RejectedMessage]
+    """Events whose id was used before with another payload."""
 
 
-def _believe(
-    events: Sequence[Received], uow: UnitOfWork, accepted: Mapping[str, type[AnEvent]], batch: Batch[AnEvent]
-) -> list[Trusted[AnEvent]]:
-    """Sort out what has the wrong form, an unknown station or a wrong signature."""
-    well_formed: list[ParsedEvent[AnEvent]] = []
-    for received in events:
-        found = read(received, accepted)
-        if isinstance(found, RejectedMessage):
-            batch.distrusted.append(found)
-        else:
-            well_formed.append(found)
-    known = load_stations(uow.session, {each.event.station for each in well_formed}) if well_formed else {}
-    trusted: list[Trusted[AnEvent]] = []
-    for each in well_formed:
-        desk = known.get(each.event.station)
-        wrong = check_signature(each, desk.key if desk else None)
-        if wrong is not None:
-            batch.distrusted.append(wrong)
-        elif desk is not None:
-            trusted.append((each, desk))
-    return trusted
-
-
-def _answer_again(
-    trusted: Sequence[Trusted[AnEvent]], uow: UnitOfWork, batch: Batch[AnEvent]
-) -> list[Trusted[AnEvent]]:
-    """Send stored replies again; give back the events that have none, each id once."""
-    known = known_answers(uow.session, [each.event.event_id for each, _ in trusted]) if trusted else {}
-    fresh: dict[UUID, Trusted[AnEvent]] = {}
-    for each, desk in trusted:
+def deduplicate(events: Sequence[VerifiedEvent[AnEvent]], session: Session) -> Deduplicated[AnEvent]:
+    """Separate new events from duplicates, which get their stored replies."""
+    stored = stored_replies(session, [each.event.event_id for each in events]) if events else {}
+    new: dict[UUID, VerifiedEvent[AnEvent]] = {}
+    duplicates: list[ProcessedEvent] = []
+    resend: list[PendingMessage] = []
+    conflicts: list[RejectedMessage] = []
+    for each in events:
         event_id = each.event.event_id
-        fingerprint, reply = known.get(event_id, (None, None))
-        if event_id in fresh:
-            fingerprint = fresh[event_id][0].fingerprint
+        fingerprint, reply = stored.get(event_id, (None, None))
+        if event_id in new:
+            fingerprint = new[event_id].fingerprint
         if fingerprint is None:
-            fresh[event_id] = (each, desk)
+            new[event_id] = each
         elif fingerprint != each.fingerprint:
-            batch.distrusted.append(RejectedMessage(each.received, "other_payload", "", event_id, each.event.station))
+            reason, station = RejectionReason.OTHER_PAYLOAD, each.event.station
+            conflicts.append(RejectedMessage(each.received, reason, "", event_id, station))
         elif reply is not None:
-            batch.answered.append(Answered(each, None))
-            if each.reply_to is not None and is_reply_queue(each.reply_to):
-                batch.again.append(PendingMessage(None, each.reply_to, None, reply, event_id))
-    return list(fresh.values())
+            duplicates.append(ProcessedEvent(each, None))
+            if (queue := _reply_queue(each.received)) is not None:
+                resend.append(PendingMessage(None, queue, None, reply, event_id))
+    return Deduplicated(list(new.values()), duplicates, resend, conflicts)
 
 
-def _store(fresh: Sequence[Trusted[AnEvent]], performed: HandlerResult, uow: UnitOfWork, batch: Batch[AnEvent]) -> None:
-    """Keep the replies, and promise them: replies first, then what follows."""
-    pairs = list(zip(fresh, performed.replies, strict=True))
+def store(events: Sequence[VerifiedEvent[AnEvent]], result: HandlerResult, uow: UnitOfWork) -> Sequence[ProcessedEvent]:
+    """Store the replies to new events, and enqueue them: replies first, then the tasks that follow."""
+    if not events:
+        return ()
+    processed = [ProcessedEvent(each, reply) for each, reply in zip(events, result.replies, strict=True)]
+    replies = [reply.model_dump_json(exclude_none=True) for reply in result.replies]
     uow.session.execute(
         insert(table(InboxEntry)),
         [
@@ -95,25 +70,31 @@ def _store(fresh: Sequence[Trusted[AnEvent]], performed: HandlerResult, uow: Uni
                 "station": each.event.station,
                 "answered_at": uow.now,
                 "outcome": reply.outcome.value,
-                "reply": reply.model_dump_json(exclude_none=True),
+                "reply": body,
             }
-            for (each, _), reply in pairs
+            for each, reply, body in zip(events, result.replies, replies, strict=True)
         ],
     )
-    for (each, _), reply in pairs:
-        batch.answered.append(Answered(each, reply))
-        if each.reply_to is not None and is_reply_queue(each.reply_to):
-            uow.enqueue(each.reply_to, reply.model_dump_json(exclude_none=True), event_id=reply.event_id)
-    for order in performed.follow_ups:
-        uow.enqueue(order.queue, order.body, task=order.task, event_id=order.event_id)
+    for each, body in zip(events, replies, strict=True):
+        if (queue := _reply_queue(each.received)) is not None:
+            uow.enqueue(queue, body, event_id=each.event.event_id)
+    for task in result.follow_ups:
+        uow.enqueue(task.queue, task.body, task=task.task, event_id=task.event_id)
+    return processed
 
 
-_KNOWN = select(InboxEntry.event_id, InboxEntry.fingerprint, InboxEntry.reply).where(
+def _reply_queue(received: Received) -> str | None:
+    """The queue to reply to; `None` when the message names none, or a name that is not a reply queue's."""
+    reply_to = received.reply_to
+    return reply_to if reply_to is not None and is_reply_queue(reply_to) else None
+
+
+_STORED = select(InboxEntry.event_id, InboxEntry.fingerprint, InboxEntry.reply).where(
     InboxEntry.event_id.in_(bindparam("event_ids", expanding=True))
 )
 
 
-def known_answers(session: Session, event_ids: Collection[UUID]) -> dict[UUID, tuple[str, str]]:
-    """Fingerprint and stored reply of those events that were answered before."""
-    rows = session.execute(_KNOWN, {"event_ids": list(event_ids)})
+def stored_replies(session: Session, event_ids: Collection[UUID]) -> dict[UUID, tuple[str, str]]:
+    """Fingerprint and stored reply of each event id that was processed before."""
+    rows = session.execute(_STORED, {"event_ids": list(event_ids)})
     return {row.event_id: (row.fingerprint, row.reply) for row in rows}

@@ -1,44 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What monitoring wants to know of answered events: how long they took, how they ended, and how their desk does."""
+"""Record metrics of processed events: durations, outcomes, and the status of their stations."""
 
 from datetime import datetime
-from typing import Any
 
 from schemas import station_status
 from schemas.identifiers import uuid7_time
 from schemas.station_status import StationStatus
 from tasks.context import Context
-from tasks.events.results import Batch
+from tasks.events.model import ProcessedBatch
 from tasks.metrics import definitions
 from tasks.metrics.recorder import ReportedHeartbeat
 
 
-def measure(batch: Batch[Any], here: Context, began: datetime) -> None:
-    """Note what became of the events of a transaction that `began` then, and whose answers were given to the broker."""
-    tally, now = here.metrics, here.now()
-    tally.observe(definitions.TRANSACTION, (now - began).total_seconds())
-    for answered in batch.answered:
-        event, reply = answered.event.event, answered.reply
-        word = station_status.read(answered.event.received.station_status)
+def record(batch: ProcessedBatch, context: Context, began: datetime) -> None:
+    """Record a batch whose transaction `began` then and whose replies the broker has."""
+    metrics, now = context.metrics, context.now()
+    metrics.observe(definitions.TRANSACTION, (now - began).total_seconds())
+    for processed in batch.processed:
+        event, reply = processed.event.event, processed.reply
+        status = station_status.read(processed.event.received.station_status)
         made_at = uuid7_time(event.event_id)
-        sent_at = word.sent_at if word is not None else made_at
+        sent_at = status.sent_at if status is not None else made_at
         if sent_at is not None:
-            tally.observe(definitions.QUEUE_WAIT, (began - sent_at).total_seconds())
-        tally.record_heartbeat(event.station, _seen(word, now))
+            metrics.observe(definitions.QUEUE_WAIT, (began - sent_at).total_seconds())
+        metrics.record_heartbeat(event.station, _heartbeat(status, now))
         if reply is None:
-            tally.count(definitions.DUPLICATES)
+            metrics.count(definitions.DUPLICATES)
             continue
-        tally.count(definitions.REPLIES, reply.outcome.value)
+        metrics.count(definitions.REPLIES, reply.outcome.value)
         if made_at is not None:
-            again = word is not None and word.attempt > 1
-            tally.observe(definitions.SCAN_TO_REPLY, (now - made_at).total_seconds(), "again" if again else "once")
-    for distrusted in batch.distrusted:
-        tally.count(definitions.QUARANTINED, distrusted.reason)
+            is_retry = status is not None and status.attempt > 1
+            metrics.observe(definitions.SCAN_TO_REPLY, (now - made_at).total_seconds(), "again" if is_retry else "once")
+    for rejected in batch.rejected:
+        metrics.count(definitions.QUARANTINED, rejected.reason.value)
 
 
-def _seen(word: StationStatus | None, now: datetime) -> ReportedHeartbeat:
-    return (
-        ReportedHeartbeat(now, 0, None, now)
-        if word is None
-        else ReportedHeartbeat(now, word.held, word.held_since, word.sent_at)
-    )
+def _heartbeat(status: StationStatus | None, now: datetime) -> ReportedHeartbeat:
+    if status is None:
+        return ReportedHeartbeat(now, 0, None, now)
+    return ReportedHeartbeat(now, status.held, status.held_since, status.sent_at)

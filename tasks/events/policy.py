@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The library's own rules, as far as a desk's events are touched by them."""
+"""The library's settings that affect how events are handled."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,10 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class LibraryPolicy:
-    """The library's own rules, and where ids of new slips come from."""
+    """The library's own rules, and the generator of print job ids."""
 
     new_id: Callable[[], UUID]
     undo_window: timedelta
+    """Zero turns undo off."""
     patron_card_pattern: str | None = None
+    """Regular expression that matches a patron card's whole number."""

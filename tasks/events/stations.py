@@ -1,29 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stations that may speak, and what the worker knows of each."""
+"""Load the active stations that sign events."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, aliased
 
 from schemas.models import Branch, Printer, Station
-
-
-@dataclass(frozen=True)
-class StationRecord:
-    """A station as the worker knows it."""
-
-    code: str
-    key: str
-    branch: str
-    sent_from: tuple[str, ...]
-    """Library, branch, and the branch's address: FROM on the slip."""
-    printer_id: int | None
-
+from tasks.events.model import StationRecord
 
 _default = aliased(Printer)
-_DESKS = (
+_STATIONS = (
     select(
         Station.code,
         Station.key,
@@ -43,7 +30,7 @@ _DESKS = (
 
 def load_stations(session: Session, codes: Collection[str]) -> dict[str, StationRecord]:
     """The active stations among `codes`, each with the printer that takes its slips."""
-    rows = session.execute(_DESKS, {"codes": list(codes)})
+    rows = session.execute(_STATIONS, {"codes": list(codes)})
     return {
         row.code: StationRecord(
             code=row.code,

@@ -1,68 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Believing an event: its form, its version, its station, its signature. What is not believed is kept apart."""
+"""Validate an event: schema, version, station, signature. A message that fails is rejected and quarantined. Pure."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final, Generic, TypeVar
+from typing import Final
 
 from pydantic import ValidationError
 
 from schemas import signing
-from schemas.events import StationEvent
+from schemas.reasons import RejectionReason
+from tasks.events.model import AnEvent, FindStations, ParsedEvent, StationRecord, VerifiedEvent
 from tasks.quarantine.rejection import Received, RejectedMessage, event_id_of, station_of
 
 MAX_EVENT_BYTES: Final = 262_144
 """Bytes of canonical JSON. A box of fifty items with all their barcodes and descriptions has a good half of it."""
 
 
-AnEvent = TypeVar("AnEvent", bound=StationEvent)
+def validate(
+    messages: Sequence[Received], accepts: Mapping[str, type[AnEvent]], find_stations: FindStations
+) -> tuple[list[VerifiedEvent[AnEvent]], list[RejectedMessage]]:
+    """Separate verified events from messages to reject.
+
+    `accepts`: the event types of the task, by their versioned names. `find_stations` is called at most once.
+    """
+    parsed: list[ParsedEvent[AnEvent]] = []
+    verified: list[VerifiedEvent[AnEvent]] = []
+    rejected: list[RejectedMessage] = []
+    for message in messages:
+        result = parse(message, accepts)
+        if isinstance(result, RejectedMessage):
+            rejected.append(result)
+        else:
+            parsed.append(result)
+    stations = find_stations({each.event.station for each in parsed}) if parsed else {}
+    for each in parsed:
+        checked = verify(each, stations.get(each.event.station))
+        if isinstance(checked, RejectedMessage):
+            rejected.append(checked)
+        else:
+            verified.append(checked)
+    return verified, rejected
 
 
-@dataclass(frozen=True)
-class ParsedEvent(Generic[AnEvent]):
-    """An event of the right form, whose signature is still to be compared with its station's key."""
-
-    event: AnEvent
-    payload: Mapping[str, Any]
-    fingerprint: str
-    received: Received
-
-    @property
-    def reply_to(self) -> str | None:
-        """Where it wants its answer."""
-        return self.received.reply_to
-
-
-def read(received: Received, accepted: Mapping[str, type[AnEvent]]) -> ParsedEvent[AnEvent] | RejectedMessage:
-    """Check form and version. `accepted`: the types that are understood here, by their versioned names."""
+def parse(received: Received, accepts: Mapping[str, type[AnEvent]]) -> ParsedEvent[AnEvent] | RejectedMessage:
+    """Check size, version and schema."""
     payload = received.payload
     if not isinstance(payload, Mapping):
-        return RejectedMessage(received, "bad_schema", "the message is no JSON object")
+        return RejectedMessage(received, RejectionReason.BAD_SCHEMA, "the message is not a JSON object")
     event_id, station = event_id_of(payload), station_of(payload)
     kind = payload.get("type")
-    model = accepted.get(kind) if isinstance(kind, str) else None
+    model = accepts.get(kind) if isinstance(kind, str) else None
     if model is None:
-        return RejectedMessage(received, "unknown_version", f"type {str(kind)[:100]!r}", event_id, station)
+        detail = f"type {str(kind)[:100]!r}"
+        return RejectedMessage(received, RejectionReason.UNKNOWN_VERSION, detail, event_id, station)
+    reason = RejectionReason.BAD_SCHEMA
     try:
         canonical = signing.canonical(payload)
         if len(canonical) <= MAX_EVENT_BYTES:
             return ParsedEvent(model.model_validate(payload), payload, sha256(canonical).hexdigest(), received)
-        reason, detail = "oversize", f"{len(canonical)} bytes"
+        reason, detail = RejectionReason.OVERSIZE, f"{len(canonical)} bytes"
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        reason, detail = "bad_schema", places
+        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
     except ValueError as error:  # canonical JSON cannot carry it
-        reason, detail = "bad_schema", str(error)
+        detail = str(error)
     except RecursionError:
-        reason, detail = "bad_schema", "nested too deeply"
+        detail = "nested too deeply"
     return RejectedMessage(received, reason, detail[:1000], event_id, station)
 
 
-def check_signature(believed: ParsedEvent[AnEvent], key: str | None) -> RejectedMessage | None:
-    """`None` when the station is known and the signature is its own."""
-    if key is not None and signing.verify(believed.payload, key.encode()):
-        return None
-    reason = "unknown_station" if key is None else "bad_signature"
-    event = believed.event
-    return RejectedMessage(believed.received, reason, "", event.event_id, event.station)
+def verify(parsed: ParsedEvent[AnEvent], station: StationRecord | None) -> VerifiedEvent[AnEvent] | RejectedMessage:
+    """Verify the signature with the key of `station`, which is `None` when no active station has the code."""
+    if station is not None and signing.verify(parsed.payload, station.key.encode()):
+        return VerifiedEvent(parsed.event, station, parsed.fingerprint, parsed.received)
+    reason = RejectionReason.UNKNOWN_STATION if station is None else RejectionReason.BAD_SIGNATURE
+    return RejectedMessage(parsed.received, reason, "", parsed.event.event_id, parsed.event.station)

@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.reasons import RejectionReason
+
 
 @dataclass(frozen=True)
 class MetricDefinition:
@@ -52,19 +54,8 @@ QUARANTINED: Final = MetricDefinition(
     "bookdrop_quarantined_total",
     "Messages that failed validation or could not be processed, by reason.",
     "reason",
-    (
-        "bad_schema",
-        "oversize",
-        "unknown_version",
-        "unknown_station",
-        "bad_signature",
-        "other_payload",
-        "failed",
-        "other",
-    ),
+    (*RejectionReason, "other"),
 )
-DEAD_LETTERS: Final = ("malformed", "unknown_task", "lost_too_often", "rejected", "unroutable")
-"""Reasons for dead letters: the broker, or a worker before any task ran, rejected the message."""
 PRINT_ATTEMPTS: Final = MetricDefinition(
     "bookdrop_slip_tries_total",
     "Completed print attempts, by the resulting state of the print job.",

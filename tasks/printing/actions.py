@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from uuid6 import uuid7
 
-from schemas.models import Printer, PrintJob, RequestEvent, table
+from schemas.models import Printer, PrintJob
 from schemas.print_jobs import IN_HAND, RECONCILABLE, WAITING, PrintSlip, SlipContent
 from schemas.print_jobs import PrintState as State
 from schemas.topology import PRINT_SLIP, printing_queue
@@ -22,6 +22,7 @@ from tasks.operator import Operator
 from tasks.printing import state_machine as rules
 from tasks.printing.messages import words
 from tasks.printing.notifications import enqueue_notice
+from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 
@@ -52,7 +53,7 @@ def retry(slip: UUID, by: Operator, here: Context) -> Done:
             # Whoever asks has seen to the printer: its pause is over.
             printer.retry_at = None
         _order(job, uow)
-        _tell(job, uow, "slip_retried", by)
+        _record(job, uow, HistoryKind.SLIP_RETRIED, by)
         hold = f", but printer {printer.code} is on hold" if printer is not None and printer.on_hold else ""
         return Done(job.id, job.state, f"Ordered again{hold}")
 
@@ -99,7 +100,7 @@ def reprint(slip: UUID, by: Operator, here: Context) -> Done:
             _move(job, State.CANCELLED, uow)
             job.next_attempt_at = None
             job.last_error = f"copy {copy.copy_number} was ordered in its place"
-        _tell(job, uow, "slip_reprinted", by, copy=str(copy.id), copy_number=copy.copy_number)
+        _record(job, uow, HistoryKind.SLIP_REPRINTED, by, copy=str(copy.id), copy_number=copy.copy_number)
         return Done(copy.id, copy.state, f"Copy {copy.copy_number} ordered")
 
     return _in_one_commit(slip, here, act)
@@ -118,7 +119,7 @@ def mark_printed(slip: UUID, by: Operator, here: Context) -> Done:
         _move(job, State.DONE, uow)
         job.next_attempt_at = None
         job.last_error = None
-        _tell(job, uow, "slip_seen", by)
+        _record(job, uow, HistoryKind.SLIP_SEEN, by)
         return Done(job.id, job.state, "Noted: it printed")
 
     return _in_one_commit(slip, here, act)
@@ -134,7 +135,7 @@ def cancel(slip: UUID, by: Operator, here: Context) -> Done:
             raise RefusedActionError(f"It cannot be cancelled any more: {words(job.state, None)}.")
         _move(job, State.CANCELLED, uow)
         job.next_attempt_at = job.lease_until = None
-        _tell(job, uow, "slip_cancelled", by)
+        _record(job, uow, HistoryKind.SLIP_CANCELLED, by)
         enqueue_notice(
             uow, station=job.station, event_id=job.event_id, job_id=job.id, state=job.state, printer=None, why=None
         )
@@ -154,7 +155,7 @@ def move(slip: UUID, to: str, by: Operator, here: Context) -> Done:
         job.printer_id = printer.id
         job.next_attempt_at = job.lease_until = None
         _order(job, uow)
-        _tell(job, uow, "slip_moved", by, printer=to)
+        _record(job, uow, HistoryKind.SLIP_MOVED, by, printer=to)
         return Done(job.id, job.state, f"Goes to printer {to}")
 
     return _in_one_commit(slip, here, act)
@@ -241,20 +242,18 @@ def _move(job: PrintJob, state: State, uow: UnitOfWork) -> None:
     job.state_since = uow.now
 
 
-def _tell(job: PrintJob, uow: UnitOfWork, kind: str, by: Operator, **details: Any) -> None:
-    """A line in the history of the slip's request."""
-    uow.session.flush()
-    uow.session.connection().execute(
-        insert(table(RequestEvent)).values(
-            request_id=job.request_id,
-            item_id=job.item_id,
-            event_id=None,
-            kind=kind,
-            at=uow.now,
-            recorded_at=uow.now,
-            branch=job.branch,
-            station=None,
-            note=by.reason,
-            details={"slip": str(job.id), "actor": by.actor, **details},
-        )
+def _record(job: PrintJob, uow: UnitOfWork, kind: HistoryKind, by: Operator, **details: Any) -> None:
+    """Write a line in the history of the slip's request."""
+    line = HistoryLine(
+        request_id=job.request_id,
+        item_id=job.item_id,
+        kind=kind,
+        at=uow.now,
+        recorded_at=uow.now,
+        branch=job.branch,
+        station=None,
+        note=by.reason,
+        details={"slip": str(job.id), "actor": by.actor, **details},
     )
+    uow.session.flush()
+    record(uow.session, line)

@@ -1,72 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What desks say of slips: it lies in this item (packing), or another one is wanted. Answered like every event."""
+"""Handle the events of stations about slips: confirm a slip in its item (packing), and reprint a slip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
-from sqlalchemy import exists, insert, select
+from sqlalchemy import exists, select
 
 from schemas.barcodes import BarcodeRefusedError, clean
 from schemas.circulation_events import ActionOutcome, ActionReply, ReprintRequested, SlipSeen
-from schemas.models import ItemBarcode, PrintJob, RequestEvent, table
+from schemas.models import ItemBarcode, PrintJob
 from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
-from tasks.events.inbox import process_once
+from schemas.reasons import ReplyReason
+from tasks.events.handler import EventHandler, accepting
+from tasks.events.model import HandlerResult, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
-from tasks.events.results import Batch, HandlerResult, Trusted
 from tasks.operator import Operator
 from tasks.printing import state_machine as rules
 from tasks.printing.actions import copy_job
-from tasks.quarantine.rejection import Received
+from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.unit_of_work import UnitOfWork
 
 SlipEvent = SlipSeen | ReprintRequested
 
-EVENTS: Final[Mapping[str, type[SlipEvent]]] = {
-    "bookdrop.slip-seen.v1": SlipSeen,
-    "bookdrop.reprint-requested.v1": ReprintRequested,
-}
 
-NOT_SENT = "not_sent"
-
-
-def handle_slip_events(events: Sequence[Received], uow: UnitOfWork, _house: LibraryPolicy) -> Batch[SlipEvent]:
-    """Do what each of `events` says, in order, in the open transaction of `uow`."""
-    return process_once(events, uow, EVENTS, lambda fresh: HandlerResult([_one(each, uow) for each in fresh]))
+def handle_slip_events(
+    events: Sequence[VerifiedEvent[SlipEvent]], uow: UnitOfWork, _policy: LibraryPolicy
+) -> HandlerResult:
+    """Perform what each of `events` asks for, in order."""
+    return HandlerResult([_handle(each, uow) for each in events])
 
 
-def _one(trusted: Trusted[SlipEvent], uow: UnitOfWork) -> ActionReply:
-    event = trusted[0].event
+SLIP_HANDLER: Final = EventHandler(accepting(SlipSeen, ReprintRequested), handle_slip_events)
+
+
+def _handle(verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:
+    event = verified.event
     match event:
         case SlipSeen():
-            return _confirm(event, trusted, uow)
+            return _confirm(event, verified, uow)
         case ReprintRequested():
-            return _reprint(event, trusted, uow)
+            return _reprint(event, verified, uow)
         case _:
             assert_never(event)
 
 
-def _confirm(event: SlipSeen, trusted: Trusted[SlipEvent], uow: UnitOfWork) -> ActionReply:
+def _confirm(event: SlipSeen, verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:
     job = uow.session.scalars(select(PrintJob).where(PrintJob.id == event.slip).with_for_update()).one_or_none()
     if job is None:
-        return _refused(event, None, "unknown_slip", "No slip of ours has this code", "Scan the slip's code again.")
+        return _refused(
+            event, None, ReplyReason.UNKNOWN_SLIP, "No slip of ours has this code", "Scan the slip's code again."
+        )
     wrong = _wrong_item(event, job, uow) or _wrong_slip(event, job, uow)
     if wrong is not None:
         return wrong
     if job.state is State.CONFIRMED:
         return _reply(
-            event, job, ActionOutcome.ALREADY_DONE, "already_confirmed", "Scanned before: slip and item belong together"
+            event,
+            job,
+            ActionOutcome.ALREADY_DONE,
+            ReplyReason.ALREADY_CONFIRMED,
+            "Scanned before: slip and item belong together",
         )
     job.state = State.CONFIRMED
     job.state_since = uow.now
     job.next_attempt_at = None
     job.last_error = None
-    _tell(trusted, job, uow, "slip_confirmed", None)
+    _record(verified, job, uow, HistoryKind.SLIP_CONFIRMED, None)
     return _reply(
         event,
         job,
         ActionOutcome.DONE,
-        "confirmed",
+        ReplyReason.CONFIRMED,
         f"Slip and item belong together: to {job.content['return_to']['name']}",
     )
 
@@ -76,12 +81,12 @@ def _wrong_item(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
     try:
         barcode = clean(event.barcode)
     except BarcodeRefusedError as error:
-        return _refused(event, job, "no_barcode", str(error), "Scan the barcode on the item again.")
+        return _refused(event, job, ReplyReason.NO_BARCODE, str(error), "Scan the barcode on the item again.")
     fits = exists().where(ItemBarcode.item_id == job.item_id, ItemBarcode.barcode == barcode)
     if uow.session.execute(select(fits)).scalar_one():
         return None
     return _refused(
-        event, job, "wrong_item",
+        event, job, ReplyReason.WRONG_ITEM,
         f"WRONG SLIP: it belongs to “{job.content['title']}” ({job.content['barcode']}), not to {barcode}",
         "Take the slip out. Find the item it belongs to, and the slip of this one.",
     )  # fmt: skip
@@ -91,7 +96,11 @@ def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
     """The refusal when the slip is the item's own, and not the one that may go with it."""
     if job.voided_at is not None:
         return _refused(
-            event, job, "void_slip", "The Return of this slip was undone: the item stays here", "Throw the slip away."
+            event,
+            job,
+            ReplyReason.VOID_SLIP,
+            "The Return of this slip was undone: the item stays here",
+            "Throw the slip away.",
         )
     other = uow.session.execute(
         select(PrintJob.copy_number)
@@ -105,23 +114,23 @@ def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
     ).scalar_one_or_none()
     if other is not None:
         return _refused(
-            event, job, "second_slip", f"Another slip of this item was seen already (copy {other})",
+            event, job, ReplyReason.SECOND_SLIP, f"Another slip of this item was seen already (copy {other})",
             "Throw this one away.",
         )  # fmt: skip
     if job.state is State.CANCELLED:
         return _refused(
-            event, job, "cancelled_slip", "This slip was given up; a copy may have been ordered in its place",
+            event, job, ReplyReason.CANCELLED_SLIP, "This slip was given up; a copy may have been ordered in its place",
             "Throw this one away, and pack the item with its copy.",
         )  # fmt: skip
     if job.state is not State.CONFIRMED and State.CONFIRMED not in rules.TRANSITIONS[job.state]:
         return _refused(
-            event, job, NOT_SENT, f"This slip is not known as sent ({job.state.value.replace('_', ' ')})",
+            event, job, ReplyReason.NOT_SENT, f"This slip is not known as sent ({job.state.value.replace('_', ' ')})",
             "Scan it again in a minute; if that does not help, tell who runs the printers.",
         )  # fmt: skip
     return None
 
 
-def _reprint(event: ReprintRequested, trusted: Trusted[SlipEvent], uow: UnitOfWork) -> ActionReply:
+def _reprint(event: ReprintRequested, verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:
     jobs = uow.session.scalars(
         select(PrintJob)
         .where(PrintJob.event_id == event.reprints)
@@ -131,17 +140,17 @@ def _reprint(event: ReprintRequested, trusted: Trusted[SlipEvent], uow: UnitOfWo
     newest = list({job.item_id: job for job in jobs}.values())
     if not newest:
         return _refused(
-            event, None, "no_slip", "That Return has no slip",
+            event, None, ReplyReason.NO_SLIP, "That Return has no slip",
             "Return it from the request with “Automatically print slip”, or ask interlibrary loan.",
         )  # fmt: skip
     if newest[0].voided_at is not None:
         return _refused(
-            event, newest[0], "void_slip", "That Return was undone: there is nothing to send back", "Go on."
+            event, newest[0], ReplyReason.VOID_SLIP, "That Return was undone: there is nothing to send back", "Go on."
         )
     waiting = [job for job in newest if job.state in WAITING | IN_HAND]
     if waiting:
         return _refused(
-            event, waiting[0], NOT_SENT, "Its slip has not come out yet: it waits for its printer",
+            event, waiting[0], ReplyReason.NOT_SENT, "Its slip has not come out yet: it waits for its printer",
             "Wait for it; operations can try it again or move it to another printer.",
         )  # fmt: skip
     by = Operator(f"station {event.station}", event.reason)
@@ -151,33 +160,47 @@ def _reprint(event: ReprintRequested, trusted: Trusted[SlipEvent], uow: UnitOfWo
             job.state = State.CANCELLED
             job.state_since = uow.now
             job.next_attempt_at = None
-        _tell(trusted, job, uow, "slip_reprinted", event.reason, copy=str(copy.id), copy_number=copy.copy_number)
-    number = copies[0].copy_number
-    return _reply(event, newest[0], ActionOutcome.DONE, "reprinting", f"Copy {number} of the slip is on its way")
-
-
-def _tell(
-    trusted: Trusted[SlipEvent], job: PrintJob, uow: UnitOfWork, kind: str, note: str | None, **details: Any
-) -> None:
-    event, desk = trusted[0].event, trusted[1]
-    uow.session.flush()
-    uow.session.connection().execute(
-        insert(table(RequestEvent)).values(
-            request_id=job.request_id,
-            item_id=job.item_id,
-            event_id=event.event_id,
-            kind=kind,
-            at=uow.now,
-            recorded_at=uow.now,
-            branch=desk.branch,
-            station=desk.code,
-            note=note,
-            details={"slip": str(job.id), "actor": f"station {desk.code}", **details},
+        _record(
+            verified,
+            job,
+            uow,
+            HistoryKind.SLIP_REPRINTED,
+            event.reason,
+            copy=str(copy.id),
+            copy_number=copy.copy_number,
         )
+    number = copies[0].copy_number
+    return _reply(
+        event, newest[0], ActionOutcome.DONE, ReplyReason.REPRINTING, f"Copy {number} of the slip is on its way"
     )
 
 
-def _refused(event: SlipEvent, job: PrintJob | None, reason: str, message: str, next_step: str) -> ActionReply:
+def _record(
+    verified: VerifiedEvent[SlipEvent],
+    job: PrintJob,
+    uow: UnitOfWork,
+    kind: HistoryKind,
+    note: str | None,
+    **details: Any,
+) -> None:
+    event, station = verified.event, verified.station
+    line = HistoryLine(
+        request_id=job.request_id,
+        item_id=job.item_id,
+        event_id=event.event_id,
+        kind=kind,
+        at=uow.now,
+        recorded_at=uow.now,
+        branch=station.branch,
+        station=station.code,
+        note=note,
+        details={"slip": str(job.id), "actor": f"station {station.code}", **details},
+    )
+    uow.session.flush()
+    record(uow.session, line)
+
+
+def _refused(event: SlipEvent, job: PrintJob | None, reason: ReplyReason, message: str, next_step: str) -> ActionReply:
     return _reply(event, job, ActionOutcome.REFUSED, reason, message, next_step=next_step)
 
 
@@ -185,7 +208,7 @@ def _reply(
     event: SlipEvent,
     job: PrintJob | None,
     outcome: ActionOutcome,
-    reason: str,
+    reason: ReplyReason,
     message: str,
     *,
     next_step: str | None = None,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 
 from schemas.models import QuarantinedMessage
+from schemas.reasons import DeadLetterReason
 from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
@@ -71,7 +72,7 @@ def outgoing(row: QuarantinedMessage, origin: str) -> Outgoing:
 
     A dead letter keeps its envelope; an event, of which the body is stored alone, gets a new one.
     """
-    if row.reason == "malformed":
+    if row.reason == DeadLetterReason.MALFORMED:
         raise DecisionRefusedError("No worker can read it, so it would come back here. Examine it, then drop it.")
     if not row.whole:
         raise DecisionRefusedError(

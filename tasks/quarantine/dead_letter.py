@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas import topology
+from schemas.reasons import DeadLetterReason
 from tasks.ports import REDELIVERY_HEADERS, DeadLetter
 from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, event_id_of, station_of
 
@@ -78,24 +79,24 @@ def _queue_of(letter: DeadLetter) -> str | None:
     return str(death["queue"]) if "queue" in death else letter.routing_key
 
 
-def _reason_of(letter: DeadLetter) -> tuple[str, str]:
+def _reason_of(letter: DeadLetter) -> tuple[DeadLetterReason, str]:
     """The reason code, and a detail for the operator."""
     marked = letter.envelope.headers.get("x-quarantine-reason")
     death = str(_death(letter).get("reason", ""))
-    if marked == "lost_too_often" or death == "delivery_limit":
-        return "lost_too_often", "every worker that received it died or lost it"
-    if isinstance(marked, str) and marked != "rejected":
-        return "malformed", marked
+    if marked == DeadLetterReason.LOST_TOO_OFTEN or death == "delivery_limit":
+        return DeadLetterReason.LOST_TOO_OFTEN, "every worker that received it died or lost it"
+    if isinstance(marked, str) and marked != DeadLetterReason.REJECTED:
+        return DeadLetterReason.MALFORMED, marked
     try:
         call = json.loads(letter.body)
     except (ValueError, RecursionError):
-        return "malformed", "not_json"
+        return DeadLetterReason.MALFORMED, "not_json"
     task = letter.envelope.headers.get("task")
     if not isinstance(task, str) or not isinstance(call, list):
-        return "malformed", "no task message"
+        return DeadLetterReason.MALFORMED, "no task message"
     if task not in topology.ALL_TASKS:
-        return "unknown_task", task
-    return ("rejected", death or "") if marked or death else ("unroutable", "")
+        return DeadLetterReason.UNKNOWN_TASK, task
+    return (DeadLetterReason.REJECTED if marked or death else DeadLetterReason.UNROUTABLE), death
 
 
 def _death(letter: DeadLetter) -> Mapping[str, Any]:

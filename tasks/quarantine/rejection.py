@@ -3,8 +3,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
+
+from schemas.reasons import RejectionReason
 
 MAX_QUARANTINED_CHARS: Final = 262_144
 """Characters of a message's body that the quarantine stores; the rest is cut off."""
@@ -19,6 +22,7 @@ class Received:
     """Not yet verified: compare it with the pattern of reply queues before a reply is sent there."""
     task: str | None = None
     """Name of the task that the message is for."""
+    task_id: str | None = None
     station_status: object = None
     """Value of the header with the station's status (`schemas.station_status`), not yet validated."""
 
@@ -28,8 +32,7 @@ class RejectedMessage:
     """A message that goes to the quarantine."""
 
     received: Received
-    reason: str
-    """One of `REFUSALS`."""
+    reason: RejectionReason
     detail: str
     event_id: UUID | None = None
     """Event to reply to; `None` when the message has no readable event id."""
@@ -37,15 +40,17 @@ class RejectedMessage:
     """Station that the message names; not authenticated."""
 
 
-REFUSALS = {
-    "bad_schema": "Not understood: this station's message does not have the right form",
-    "unknown_version": "Not understood: this station sends a version that the server does not know",
-    "unknown_station": "Not accepted: this station is not known to the server",
-    "bad_signature": "Not accepted: this station's signature is wrong",
-    "oversize": "Not accepted: this message is larger than any event can be",
-    "failed": "Not processed: the server failed on this scan, and it is kept for review",
-    "other_payload": "Not accepted: another scan was sent with the same event id",
-}
+MESSAGES: Final[Mapping[RejectionReason, str]] = MappingProxyType(
+    {
+        RejectionReason.BAD_SCHEMA: "Not understood: this station's message does not have the right form",
+        RejectionReason.UNKNOWN_VERSION: "Not understood: this station sends a version that the server does not know",
+        RejectionReason.UNKNOWN_STATION: "Not accepted: this station is not known to the server",
+        RejectionReason.BAD_SIGNATURE: "Not accepted: this station's signature is wrong",
+        RejectionReason.OVERSIZE: "Not accepted: this message is larger than any event can be",
+        RejectionReason.FAILED: "Not processed: the server failed on this scan, and it is kept for review",
+        RejectionReason.OTHER_PAYLOAD: "Not accepted: another scan was sent with the same event id",
+    }
+)
 """Text for the station's screen, by reason."""
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from schemas.models import QuarantinedMessage, table
 from schemas.replies import Outcome, ReturnReply
 from schemas.topology import RETURNS_QUEUE, is_reply_queue
-from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, REFUSALS, RejectedMessage
+from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, MESSAGES, RejectedMessage
 from tasks.unit_of_work import UnitOfWork
 
 OPEN_STATES: Final = ("kept", "retried")
@@ -47,7 +47,7 @@ def quarantine(rejected: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
                 event_id=message.event_id,
                 outcome=Outcome.REFUSED,
                 reason=message.reason,
-                message=REFUSALS[message.reason],
+                message=MESSAGES[message.reason],
                 next_step="Report this to the person who runs the stations. The message was kept.",
             )
             uow.enqueue(reply_to, refusal.model_dump_json(exclude_none=True), event_id=message.event_id)

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which request a barcode means. Pure."""
+"""The item and the request that a scanned barcode identifies. Pure."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.barcodes import BarcodeRefusedError, slip_of
+from schemas.barcodes import slip_of
+from schemas.reasons import ReplyReason
 from schemas.request_status import CLOSED
 from tasks.requests.model import Refused, RequestState
 
 
 @dataclass(frozen=True)
 class Match:
-    """An item that bears the barcode, with its request; without one it is our own."""
+    """An item that has the barcode, with its request; an item of the library itself has none."""
 
     item_id: int
     request: RequestState | None
@@ -20,68 +21,76 @@ class Match:
 
 @dataclass(frozen=True)
 class Ambiguous:
-    """Several open requests bear the barcode; staff pick one."""
+    """Several open requests have the barcode; staff pick one."""
 
     requests: tuple[RequestState, ...]
 
 
-def resolve(matches: Sequence[Match]) -> Match | Ambiguous | Refused | None:
-    """The one item that is meant; `None` when nothing bears the barcode.
+@dataclass(frozen=True)
+class Found:
+    """The one item that the barcode identifies, and its request."""
 
-    The single open request is meant; closed ones are ignored. With none open and no item of our own,
-    the newest closed one answers.
+    request: RequestState
+    item_id: int
+
+
+def find_item(
+    matches: Sequence[Match], barcode: str, *, is_external_id: bool, patron_card_pattern: str | None
+) -> Found | Ambiguous | Refused:
+    """The item that `barcode` identifies among `matches`, or why it identifies none.
+
+    The single open request is meant; closed ones are ignored. With no open request and no item of the library itself, the
+    request that was closed last is meant. `is_external_id`: the code is the external identifier of a request.
     """
-    ours = [match for match in matches if match.request is None]
-    borrowed = [(match, match.request) for match in matches if match.request is not None]
-    still_open = [(match, request) for match, request in borrowed if request.status not in CLOSED]
-    if len({request.request_id for _, request in still_open}) > 1:
-        return Ambiguous(tuple({request.request_id: request for _, request in still_open}.values()))
+    own = [match for match in matches if match.request is None]
+    borrowed = [Found(match.request, match.item_id) for match in matches if match.request is not None]
+    still_open = [found for found in borrowed if found.request.status not in CLOSED]
+    if len({found.request.request_id for found in still_open}) > 1:
+        return Ambiguous(tuple({found.request.request_id: found.request for found in still_open}.values()))
     if still_open:
-        return still_open[0][0]
-    if ours:
+        return still_open[0]
+    if own:
         return Refused(
-            "not_interlibrary_loan",
+            ReplyReason.NOT_INTERLIBRARY_LOAN,
             "Not an interlibrary loan: use the normal check-in",
             "Check the item in with the normal check-in. Nothing was changed.",
         )
-    # A late item of a partial return is "closed" too, yet it is the one in hand.
-    newest = sorted(borrowed, key=lambda pair: (pair[1].returned_at is not None, pair[1].returned_at, pair[0].item_id))
-    return newest[-1][0] if newest else None
+    if borrowed:
+        # A late item of a partial return is "closed" too, yet it is the one in hand.
+        return max(
+            borrowed,
+            key=lambda found: (found.request.returned_at is not None, found.request.returned_at, found.item_id),
+        )
+    return _unmatched(barcode, is_external_id=is_external_id, patron_card_pattern=patron_card_pattern)
 
 
-def unmatched(barcode: str, *, is_external_id: bool, patron_card_pattern: str | None) -> Refused:
-    """Why a barcode that no item bears is refused, and what staff do now."""
+def _unmatched(barcode: str, *, is_external_id: bool, patron_card_pattern: str | None) -> Refused:
     if is_external_id:
         return Refused(
-            "external_id_scanned",
+            ReplyReason.EXTERNAL_ID_SCANNED,
             f"Not an item barcode: {barcode} is the identifier of a request",
             "Scan the barcode on the item, or use Return on the request.",
         )
     if is_patron_card(barcode, patron_card_pattern):
         return Refused(
-            "patron_card",
+            ReplyReason.PATRON_CARD,
             "Not an item barcode: that is a patron card",
             "Scan the barcode on the item. The card was not looked up.",
+            hides_code=True,
         )
     if slip_of(barcode) is not None:
         return Refused(
-            "slip_code",
+            ReplyReason.SLIP_CODE,
             "That is the code of a slip, not of an item",
             "Scan the barcode on the item. To check a slip at packing: bookdrop-station pack, or the slip's code at a desk.",
         )
     return Refused(
-        "unknown_barcode",
+        ReplyReason.UNKNOWN_BARCODE,
         f"Unknown barcode: {barcode}",
         "Scan again. If it stays unknown, look for another barcode on the item or ask interlibrary-loan staff.",
     )
 
 
 def is_patron_card(barcode: str, pattern: str | None) -> bool:
-    """Tell by its form alone whether `barcode` is a patron card; nobody is looked up."""
+    """True when `barcode` has the form of a patron card. No patron is looked up."""
     return pattern is not None and re.fullmatch(pattern, barcode) is not None
-
-
-def no_barcode(error: BarcodeRefusedError) -> Refused:
-    """The answer to a line that is no barcode."""
-    first, _, rest = str(error).partition(". ")
-    return Refused(error.reason, first.removesuffix("."), rest)

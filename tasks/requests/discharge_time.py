@@ -1,33 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a loan ends: the scan's own time or the backdate, never the worker's unless a clock is wrong. Pure."""
+"""The time at which a loan is discharged: the backdate, the time of the scan, or the worker's time. Pure."""
 
 from datetime import datetime
 
+from schemas.reasons import ReplyReason
 from tasks.requests.model import CLOCK_TOLERANCE, Refused
-from tasks.returns.decision import ReturnCommand
 
 
-def end_of_loan(wish: ReturnCommand, began: datetime | None) -> tuple[datetime, tuple[str, ...]] | Refused:
-    """The backdate, or the scan's own time, or the worker's when that cannot be believed; with warnings for staff.
+def discharge_time(
+    *,
+    occurred_at: datetime,
+    received_at: datetime,
+    backdate: datetime | None,
+    loan_began: datetime | None,
+    action: str = "Not returned",
+) -> tuple[datetime, tuple[str, ...]] | Refused:
+    """The discharge's time, with warnings for staff; or the refusal of a backdate. All times are aware UTC.
 
-    `began`: when the loan began, if there is one. A backdate in the future or before the loan is refused.
+    `occurred_at` is by the station's clock, `received_at` by the worker's. A backdate in the future or before the loan
+    began is refused. A station's time before the loan began, or ahead of the worker by more than `CLOCK_TOLERANCE`, is
+    replaced by the worker's. `action` begins the refusal's message.
     """
-    backdate = wish.backdated_to
     if backdate is not None:
-        if backdate > wish.received_at:
-            return Refused(
-                "backdate_in_future",
-                "Not returned: the backdate lies in the future",
-                "Correct the date, then scan again.",
-            )
-        if began is not None and backdate < began:
-            return Refused(
-                "backdate_before_loan",
-                "Not returned: the backdate lies before the loan began",
-                "Correct the date, then scan again.",
-            )
+        if backdate > received_at:
+            return _refused(ReplyReason.BACKDATE_IN_FUTURE, f"{action}: the backdate lies in the future")
+        if loan_began is not None and backdate < loan_began:
+            return _refused(ReplyReason.BACKDATE_BEFORE_LOAN, f"{action}: the backdate lies before the loan began")
         return backdate, ()
-    at = wish.occurred_at
-    if at > wish.received_at + CLOCK_TOLERANCE or (began is not None and at < began):
-        return wish.received_at, ("The station's clock is wrong: the time of the server was used.",)
-    return at, ()
+    if occurred_at > received_at + CLOCK_TOLERANCE or (loan_began is not None and occurred_at < loan_began):
+        return received_at, ("The station's clock is wrong: the time of the server was used.",)
+    return occurred_at, ()
+
+
+def _refused(reason: ReplyReason, message: str) -> Refused:
+    return Refused(reason, message, "Correct the date, then scan again.")

@@ -1,33 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the rules look at and what they answer: plain values, no database, no clock."""
+"""The state of a borrowing request as the rules read it, and a refusal. Plain values."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from schemas.reasons import ReplyReason
 from schemas.replies import Destination
 from schemas.request_status import RequestStatus
 
 Resolution = Literal["found_by_library", "returned_by_patron"]
 
 CLOCK_TOLERANCE = timedelta(minutes=2)
-"""How far ahead a station's clock is still believed."""
+"""How far ahead of the worker a station's clock may be before the worker's time is used."""
 
 
 @dataclass(frozen=True)
 class OpenLoan:
-    """An item's loan that is not discharged."""
+    """A loan of an item that is not discharged."""
 
     loan_id: int
     loaned_at: datetime
     other_patron: bool = False
-    """It belongs to another patron than the request's."""
+    """The loan belongs to another patron than the request's."""
     claimed_returned: bool = False
 
 
 @dataclass(frozen=True)
 class ItemState:
-    """One item of a request, as it is before the scan."""
+    """An item of a request, before the event."""
 
     item_id: int
     position: int = 1
@@ -38,7 +39,7 @@ class ItemState:
 
 @dataclass(frozen=True)
 class RequestState:
-    """A borrowing request, as it is before the scan."""
+    """A borrowing request, before the event."""
 
     request_id: int
     external_id: str
@@ -47,12 +48,12 @@ class RequestState:
     destination: Destination
     items: tuple[ItemState, ...]
     own_return_address: bool = False
-    """The lender gave a return address with this very item."""
+    """The lender gave a return address with this item."""
     returned_at: datetime | None = None
     returned_by: str | None = None
 
     def item(self, item_id: int) -> ItemState:
-        """The item of that id. Raises `KeyError`."""
+        """The item with the id. Raises `KeyError`."""
         for item in self.items:
             if item.item_id == item_id:
                 return item
@@ -61,10 +62,12 @@ class RequestState:
 
 @dataclass(frozen=True)
 class Refused:
-    """Nothing changes, and staff are told why and what to do now."""
+    """Nothing changes. Staff read why, and what to do next."""
 
-    reason: str
+    reason: ReplyReason
     message: str
     next_step: str
     names_destination: bool = False
-    """Whether the reply still names the lender, because the item may be in hand."""
+    """The reply names the lender, because the item may be in hand."""
+    hides_code: bool = False
+    """The reply does not repeat the scanned code: it is a patron's number."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading what a batch of events is about: a fixed number of statements, whatever the batch's size."""
+"""Lock and read the requests of a batch of events: a fixed number of statements, whatever the size of the batch."""
 
 from collections import defaultdict
 from collections.abc import Collection
@@ -19,17 +19,17 @@ from schemas.models import (
     Request,
 )
 from schemas.replies import Destination
-from tasks.requests.barcode_lookup import Match
-from tasks.requests.model import ItemState, OpenLoan, RequestState
+from tasks.requests.barcode_lookup import Ambiguous, Found, Match, find_item
+from tasks.requests.model import ItemState, OpenLoan, Refused, RequestState
 
 
 @dataclass(frozen=True)
 class RequestDetails:
-    """What the rules need not know of a request: for its slip, and for severing its patron link."""
+    """What the rules do not need of a request: for its slip, and for severing its patron link."""
 
     author: str | None
     return_to: tuple[str, ...]
-    """Name and address; the lender's own return address if it gave one."""
+    """Name and address; the return address that the lender gave with the item, if it gave one."""
     damage_note: str | None
     patron_id: int | None
     fee_open: bool
@@ -37,34 +37,48 @@ class RequestDetails:
 
 @dataclass
 class RequestSet:
-    """All that a batch of events is about, as it is now; `states` moves on with each decision."""
+    """The requests of a batch of events. A handler replaces a state in `states` after each decision."""
 
     states: dict[int, RequestState] = field(default_factory=dict)
     """By request id."""
-    paperwork: dict[int, RequestDetails] = field(default_factory=dict)
+    details: dict[int, RequestDetails] = field(default_factory=dict)
     external_ids: dict[str, int] = field(default_factory=dict)
-    bearers: dict[str, list[tuple[int, int | None]]] = field(default_factory=lambda: defaultdict(list))
-    """Barcode to (item id, request id or None)."""
+    items_by_barcode: dict[str, list[tuple[int, int | None]]] = field(default_factory=lambda: defaultdict(list))
+    """Barcode to (item id, request id); the request id is `None` for an item of the library itself."""
     barcodes: dict[int, str] = field(default_factory=dict)
-    """A barcode for each item, the first it was given."""
+    """The first barcode of each item."""
     loan_patrons: dict[int, int] = field(default_factory=dict)
     """Patron link of each open loan that has one."""
 
+    def find_item(self, barcode: str, patron_card_pattern: str | None) -> Found | Ambiguous | Refused:
+        """The item that `barcode` identifies, or why it identifies none."""
+        return find_item(
+            self.matches(barcode),
+            barcode,
+            is_external_id=barcode in self.external_ids,
+            patron_card_pattern=patron_card_pattern,
+        )
+
+    def find_request(self, external_id: str) -> RequestState | None:
+        """The request with the external identifier."""
+        request_id = self.external_ids.get(external_id)
+        return None if request_id is None else self.states[request_id]
+
     def matches(self, barcode: str) -> list[Match]:
-        """The items that bear `barcode`."""
+        """The items that have `barcode`."""
         return [
             Match(item_id, None if request_id is None else self.states[request_id])
-            for item_id, request_id in self.bearers.get(barcode, ())
+            for item_id, request_id in self.items_by_barcode.get(barcode, ())
         ]
 
 
-def _of(name: str) -> BindParameter[Any]:
-    """As many values as are given."""
+def _any_of(name: str) -> BindParameter[Any]:
+    """A parameter that takes any number of values."""
     return bindparam(name, expanding=True)
 
 
-# Made once: building a statement costs as much as sending it.
-_BEARS_ONE = ItemBarcode.barcode.in_(_of("barcodes"))
+# Built once: building a statement costs as much as sending it.
+_HAS_BARCODE = ItemBarcode.barcode.in_(_any_of("barcodes"))
 _LOCK_REQUESTS = (
     select(
         Request.id,
@@ -92,8 +106,8 @@ _LOCK_REQUESTS = (
             union(
                 select(Item.request_id)
                 .join(ItemBarcode, ItemBarcode.item_id == Item.id)
-                .where(_BEARS_ONE, Item.request_id.is_not(None)),
-                select(Request.id).where(Request.external_id.in_(_of("external_ids"))),
+                .where(_HAS_BARCODE, Item.request_id.is_not(None)),
+                select(Request.id).where(Request.external_id.in_(_any_of("external_ids"))),
             )
             .subquery()
             .select()
@@ -115,35 +129,35 @@ _READ_ITEMS = (
         Loan.claimed_returned,
     )
     .outerjoin(Loan, (Loan.item_id == Item.id) & Loan.discharged_at.is_(None))
-    .where(Item.request_id.in_(_of("request_ids")))
+    .where(Item.request_id.in_(_any_of("request_ids")))
     .order_by(Item.request_id, Item.position, Item.id)
 )
 _BARCODES = select(ItemBarcode.id, ItemBarcode.barcode, ItemBarcode.item_id, Item.request_id).join(
     Item, Item.id == ItemBarcode.item_id
 )
-_READ_BARCODES = union(_BARCODES.where(_BEARS_ONE), _BARCODES.where(Item.request_id.in_(_of("request_ids"))))
+_READ_BARCODES = union(_BARCODES.where(_HAS_BARCODE), _BARCODES.where(Item.request_id.in_(_any_of("request_ids"))))
 
 
 def lock_and_read(session: Session, barcodes: Collection[str], external_ids: Collection[str]) -> RequestSet:
-    """Lock every request that the barcodes or identifiers can mean, in order of id, then read it as it is.
+    """Lock each request that has one of the barcodes or identifiers, in order of id, then read it.
 
-    The rows that hang on a request are read after its lock is had, so they cannot be older than the lock.
+    Items, loans and barcodes are read after the lock is held, so they cannot be older than the lock.
     """
-    shelf = RequestSet()
-    _lock_requests(session, shelf, barcodes, external_ids)
-    _read_items(session, shelf)
-    _read_barcodes(session, shelf, barcodes)
-    return shelf
+    requests = RequestSet()
+    _lock_requests(session, requests, barcodes, external_ids)
+    _read_items(session, requests)
+    _read_barcodes(session, requests, barcodes)
+    return requests
 
 
 def _lock_requests(
-    session: Session, shelf: RequestSet, barcodes: Collection[str], external_ids: Collection[str]
+    session: Session, requests: RequestSet, barcodes: Collection[str], external_ids: Collection[str]
 ) -> None:
     rows = session.execute(_LOCK_REQUESTS, {"barcodes": list(barcodes), "external_ids": [*external_ids, *barcodes]})
     for row in rows:
         own_address = bool(row.return_address)
-        shelf.external_ids[row.external_id] = row.id
-        shelf.states[row.id] = RequestState(
+        requests.external_ids[row.external_id] = row.id
+        requests.states[row.id] = RequestState(
             request_id=row.id,
             external_id=row.external_id,
             title=row.title,
@@ -151,7 +165,7 @@ def _lock_requests(
             destination=Destination(
                 name=row.name,
                 code=row.code,
-                # The courier's code leads to the default address, not to the one given with this item.
+                # The delivery code belongs to the default address, not to the one given with this item.
                 delivery_code=None if own_address else row.delivery_code,
             ),
             items=(),
@@ -159,7 +173,7 @@ def _lock_requests(
             returned_at=row.returned_at,
             returned_by=row.returned_by,
         )
-        shelf.paperwork[row.id] = RequestDetails(
+        requests.details[row.id] = RequestDetails(
             author=row.author,
             return_to=tuple(row.return_address) if own_address else (row.name, *row.address),
             damage_note=row.damage_note,
@@ -168,13 +182,13 @@ def _lock_requests(
         )
 
 
-def _read_items(session: Session, shelf: RequestSet) -> None:
-    rows = session.execute(_READ_ITEMS, {"request_ids": list(shelf.states)})
+def _read_items(session: Session, requests: RequestSet) -> None:
+    rows = session.execute(_READ_ITEMS, {"request_ids": list(requests.states)})
     items: dict[int, list[ItemState]] = defaultdict(list)
     for row in rows:
         loan = None
         if row.loan_id is not None:
-            requester = shelf.paperwork[row.request_id].patron_id
+            requester = requests.details[row.request_id].patron_id
             loan = OpenLoan(
                 loan_id=row.loan_id,
                 loaned_at=row.loaned_at,
@@ -182,23 +196,23 @@ def _read_items(session: Session, shelf: RequestSet) -> None:
                 claimed_returned=row.claimed_returned,
             )
             if row.patron_id is not None:
-                shelf.loan_patrons[row.loan_id] = row.patron_id
+                requests.loan_patrons[row.loan_id] = row.patron_id
         items[row.request_id].append(ItemState(row.id, row.position, loan, row.returned_at, row.returned_by))
     for request_id, of_request in items.items():
-        shelf.states[request_id] = replace(shelf.states[request_id], items=tuple(of_request))
+        requests.states[request_id] = replace(requests.states[request_id], items=tuple(of_request))
 
 
-def _read_barcodes(session: Session, shelf: RequestSet, barcodes: Collection[str]) -> None:
+def _read_barcodes(session: Session, requests: RequestSet, barcodes: Collection[str]) -> None:
     wanted = set(barcodes)
-    rows = session.execute(_READ_BARCODES, {"barcodes": list(barcodes), "request_ids": list(shelf.states)})
+    rows = session.execute(_READ_BARCODES, {"barcodes": list(barcodes), "request_ids": list(requests.states)})
     for row in sorted(rows, key=lambda row: row.id):
-        shelf.barcodes.setdefault(row.item_id, row.barcode)
-        if row.barcode in wanted and (row.request_id is None or row.request_id in shelf.states):
-            shelf.bearers[row.barcode].append((row.item_id, row.request_id))
+        requests.barcodes.setdefault(row.item_id, row.barcode)
+        if row.barcode in wanted and (row.request_id is None or row.request_id in requests.states):
+            requests.items_by_barcode[row.barcode].append((row.item_id, row.request_id))
 
 
 def slips_of(session: Session, item_ids: Collection[int]) -> dict[int, UUID]:
-    """The newest print job of each item, to offer its reprint."""
+    """The newest print job of each item."""
     rows = session.execute(
         select(PrintJob.item_id, PrintJob.id).where(PrintJob.item_id.in_(item_ids)).order_by(PrintJob.created_at)
     )

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.events import Override
+from schemas.reasons import ReplyReason
 from schemas.request_status import RequestStatus
 from tasks.requests.model import ItemState, Refused, Resolution
 
 
 @dataclass(frozen=True)
 class ReturnCommand:
-    """What staff want, and when."""
+    """What staff ask for, and when."""
 
     occurred_at: datetime
     """By the station's clock, aware UTC."""
@@ -27,28 +28,28 @@ class ReturnCommand:
 
 @dataclass(frozen=True)
 class Returned:
-    """The items go home. When `status_after` is unchanged, the request waits for its other items."""
+    """The items are returned. When `status_after` is unchanged, the request waits for its other items."""
 
-    reason: str
+    reason: ReplyReason
     at: datetime
     """The discharge takes this time."""
     items: tuple[ItemState, ...]
-    """Those that are checked in now; their open loans are discharged."""
+    """The items that are checked in now; their open loans are discharged."""
     status_after: RequestStatus
     here: int
-    """How many of the request's items are here after this."""
+    """The number of the request's items that are here after this Return."""
     urgent: bool = False
     completes: bool = True
-    """Whether this sends the request home."""
+    """The Return moves the request to "Returned item to partner"."""
     fee_review: bool = False
     wants_slip: bool = True
-    """Whether a slip makes sense, if one is asked for."""
+    """A slip is printed if the event asks for one."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class AlreadyReturned:
-    """Nothing changes: the item went home before."""
+    """Nothing changes: the item was returned before."""
 
     at: datetime | None
     by: str | None

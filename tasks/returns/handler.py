@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a scan: a sequence of events and one transaction; replies and slips come out of its commit."""
+"""Handle Returns: look up the requests, decide each event, write the effects."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,173 +12,155 @@ from schemas.events import BarcodeScanned, Event, ReturnRequested
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply
 from schemas.topology import PRINT_SLIP, printing_queue
-from tasks.events.inbox import process_once
+from tasks.events.handler import EventHandler, accepting
+from tasks.events.model import FollowUp, HandlerResult, StationRecord, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
-from tasks.events.results import Batch, FollowUp, HandlerResult, Trusted
-from tasks.events.stations import StationRecord
-from tasks.events.validation import ParsedEvent
-from tasks.quarantine.rejection import Received
-from tasks.requests import repository
-from tasks.requests.barcode_lookup import Ambiguous, Match, no_barcode, resolve, unmatched
+from tasks.requests.barcode_lookup import Ambiguous
 from tasks.requests.model import ItemState, Refused, RequestState
+from tasks.requests.refusals import invalid_barcode, unknown_request
+from tasks.requests.repository import RequestSet, lock_and_read, slips_of
 from tasks.returns.decision import ReturnCommand, Returned
 from tasks.returns.effects import DecidedReturn, Effects
 from tasks.returns.replies import choice, refusal, reply_to_decision
 from tasks.returns.transition import decide
 from tasks.unit_of_work import UnitOfWork
 
-EVENTS: Final[Mapping[str, type[Event]]] = {
-    "bookdrop.barcode-scanned.v1": BarcodeScanned,
-    "bookdrop.return-requested.v1": ReturnRequested,
-}
-"""What asks for a Return, by the type's name."""
+
+@dataclass(frozen=True)
+class _Subject:
+    """What an event identifies: a barcode, or the external identifier of a request."""
+
+    barcode: str | None = None
+    external_id: str | None = None
+    refused: Refused | None = None
+    """Set when what was scanned or typed can be neither."""
 
 
-def return_items(events: Sequence[Received], uow: UnitOfWork, house: LibraryPolicy) -> Batch[Event]:
-    """Perform the Return that each of `events` asks for, in order, in the open transaction of `uow`.
+@dataclass(frozen=True)
+class _Found:
+    """The request to return, and the scanned item; `None` for Return from the request."""
 
-    Each event gets a reply; its row, its slip's and the history's are written together. See `tasks.events.inbox`
-    for events that were answered before, or cannot be believed.
-    Raises only what makes the whole transaction worth another try, or what is a fault of ours.
-    """
-    return process_once(events, uow, EVENTS, lambda fresh: _perform(fresh, uow, house))
+    request: RequestState
+    item_id: int | None
 
 
-def _perform(fresh: Sequence[Trusted[Event]], uow: UnitOfWork, house: LibraryPolicy) -> HandlerResult:
-    asked = [_subject(each) for each, _ in fresh]
-    shelf = repository.lock_and_read(
+def handle_returns(events: Sequence[VerifiedEvent[Event]], uow: UnitOfWork, policy: LibraryPolicy) -> HandlerResult:
+    """Perform the Return that each of `events` asks for, in order."""
+    subjects = [_subject(each.event) for each in events]
+    requests = lock_and_read(
         uow.session,
-        {subject for subject, is_barcode in asked if subject and is_barcode},
-        {subject for subject, is_barcode in asked if subject and not is_barcode},
+        {subject.barcode for subject in subjects if subject.barcode is not None},
+        {subject.external_id for subject in subjects if subject.external_id is not None},
     )
-    effects = Effects(uow.now, house.undo_window)
-    replies = [_one(trusted, shelf, effects, house) for trusted in fresh]
-    replies = _offer_reprints(replies, shelf, effects, uow)
+    effects = Effects(uow.now, policy.undo_window)
+    replies = [
+        _return(each, subject, requests, effects, policy) for each, subject in zip(events, subjects, strict=True)
+    ]
+    replies = _offer_reprints(replies, requests, effects, uow)
     effects.write(uow.session)
-    return HandlerResult(replies, [_print_order(job) for job in effects.print_jobs])
+    return HandlerResult(replies, [_print_task(job) for job in effects.print_jobs])
 
 
-def _print_order(job: Mapping[str, Any]) -> FollowUp:
-    return FollowUp(
-        printing_queue(job["branch"]), PRINT_SLIP, PrintSlip(job_id=job["id"]).model_dump_json(), job["event_id"]
-    )
+RETURN_HANDLER: Final = EventHandler(accepting(BarcodeScanned, ReturnRequested), handle_returns)
 
 
-def _subject(each: ParsedEvent[Event]) -> tuple[str | None, bool]:
-    """What the event is about, and whether that is a barcode; `None` when it cannot be looked up."""
-    event = each.event
+def _subject(event: Event) -> _Subject:
     if isinstance(event, BarcodeScanned):
         try:
-            return clean(event.barcode), True
-        except BarcodeRefusedError:
-            return None, True
-    printable = all(unicodedata.category(char) not in {"Cc", "Cs"} for char in event.request)
-    return (event.request.strip() if printable else None), False
+            return _Subject(barcode=clean(event.barcode))
+        except BarcodeRefusedError as error:
+            return _Subject(refused=invalid_barcode(error))
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in event.request):
+        return _Subject(refused=unknown_request(None, action="Not returned"))
+    return _Subject(external_id=event.request.strip())
 
 
-def _one(trusted: Trusted[Event], shelf: repository.RequestSet, effects: Effects, house: LibraryPolicy) -> ReturnReply:
-    """Decide one event, add its effects, and let the shelf move on."""
-    each, desk = trusted
-    event = each.event
-    meant = _find_request(each, shelf, house)
-    if isinstance(meant, ReturnReply):
-        return meant
-    request, item_id, barcode = meant
-    wish = ReturnCommand(
-        occurred_at=event.occurred_at,
-        received_at=effects.now,
-        item_id=item_id,
-        backdated_to=event.returned_at,
-        override=getattr(event, "override", None),
-        resolution=getattr(event, "resolution", None),
-        force_partial=getattr(event, "force_partial", False),
-    )
-    decision = decide(request, wish)
+def _return(
+    verified: VerifiedEvent[Event], subject: _Subject, requests: RequestSet, effects: Effects, policy: LibraryPolicy
+) -> ReturnReply:
+    """Decide one event, add its effects, and replace the state of its request."""
+    event, station = verified.event, verified.station
+    found = _find(event.event_id, subject, requests, policy)
+    if isinstance(found, ReturnReply):
+        return found
+    request = found.request
+    decision = decide(request, _command(event, effects, found.item_id))
     slips: list[UUID] = []
     if isinstance(decision, Returned):
-        slips = [house.new_id() for _ in decision.items] if event.print_slip and decision.wants_slip else []
-        effects.add(DecidedReturn(event, desk, request, decision, slips), shelf)
-        shelf.states[request.request_id] = _after(request, decision, desk)
-    return reply_to_decision(event.event_id, decision, request, barcode=barcode, slip=slips[0] if slips else None)
+        slips = [policy.new_id() for _ in decision.items] if event.print_slip and decision.wants_slip else []
+        effects.add(DecidedReturn(event, station, request, decision, slips), requests)
+        requests.states[request.request_id] = _after(request, decision, station)
+    slip = slips[0] if slips else None
+    return reply_to_decision(event.event_id, decision, request, barcode=subject.barcode, slip=slip)
 
 
-def _find_request(
-    each: ParsedEvent[Event], shelf: repository.RequestSet, house: LibraryPolicy
-) -> tuple[RequestState, int | None, str | None] | ReturnReply:
-    """The request, the scanned item and its barcode; or the refusal of an event that means no request."""
-    event = each.event
+def _find(event_id: UUID, subject: _Subject, requests: RequestSet, policy: LibraryPolicy) -> _Found | ReturnReply:
+    """The request and the item that the event identifies; or the refusal when it identifies none."""
+    if subject.barcode is not None:
+        match requests.find_item(subject.barcode, policy.patron_card_pattern):
+            case Ambiguous() as ambiguous:
+                return choice(event_id, ambiguous, subject.barcode)
+            case Refused() as refused:
+                return refusal(event_id, refused, barcode=None if refused.hides_code else subject.barcode)
+            case found:
+                return _Found(found.request, found.item_id)
+    if subject.external_id is not None:
+        request = requests.find_request(subject.external_id)
+        if request is not None:
+            return _Found(request, None)
+    refused = subject.refused or unknown_request(subject.external_id, action="Not returned")
+    return refusal(event_id, refused, request=subject.external_id)
+
+
+def _command(event: Event, effects: Effects, item_id: int | None) -> ReturnCommand:
+    command = ReturnCommand(event.occurred_at, effects.now, item_id, backdated_to=event.returned_at)
     if isinstance(event, BarcodeScanned):
-        try:
-            return _scanned(event.event_id, clean(event.barcode), shelf, house)
-        except BarcodeRefusedError as error:
-            return refusal(event.event_id, no_barcode(error))
-    subject, _ = _subject(each)
-    request_id = shelf.external_ids.get(subject) if subject else None
-    if request_id is None:
-        words = f"Not returned: there is no request {subject or ''}".rstrip()
-        unknown = Refused("unknown_request", words, "Look the request up again and use its identifier.")
-        return refusal(event.event_id, unknown, request=subject)
-    return shelf.states[request_id], None, None
+        return command
+    return replace(command, override=event.override, resolution=event.resolution, force_partial=event.force_partial)
 
 
-def _scanned(
-    event_id: UUID, barcode: str, shelf: repository.RequestSet, house: LibraryPolicy
-) -> tuple[RequestState, int | None, str | None] | ReturnReply:
-    match resolve(shelf.matches(barcode)):
-        case Match(item_id=item_id, request=RequestState() as request):
-            return request, item_id, barcode
-        case Ambiguous() as ambiguous:
-            return choice(event_id, ambiguous, barcode)
-        case Refused() as refused:
-            return refusal(event_id, refused, barcode=barcode)
-        case _:
-            refused = unmatched(
-                barcode,
-                is_external_id=barcode in shelf.external_ids,
-                patron_card_pattern=house.patron_card_pattern,
-            )
-            # A patron card's number goes no further: not into the inbox, not onto the reply channel.
-            shown = None if refused.reason == "patron_card" else barcode
-            return refusal(event_id, refused, barcode=shown)
-
-
-def _after(request: RequestState, decision: Returned, desk: StationRecord) -> RequestState:
+def _after(request: RequestState, decision: Returned, station: StationRecord) -> RequestState:
     """The request after the decision, for later events of the same batch."""
-    going = {item.item_id for item in decision.items}
+    returned = {item.item_id for item in decision.items}
 
     def after(item: ItemState) -> ItemState:
-        return (
-            replace(item, loan=None, returned_at=decision.at, returned_by=desk.code) if item.item_id in going else item
-        )
+        if item.item_id not in returned:
+            return item
+        return replace(item, loan=None, returned_at=decision.at, returned_by=station.code)
 
     return replace(
         request,
         status=decision.status_after,
         items=tuple(after(item) for item in request.items),
         returned_at=decision.at if decision.completes else request.returned_at,
-        returned_by=desk.code if decision.completes else request.returned_by,
+        returned_by=station.code if decision.completes else request.returned_by,
     )
 
 
 def _offer_reprints(
-    replies: list[ReturnReply], shelf: repository.RequestSet, effects: Effects, uow: UnitOfWork
+    replies: list[ReturnReply], requests: RequestSet, effects: Effects, uow: UnitOfWork
 ) -> list[ReturnReply]:
-    """Name the slip of what was returned before, so that the desk can offer its reprint."""
-    wanted: dict[UUID, int] = {}
+    """Add the slip's id to each "already returned" reply, so that the station can offer a reprint."""
+    item_ids: dict[UUID, int] = {}
     for reply in replies:
         if reply.outcome == "already_returned" and reply.request is not None:
-            state = shelf.states[shelf.external_ids[reply.request]]
-            bearers = {item_id for item_id, _ in shelf.bearers.get(reply.barcode or "", ())}
+            state = requests.states[requests.external_ids[reply.request]]
+            scanned = {item_id for item_id, _ in requests.items_by_barcode.get(reply.barcode or "", ())}
             item = next(
-                (item for item in state.items if item.item_id in bearers), state.items[0] if state.items else None
+                (item for item in state.items if item.item_id in scanned), state.items[0] if state.items else None
             )
             if item is not None:
-                wanted[reply.event_id] = item.item_id
-    if not wanted:
+                item_ids[reply.event_id] = item.item_id
+    if not item_ids:
         return replies
-    slips = repository.slips_of(uow.session, set(wanted.values()))
+    slips = slips_of(uow.session, set(item_ids.values()))
     slips.update({job["item_id"]: job["id"] for job in effects.print_jobs})
     return [
-        reply.model_copy(update={"slip": slips.get(wanted[reply.event_id])}) if reply.event_id in wanted else reply
+        reply.model_copy(update={"slip": slips.get(item_ids[reply.event_id])}) if reply.event_id in item_ids else reply
         for reply in replies
     ]
+
+
+def _print_task(job: Mapping[str, Any]) -> FollowUp:
+    body = PrintSlip(job_id=job["id"]).model_dump_json()
+    return FollowUp(printing_queue(job["branch"]), PRINT_SLIP, body, job["event_id"])

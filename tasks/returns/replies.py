@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a decision to the reply that staff read. Pure."""
+"""The reply to a decision: the message and the next step that staff read. Pure."""
 
 from typing import assert_never
 from uuid import UUID
 
+from schemas.reasons import ReplyReason
 from schemas.replies import ItemCount, Outcome, RequestChoice, ReturnReply
 from schemas.request_status import CLOSED
 from tasks.requests.barcode_lookup import Ambiguous
@@ -11,8 +12,8 @@ from tasks.requests.model import Refused, RequestState
 from tasks.returns.decision import AlreadyReturned, Decision, Returned
 
 
-def destination_words(request: RequestState) -> str:
-    """The sentence of the screen: where the item goes."""
+def destination_message(request: RequestState) -> str:
+    """The sentence that names the lender on the screen."""
     return f"The item's destination is {request.destination.name}"
 
 
@@ -23,15 +24,15 @@ def reply_to_decision(
     count = len(request.items)
     match decision:
         case Returned():
-            words = destination_words(request)
+            message = destination_message(request)
             if barcode is None:
-                words = f"Request {request.external_id} is returned. {words}"
+                message = f"Request {request.external_id} is returned. {message}"
             return ReturnReply(
                 event_id=event_id,
                 outcome=Outcome.RETURNED,
                 reason=decision.reason,
-                message=words,
-                next_step=_put_aside(decision, count),
+                message=message,
+                next_step=_keep_with_others(decision, count),
                 barcode=barcode,
                 title=request.title,
                 destination=request.destination,
@@ -49,9 +50,9 @@ def reply_to_decision(
             return ReturnReply(
                 event_id=event_id,
                 outcome=Outcome.ALREADY_RETURNED,
-                reason="already_returned",
-                message=f"Already returned. {destination_words(request)}",
-                next_step=_once_more(request, decision),
+                reason=ReplyReason.ALREADY_RETURNED,
+                message=f"Already returned. {destination_message(request)}",
+                next_step=_next_step_again(request, decision),
                 barcode=barcode,
                 title=request.title,
                 destination=request.destination,
@@ -82,7 +83,7 @@ def reply_to_decision(
 
 
 def refusal(event_id: UUID, refused: Refused, *, barcode: str | None = None, request: str | None = None) -> ReturnReply:
-    """The reply to an event that means no request."""
+    """The reply to an event that identifies no request."""
     return ReturnReply(
         event_id=event_id,
         outcome=Outcome.REFUSED,
@@ -95,12 +96,12 @@ def refusal(event_id: UUID, refused: Refused, *, barcode: str | None = None, req
 
 
 def choice(event_id: UUID, ambiguous: Ambiguous, barcode: str) -> ReturnReply:
-    """The reply to a barcode that several open requests bear."""
+    """The reply to a barcode that several open requests have."""
     listed = ", ".join(f"{r.external_id} ({r.destination.name})" for r in ambiguous.requests)
     return ReturnReply(
         event_id=event_id,
         outcome=Outcome.REFUSED,
-        reason="several_requests",
+        reason=ReplyReason.SEVERAL_REQUESTS,
         message=f"Not returned: barcode {barcode} is on {len(ambiguous.requests)} open requests: {listed}",
         next_step="Pick the request that fits the item, and use Return on that request.",
         barcode=barcode,
@@ -111,13 +112,13 @@ def choice(event_id: UUID, ambiguous: Ambiguous, barcode: str) -> ReturnReply:
     )
 
 
-def _put_aside(decision: Returned, count: int) -> str | None:
+def _keep_with_others(decision: Returned, count: int) -> str | None:
     if not decision.completes and decision.status_after not in CLOSED and decision.here < count:
         return f"Keep it with the other items of its request: {decision.here} of {count} are here."
     return None
 
 
-def _once_more(request: RequestState, decision: AlreadyReturned) -> str:
+def _next_step_again(request: RequestState, decision: AlreadyReturned) -> str:
     count = len(request.items)
     if request.status not in CLOSED and decision.here < count:
         return f"Keep it with the other items of its request: {decision.here} of {count} are here."

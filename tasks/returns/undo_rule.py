@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a Return can be taken back, and how much of it. Pure."""
+"""The rule of undo: from a past Return and the request's status to a decision. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from schemas.reasons import ReplyReason
 from schemas.request_status import RequestStatus
 from tasks.requests.model import Refused
 
 
 @dataclass(frozen=True)
 class PastReturn:
-    """A line of history that says what a Return did."""
+    """A Return as its line of history records it."""
 
     event_id: UUID
     external_id: str
@@ -19,32 +20,32 @@ class PastReturn:
     status_before: RequestStatus
     status_after: RequestStatus
     is_latest: bool
-    """No other Return of the request came after it that still stands."""
+    """No later Return of the request is in effect."""
     is_undone: bool
 
 
 @dataclass(frozen=True)
 class Undone:
-    """The Return is taken back."""
+    """The Return is undone."""
 
     status_after: RequestStatus
     in_full: bool
-    """Whether the loan and its link to the reader come back too; else the status alone."""
+    """The loan and its patron link are restored too; otherwise the status alone."""
 
 
 @dataclass(frozen=True)
 class AlreadyUndone:
-    """Nothing changes: it was taken back before."""
+    """Nothing changes: the Return was undone before."""
 
 
 def decide_undo(
     past: PastReturn | None, status: RequestStatus, *, now: datetime, window: timedelta, reason: str | None
 ) -> Undone | AlreadyUndone | Refused:
-    """What an undo of `past` does to a request that is in `status` now. A `window` of zero turns undo off."""
+    """The decision on an undo of `past`, for a request in `status`. A `window` of zero turns undo off."""
     if past is None:
         return Refused(
-            "nothing_to_undo",
-            "Not undone: there is no Return to take back",
+            ReplyReason.NOTHING_TO_UNDO,
+            "Not undone: there is no Return to undo",
             "Look at the request's history, and undo the Return that stands there.",
         )
     if past.is_undone:
@@ -56,7 +57,7 @@ def decide_undo(
     if not in_full and not (reason or "").strip():
         minutes = int(window.total_seconds() // 60)
         return Refused(
-            "reason_needed",
+            ReplyReason.REASON_NEEDED,
             f"Not undone: the Return of request {past.external_id} is more than {minutes} minutes old",
             "Undo it with a reason. The status is taken back; the loan stays discharged.",
         )
@@ -64,22 +65,24 @@ def decide_undo(
 
 
 def _undo_refusal(past: PastReturn, status: RequestStatus, window: timedelta) -> Refused | None:
-    """Why this Return is not taken back, whatever its age and the reason."""
+    """The refusal of an undo that no reason can change."""
     request = f"request {past.external_id}"
     if status is RequestStatus.COMPLETED:
         return Refused(
-            "completed",
+            ReplyReason.COMPLETED,
             f"Not undone: the lender has confirmed {request}, so it has the item back",
             "Ask the lender. A Return is not taken back once it is confirmed.",
         )
     if not past.is_latest or status is not past.status_after:
         return Refused(
-            "changed_since",
+            ReplyReason.CHANGED_SINCE,
             f"Not undone: {request} has changed since, and is “{status.label}”",
             "Undo what came later first, or ask interlibrary-loan staff.",
         )
     if not window:
         return Refused(
-            "undo_off", "Not undone: undo is turned off in this library", "Ask interlibrary-loan staff to correct it."
+            ReplyReason.UNDO_OFF,
+            "Not undone: undo is turned off in this library",
+            "Ask interlibrary-loan staff to correct it.",
         )
     return None

@@ -120,7 +120,7 @@ def _skip_the_inbox_check() -> None:
         session.execute(delete(InboxEntry).where(InboxEntry.event_id.in_(list(event_ids))))
         return {}
 
-    tasks.events.inbox.known_answers = nothing_known
+    tasks.events.inbox.stored_replies = nothing_known
 
 
 def _ack_before_commit() -> None:

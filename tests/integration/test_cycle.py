@@ -9,8 +9,8 @@ from sqlalchemy import delete, select
 from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, ReceivedItem, RequestCompleted
 from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, UndoPatronLink
 from schemas.request_status import RequestStatus
-from tasks.circulation.handler import handle_circulation_events
-from tasks.returns.handler import return_items
+from tasks.circulation.handler import CIRCULATION_HANDLER
+from tasks.returns.handler import RETURN_HANDLER
 
 SENT = RequestStatus.REQUEST_SENT
 
@@ -31,7 +31,7 @@ def send_event(perform, library):
     """Play one event of the cycle; give the reply."""
 
     def run(kind, **fields):
-        [reply] = perform(handle_circulation_events, library.event(kind, **fields))
+        [reply] = perform(CIRCULATION_HANDLER, library.event(kind, **fields))
         return reply
 
     return run
@@ -57,7 +57,7 @@ def test_a_request_goes_round_once(library, send_event, perform, rows):
     steps = [
         send_event(ItemsReceived, request=request, items=parcel("0042")),
         send_event(ItemLoaned, barcode="0042", due_at=library.now + timedelta(days=28)),
-        *perform(return_items, library.scan("0042")),
+        *perform(RETURN_HANDLER, library.scan("0042")),
         send_event(RequestCompleted, request=request),
     ]
 
@@ -213,7 +213,7 @@ def test_a_recalled_item_stays_urgent(library, send_event, perform):
     _, [barcode] = library.request(RequestStatus.RECALLED)
 
     discharged = send_event(LoanDischarged, barcode=barcode)
-    [returned] = perform(return_items, library.scan(barcode))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
 
     assert discharged.status_after is RequestStatus.RECALLED
     assert "return it to its lender" in discharged.next_step
@@ -248,8 +248,8 @@ def test_the_partner_can_be_first(library, send_event, perform, rows):
     scanned = library.now - timedelta(days=1)
 
     completed = send_event(RequestCompleted, request=external_id)
-    [late] = perform(return_items, library.scan(barcode, scanned_at=scanned))
-    [again] = perform(return_items, library.scan(barcode))
+    [late] = perform(RETURN_HANDLER, library.scan(barcode, scanned_at=scanned))
+    [again] = perform(RETURN_HANDLER, library.scan(barcode))
 
     assert (completed.outcome.value, completed.reason) == ("done", "completed_early")
     assert completed.warnings
@@ -286,7 +286,7 @@ def test_a_return_event_is_no_cycle_event(library, perform, rows):
     """An event sent to the wrong task is kept in quarantine and refused, not performed."""
     _, [barcode] = library.request()
 
-    [reply] = perform(handle_circulation_events, library.scan(barcode))
+    [reply] = perform(CIRCULATION_HANDLER, library.scan(barcode))
 
     assert (reply.outcome.value, reply.reason) == ("refused", "unknown_version")
     assert rows(Request)[0].status is RequestStatus.LOANED

@@ -10,11 +10,11 @@ from schemas.models import InboxEntry, Printer
 from schemas.print_jobs import PrintState as State
 from schemas.replies import Outcome
 from schemas.request_status import RequestStatus
-from tasks.circulation.handler import handle_circulation_events
+from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.printing import queries as printing
 from tasks.printing.queries import Wanted
 from tasks.returns import queries as desk
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.queries import Asked
 
 
@@ -22,9 +22,9 @@ def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, 
     """A return, a refusal, and no other event; of a refused scan not what was scanned; the time since the scan."""
     external_id, [barcode] = library.request()
     coming, _ = library.request(RequestStatus.RECEIVED)
-    perform(return_items, library.scan(barcode))
-    perform(handle_circulation_events, library.event(RequestCompleted, request=coming))
-    perform(return_items, library.scan("P123456"), library.ask_return("Test Reader 1"))
+    perform(RETURN_HANDLER, library.scan(barcode))
+    perform(CIRCULATION_HANDLER, library.event(RequestCompleted, request=coming))
+    perform(RETURN_HANDLER, library.scan("P123456"), library.ask_return("Test Reader 1"))
 
     with engine.connect() as connection:
         told = desk.answers(connection, Asked())
@@ -43,8 +43,8 @@ def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, 
 def test_stations_are_told_with_their_last_answers(engine, library, perform):
     """Answers and refusals of the last day; what is older does not count, and who was not seen is listed as well."""
     _, [barcode] = library.request()
-    perform(return_items, library.scan(barcode), library.scan("31999999999"))
-    perform(return_items, library.scan(barcode, station="north-desk-1"))
+    perform(RETURN_HANDLER, library.scan(barcode), library.scan("31999999999"))
+    perform(RETURN_HANDLER, library.scan(barcode, station="north-desk-1"))
     with engine.begin() as connection:
         old = datetime.now(UTC) - timedelta(hours=25)
         connection.execute(update(InboxEntry).where(InboxEntry.station == "north-desk-1").values(answered_at=old))

@@ -8,7 +8,7 @@ from schemas.circulation_events import ReprintRequested, SlipSeen
 from schemas.models import OutboxEntry, PrintJob, RequestEvent
 from schemas.print_jobs import PrintState as State
 from tasks.printing.handler import print_job
-from tasks.printing.station_handler import handle_slip_events
+from tasks.printing.station_handler import SLIP_HANDLER
 
 
 def job(engine, job_id):
@@ -45,7 +45,7 @@ def pack(perform, library):
     """Scan a slip's code and an item's barcode; give the reply."""
 
     def ask(slip, barcode):
-        [reply] = perform(handle_slip_events, library.event(SlipSeen, slip=slip, barcode=barcode))
+        [reply] = perform(SLIP_HANDLER, library.event(SlipSeen, slip=slip, barcode=barcode))
         return reply
 
     return ask
@@ -56,7 +56,7 @@ def ask_reprint(perform, library):
     """Ask for another slip of a Return; give the reply."""
 
     def ask(event_id):
-        [reply] = perform(handle_slip_events, library.event(ReprintRequested, reprints=event_id, reason="torn"))
+        [reply] = perform(SLIP_HANDLER, library.event(ReprintRequested, reprints=event_id, reason="torn"))
         return reply
 
     return ask
@@ -174,7 +174,7 @@ def test_asked_twice_by_the_network_it_is_one_copy(printed, perform, library, en
     slip = printed()
     event = library.event(ReprintRequested, reprints=slip.event_id, reason="torn")
 
-    [first], [second] = perform(handle_slip_events, event), perform(handle_slip_events, event)
+    [first], [second] = perform(SLIP_HANDLER, event), perform(SLIP_HANDLER, event)
 
     assert first == second
     with engine.connect() as connection:

@@ -17,14 +17,13 @@ from schemas import database, migration
 from schemas.database import open_engine
 from schemas.migration import MigrationBusyError, migrate, revisions
 from schemas.models import InboxEntry, OutboxEntry, Patron, PrintJob, RequestEvent, UndoPatronLink
-from tasks import context as task_context
 from tasks.context import Context
-from tasks.events.processing import process_many
+from tasks.events.processing import process
 from tasks.outbox.relay import sweep
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.privacy.purge import purge
 from tasks.quarantine.rejection import Received
-from tasks.returns.task import process_scan
+from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.library import Library
 from workers.app import connections_of
@@ -379,12 +378,9 @@ def terminate_at_commit(engine, admin):
 def answers(library, through, barcode):
     """Do one scan through `through`, twice; gives what was published for each."""
     payload, sent = library.scan(barcode), Sent()
-    task_context.use(Context(sessionmaker(through, expire_on_commit=False), lambda: datetime.now(UTC), sent, "a test"))
-    try:
-        for _ in range(2):
-            process_many(process_scan.name, [(payload["event_id"], Received(payload, QUEUE))])
-    finally:
-        task_context.use(None)
+    context = Context(sessionmaker(through, expire_on_commit=False), lambda: datetime.now(UTC), sent, "a test")
+    for _ in range(2):
+        process([Received(payload, QUEUE)], RETURN_HANDLER, context)
     return [entry.body for entry in sent.entries if entry.task is None]
 
 

@@ -13,9 +13,10 @@ from schemas.models import Printer, PrintJob
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
 from tasks.events.policy import LibraryPolicy
+from tasks.events.processing import process_in
 from tasks.printing.handler import print_job
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tests.clock import Clock
 from tests.paper import codes_on, label_of, picture_of
 from tests.printers import BadLine, LabelPrinter, ipp_printer, wait_until
@@ -41,7 +42,7 @@ def printed(library, engine):
             connection.execute(update(Printer).values(uri=uri, media=media))
         _, [barcode] = library.request()
         with here.unit_of_work() as uow:
-            return_items([Received(library.scan(barcode), None)], uow, HOUSE)
+            process_in(uow, [Received(library.scan(barcode), None)], RETURN_HANDLER, HOUSE)
         with here.sessions() as session:
             job_id = session.execute(select(PrintJob.id)).scalar_one()
         state = print_job(job_id, here, lambda: 0.0)

@@ -21,6 +21,7 @@ from schemas.models import PrintJob
 from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
+from tasks.events.processing import process_in
 from tasks.operator import Operator
 from tasks.printing import actions
 from tasks.printing.actions import RefusedActionError
@@ -28,7 +29,7 @@ from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
 from tasks.printing.printers.driver import PrinterInterruptedError, PrinterUnavailableError
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tests.clock import Clock
 from tests.conftest import HOUSE, Kept
 from tests.library import Library
@@ -129,7 +130,7 @@ class PrintQueue(RuleBasedStateMachine):
         """An item comes back."""
         _, [barcode] = self.library.request()
         with self.here().unit_of_work() as uow:
-            return_items([Received(self.library.scan(barcode), None)], uow, HOUSE)
+            process_in(uow, [Received(self.library.scan(barcode), None)], RETURN_HANDLER, HOUSE)
 
     @rule(fate=st.sampled_from(FATES), which=st.integers(0, 99))
     def order_comes(self, fate, which):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from schemas.models import Loan, Request, UndoPatronLink
 from schemas.request_status import RequestStatus
 from tasks.privacy.purge import purge
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tests.wire import worker
 from workers.cli import main
 
@@ -34,7 +34,7 @@ def linked(engine):
 def test_what_undo_needs_is_kept_for_its_window_and_no_longer(library, perform, linked, engine):
     """A Return severs both links at once; the ones set aside go with the first purge after the window."""
     _, [barcode] = library.request()
-    perform(return_items, library.scan(barcode), now=library.now)
+    perform(RETURN_HANDLER, library.scan(barcode), now=library.now)
 
     assert (linked(Loan), linked(Request), linked(UndoPatronLink)) == (0, 0, 2)
     with Session(engine) as session, session.begin():
@@ -94,7 +94,7 @@ def test_a_dry_run_says_what_would_go(library, linked, database_url, monkeypatch
 def test_housekeeping_lets_go_by_itself(library, perform, linked, database_url, broker_url, tmp_path):
     """What is set aside goes without anybody's command, once its window is over."""
     _, [barcode] = library.request()
-    perform(return_items, library.scan(barcode), now=library.now - timedelta(minutes=20))
+    perform(RETURN_HANDLER, library.scan(barcode), now=library.now - timedelta(minutes=20))
     parts = {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
 
     with worker("housekeeping", BOOKDROP_SWEEP_INTERVAL_SECONDS="0.5", **parts):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas import signing
 from schemas.database import open_engine
 from schemas.models import Branch, QuarantinedMessage, RequestEvent, Station, table
-from schemas.replies import PROVISIONAL_REASONS
+from schemas.reasons import PROVISIONAL_REASONS
 from schemas.task_message import task_body, task_headers
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
@@ -26,11 +26,12 @@ from schemas.topology import (
 )
 from tasks.context import Context
 from tasks.events import validation
+from tasks.events.processing import process_in
 from tasks.operator import Operator
 from tasks.quarantine.actions import DecisionRefusedError, drop, retry
 from tasks.quarantine.maintenance import collect_dead_letters, sweep
-from tasks.quarantine.rejection import REFUSALS, Received
-from tasks.returns.handler import return_items
+from tasks.quarantine.rejection import MESSAGES, Received
+from tasks.returns.handler import RETURN_HANDLER
 from tests.conftest import HOUSE, Kept
 from tests.library import KEY, Library
 from tests.wire import Wire, worker
@@ -127,7 +128,7 @@ def test_a_message_larger_than_any_event(library, perform, engine):
     """It is refused and kept with its reason, as much of it as is kept of anything, though its signature is right."""
     _, [barcode] = library.request()
 
-    [reply] = perform(return_items, larger(library.scan(barcode)))
+    [reply] = perform(RETURN_HANDLER, larger(library.scan(barcode)))
 
     assert (reply.outcome, reply.reason) == ("refused", "oversize")
     [row] = rows(engine)
@@ -142,7 +143,7 @@ def test_a_message_nested_without_end(library, perform, engine):
         deep = [deep]
     bad = library.scan(barcode) | {"padding": deep}
 
-    [reply] = perform(return_items, bad)
+    [reply] = perform(RETURN_HANDLER, bad)
 
     assert reply.reason == "bad_schema"
     assert reasons(engine) == ["bad_schema"]
@@ -154,8 +155,8 @@ def test_the_same_message_again_is_the_same_row(library, perform, engine):
     bad = library.scan(barcode, key="not-the-key")
 
     for _ in range(3):
-        perform(return_items, bad)
-    perform(return_items, library.scan(barcode, key="not-the-key"))
+        perform(RETURN_HANDLER, bad)
+    perform(RETURN_HANDLER, library.scan(barcode, key="not-the-key"))
 
     assert [row.times for row in rows(engine)] == [3, 1]
 
@@ -175,7 +176,7 @@ def let_in(engine):
 
 def distrusted(here, payload):
     with here.unit_of_work() as uow:
-        return_items([Received(payload, "reply.west-desk-1", PROCESS_SCAN)], uow, HOUSE)
+        process_in(uow, [Received(payload, "reply.west-desk-1", PROCESS_SCAN)], RETURN_HANDLER, HOUSE)
 
 
 def test_a_retry_is_the_message_as_it_was(sqlite_library, with_any, any_broker_url, sqlite_engine):
@@ -228,8 +229,8 @@ def test_the_answer_to_another_payload_settles_nothing(library, on_redis, perfor
     """The event id was answered for another scan: what is in quarantine stays there."""
     one, other = library.request()[1][0], library.request()[1][0]
     payload = library.scan(one)
-    perform(return_items, payload)
-    perform(return_items, library.scan(other, event_id=payload["event_id"]))
+    perform(RETURN_HANDLER, payload)
+    perform(RETURN_HANDLER, library.scan(other, event_id=payload["event_id"]))
     with engine.begin() as connection:
         connection.execute(update(quarantine).values(state="retried"))
 
@@ -263,7 +264,7 @@ def test_a_drop_needs_a_reason_and_leaves_a_record(library, here, engine):
 
 def test_what_is_cut_cannot_be_put_back(library, on_redis, perform):
     """A message of which not all is kept is not sent as if it were."""
-    perform(return_items, larger(library.scan("31000000017")))
+    perform(RETURN_HANDLER, larger(library.scan("31000000017")))
 
     with pytest.raises(DecisionRefusedError, match="larger than the quarantine stores"):
         retry(1, ME, on_redis)
@@ -448,4 +449,4 @@ def test_a_returns_worker_lives_with_anything(
 
 def test_stations_know_which_refusals_are_not_the_last_word():
     """What a worker sets apart is what a station expects another answer to."""
-    assert set(REFUSALS) == PROVISIONAL_REASONS
+    assert set(MESSAGES) == PROVISIONAL_REASONS

@@ -17,8 +17,9 @@ from schemas.topology import (
     PROCESS_SCAN,
     printing_queue,
 )
+from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tests.conftest import HOUSE
 from tests.library import KEY, Library
 from tests.wire import Wire, worker
@@ -44,7 +45,7 @@ def two(library, here):
             (library.scan("31000000017", station="west-desk-1"), PROCESS_SCAN),
             (library.ask_return("BR-00001", note="for Canary Reader") | {"signature": "0" * 64}, PROCESS_RETURN),
         ):
-            return_items([Received(payload, "reply.main-desk-1", task)], uow, HOUSE)
+            process_in(uow, [Received(payload, "reply.main-desk-1", task)], RETURN_HANDLER, HOUSE)
 
 
 def listed(result):

@@ -11,8 +11,9 @@ from uuid6 import uuid7
 
 from schemas.request_status import RequestStatus
 from tasks.events.policy import LibraryPolicy
+from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork
 from tests.library import LENDER
 from workers.cli import main
@@ -78,7 +79,7 @@ def test_the_story_of_a_return(run, library, engine):
     external_id, [barcode] = library.request()
     house = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
     with UnitOfWork(sessionmaker(engine), library.now) as uow:
-        return_items([Received(library.scan(barcode, station="main-desk-2"), None)], uow, house)
+        process_in(uow, [Received(library.scan(barcode, station="main-desk-2"), None)], RETURN_HANDLER, house)
 
     told = run("show", external_id)
     story = json.loads(run("show", external_id, "--json").stdout)

@@ -24,8 +24,9 @@ from schemas.models import (
 from schemas.replies import Outcome, ReturnReply
 from schemas.request_status import RequestStatus
 from tasks.events.policy import LibraryPolicy
+from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
-from tasks.returns.handler import return_items
+from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.library import LENDER
 
@@ -41,8 +42,8 @@ def play(engine):
     def run(*payloads, house=HOUSE):
         def work():
             with UnitOfWork(sessions, datetime.now(UTC)) as uow:
-                batch = return_items([Received(payload, REPLY_TO) for payload in payloads], uow, house)
-            return batch.again + uow.pending_messages
+                batch = process_in(uow, [Received(payload, REPLY_TO) for payload in payloads], RETURN_HANDLER, house)
+            return [*batch.resend, *uow.pending_messages]
 
         messages = retry_on_conflict(work)
         return [ReturnReply.model_validate_json(m.body) for m in messages if m.task is None]
@@ -237,7 +238,7 @@ def test_reply_goes_only_to_a_reply_queue(library, engine):
     sessions = sessionmaker(engine, expire_on_commit=False)
 
     with UnitOfWork(sessions, datetime.now(UTC)) as uow:
-        return_items([Received(library.scan(barcode), "returns")], uow, HOUSE)
+        process_in(uow, [Received(library.scan(barcode), "returns")], RETURN_HANDLER, HOUSE)
 
     assert [message.queue for message in uow.pending_messages] == ["printing.main"]
     assert count(engine, InboxEntry) == 1

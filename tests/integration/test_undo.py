@@ -12,10 +12,10 @@ from schemas.events import Override
 from schemas.models import Item, Loan, PrintJob, Request, RequestEvent, UndoPatronLink
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
-from tasks.circulation.handler import handle_circulation_events
+from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.events.policy import LibraryPolicy
-from tasks.returns.handler import return_items
-from tasks.returns.undo_handler import undo_returns
+from tasks.returns.handler import RETURN_HANDLER
+from tasks.returns.undo_handler import UNDO_HANDLER
 from tests.conftest import HOUSE
 
 
@@ -37,7 +37,7 @@ def undo(perform, library):
     def run(undoes=None, **fields):
         house, now = fields.pop("house", HOUSE), fields.pop("now", None)
         payload = library.event(UndoRequested, undoes=undoes, **fields)
-        [reply] = perform(undo_returns, payload, house=house, now=now)
+        [reply] = perform(UNDO_HANDLER, payload, house=house, now=now)
         return reply
 
     return run
@@ -51,7 +51,7 @@ def test_within_the_window_everything_comes_back(library, perform, undo, rows):
     """Status, item, loan and both links to the reader are as before; the slip is void; history has both lines."""
     _, [barcode] = library.request()
     before = rows(Request), rows(Item), rows(Loan)
-    [returned] = perform(return_items, library.scan(barcode))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
 
     reply = undo(returned.event_id, station="main-desk-2")
 
@@ -75,7 +75,7 @@ def test_within_the_window_everything_comes_back(library, perform, undo, rows):
 def test_from_the_request_the_last_return_is_meant(library, perform, undo, rows):
     """Undo by the request's identifier takes back its last Return that still stands."""
     external_id, _ = library.request(RequestStatus.RECEIVED)
-    perform(return_items, library.ask_return(external_id))
+    perform(RETURN_HANDLER, library.ask_return(external_id))
 
     reply = undo(request=external_id)
 
@@ -87,7 +87,7 @@ def test_from_the_request_the_last_return_is_meant(library, perform, undo, rows)
 def test_a_slip_that_may_be_out_is_told(library, perform, undo, engine):
     """When the slip has left, staff are told to take it out of the book."""
     _, [barcode] = library.request()
-    [returned] = perform(return_items, library.scan(barcode))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
     with engine.begin() as connection:
         connection.execute(update(PrintJob).values(state=PrintState.DONE))
 
@@ -99,7 +99,7 @@ def test_a_slip_that_may_be_out_is_told(library, perform, undo, engine):
 def test_undone_once_is_enough(library, perform, undo, rows):
     """A second undo of the same Return says so, and writes nothing."""
     _, [barcode] = library.request()
-    [returned] = perform(return_items, library.scan(barcode))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
     undo(returned.event_id)
 
     again = undo(returned.event_id)
@@ -111,10 +111,10 @@ def test_undone_once_is_enough(library, perform, undo, rows):
 def test_the_same_undo_delivered_twice_is_one(library, perform, rows):
     """A redelivered undo gets its stored reply, byte for byte."""
     _, [barcode] = library.request()
-    [returned] = perform(return_items, library.scan(barcode))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
     payload = library.event(UndoRequested, undoes=returned.event_id)
 
-    first, second = perform(undo_returns, payload), perform(undo_returns, payload)
+    first, second = perform(UNDO_HANDLER, payload), perform(UNDO_HANDLER, payload)
 
     assert first == second
     assert len(rows(RequestEvent)) == 2
@@ -123,10 +123,10 @@ def test_the_same_undo_delivered_twice_is_one(library, perform, rows):
 def test_after_an_undo_the_item_can_be_returned_again(library, perform, undo, rows):
     """A new scan after the undo returns the item, and a slip of its own comes out."""
     _, [barcode] = library.request()
-    [returned] = perform(return_items, library.scan(barcode))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
     undo(returned.event_id)
 
-    [again] = perform(return_items, library.scan(barcode))
+    [again] = perform(RETURN_HANDLER, library.scan(barcode))
 
     assert (again.outcome, again.discharged) == ("returned", True)
     assert [job.state for job in rows(PrintJob)].count(PrintState.REQUESTED) == 1
@@ -135,7 +135,7 @@ def test_after_an_undo_the_item_can_be_returned_again(library, perform, undo, ro
 def test_after_the_window_a_reason_is_needed(library, perform, undo, rows):
     """Without a reason it is refused; with one the status alone comes back, and the loan stays discharged."""
     _, [barcode] = library.request()
-    [returned] = perform(return_items, library.scan(barcode))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
 
     refused = undo(returned.event_id, now=after(11))
     done = undo(returned.event_id, now=after(11), reason="wrong book")
@@ -152,8 +152,8 @@ def test_after_the_window_a_reason_is_needed(library, perform, undo, rows):
 def test_never_after_the_partner_confirmed(library, perform, undo, rows):
     """Once the lender has confirmed, a Return stands, whatever the reason."""
     external_id, [barcode] = library.request()
-    [returned] = perform(return_items, library.scan(barcode))
-    perform(handle_circulation_events, library.event(RequestCompleted, request=external_id))
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    perform(CIRCULATION_HANDLER, library.event(RequestCompleted, request=external_id))
 
     reply = undo(returned.event_id, reason="please")
 
@@ -164,8 +164,8 @@ def test_never_after_the_partner_confirmed(library, perform, undo, rows):
 def test_what_came_later_is_undone_first(library, perform, undo, rows):
     """The check-in of the first of two items is not undone under the Return of the last."""
     _, [one, two] = library.request(items=2)
-    [first] = perform(return_items, library.scan(one))
-    [last] = perform(return_items, library.scan(two))
+    [first] = perform(RETURN_HANDLER, library.scan(one))
+    [last] = perform(RETURN_HANDLER, library.scan(two))
 
     refused = undo(first.event_id)
     undone = [undo(last.event_id), undo(first.event_id)]
@@ -179,7 +179,7 @@ def test_what_came_later_is_undone_first(library, perform, undo, rows):
 def test_a_claim_is_a_claim_again(library, perform, undo, rows):
     """An undone Return that ended a claim leaves the loan claimed returned, as it was."""
     external_id, _ = library.request(loan={"claimed_returned": True})
-    [returned] = perform(return_items, library.ask_return(external_id, resolution="found_by_library"))
+    [returned] = perform(RETURN_HANDLER, library.ask_return(external_id, resolution="found_by_library"))
 
     undo(returned.event_id)
 
@@ -190,7 +190,7 @@ def test_a_lost_item_is_lost_again(library, perform, undo, rows):
     """An undone override restores the lost status; the fee stays flagged for review."""
     external_id, _ = library.request(RequestStatus.LOST)
     override = Override(reason="found", supervisor="A. Chief")
-    [returned] = perform(return_items, library.ask_return(external_id, override=override))
+    [returned] = perform(RETURN_HANDLER, library.ask_return(external_id, override=override))
 
     undo(returned.event_id)
 
@@ -219,7 +219,7 @@ def test_a_window_of_zero_turns_undo_off(library, perform, undo, rows):
     """With no window nothing is kept aside, and an undo is refused."""
     off = LibraryPolicy(new_id=HOUSE.new_id, undo_window=timedelta(0))
     _, [barcode] = library.request()
-    [returned] = perform(return_items, library.scan(barcode), house=off)
+    [returned] = perform(RETURN_HANDLER, library.scan(barcode), house=off)
 
     assert rows(UndoPatronLink) == []
     assert undo(returned.event_id, house=off, reason="please").reason == "undo_off"

@@ -7,12 +7,20 @@ import pytest
 
 from schemas.replies import Destination
 from schemas.request_status import RequestStatus
-from tasks.requests.barcode_lookup import Ambiguous, Match, resolve, unmatched
+from tasks.requests.barcode_lookup import Ambiguous, Found, Match, find_item
 from tasks.requests.model import ItemState, Refused, RequestState
 from tasks.requests.notes import MAX_LENGTH, clean_note
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 LENDER = Destination(name="Riverside", code="XX-RUL", delivery_code="RUL")
+
+
+def resolve(matches, barcode="310001", *, is_external_id=False, patron_card_pattern=None):
+    return find_item(matches, barcode, is_external_id=is_external_id, patron_card_pattern=patron_card_pattern)
+
+
+def found(match):
+    return Found(match.request, match.item_id)
 
 
 def match(number, status, returned_at=None):
@@ -25,7 +33,7 @@ def test_open_request_is_meant_and_closed_ones_are_ignored():
     old = match(1, RequestStatus.RETURNED_TO_PARTNER, NOW)
     current = match(2, RequestStatus.LOANED)
 
-    assert resolve([old, current]) == current
+    assert resolve([old, current]) == found(current)
 
 
 def test_newest_closed_request_answers_when_none_is_open():
@@ -33,7 +41,7 @@ def test_newest_closed_request_answers_when_none_is_open():
     older = match(9, RequestStatus.RETURNED_TO_PARTNER, NOW - timedelta(days=400))
     newer = match(3, RequestStatus.RETURNED_TO_PARTNER, NOW)
 
-    assert resolve([older, newer]) == newer
+    assert resolve([older, newer]) == found(newer)
 
 
 def test_two_open_requests_are_listed():
@@ -47,7 +55,7 @@ def test_two_items_of_one_request_are_no_choice():
     """Two items of one request with one barcode mean that request."""
     one = match(1, RequestStatus.LOANED)
 
-    assert resolve([one, Match(5, one.request)]) == one
+    assert resolve([one, Match(5, one.request)]) == found(one)
 
 
 def test_our_own_item_goes_to_the_normal_check_in():
@@ -61,10 +69,9 @@ def test_our_own_item_goes_to_the_normal_check_in():
 
 def test_nothing_bears_it():
     """No match is no answer; the reason is found by the form of what was scanned."""
-    assert resolve([]) is None
-    assert unmatched("X1", is_external_id=False, patron_card_pattern=r"P\d+").reason == "unknown_barcode"
-    assert unmatched("P12", is_external_id=False, patron_card_pattern=r"P\d+").reason == "patron_card"
-    assert unmatched("BR-1", is_external_id=True, patron_card_pattern=None).reason == "external_id_scanned"
+    assert resolve([], "X1", is_external_id=False, patron_card_pattern=r"P\d+").reason == "unknown_barcode"
+    assert resolve([], "P12", is_external_id=False, patron_card_pattern=r"P\d+").reason == "patron_card"
+    assert resolve([], "BR-1", is_external_id=True, patron_card_pattern=None).reason == "external_id_scanned"
 
 
 @pytest.mark.parametrize(

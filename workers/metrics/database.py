@@ -21,7 +21,8 @@ from schemas.models import (
     UndoPatronLink,
 )
 from schemas.print_jobs import IN_HAND, WAITING, PrintState
-from tasks.metrics.definitions import DEAD_LETTERS, QUARANTINED, WORKER_METRICS, MetricDefinition
+from schemas.reasons import DeadLetterReason
+from tasks.metrics.definitions import QUARANTINED, WORKER_METRICS, MetricDefinition
 from tasks.printing.queries import printers
 from tasks.quarantine.store import OPEN_STATES as UNDECIDED
 
@@ -130,7 +131,7 @@ def _quarantine(connection: Connection) -> Iterator[Sample]:
         .where(QuarantinedMessage.state.in_(UNDECIDED))
         .group_by(QuarantinedMessage.reason)
     )
-    numbers = dict.fromkeys((*QUARANTINED.values, *DEAD_LETTERS), 0)
+    numbers = dict.fromkeys((*QUARANTINED.values, *DeadLetterReason), 0)
     for reason, number in rows:
         numbers[reason if reason in numbers else "other"] += number
     for reason, number in numbers.items():

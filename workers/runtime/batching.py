@@ -26,7 +26,9 @@ from celery.worker.request import create_request_cls  # type: ignore[attr-define
 from kombu.utils.imports import symbol_by_name
 
 from schemas.station_status import HEADER
-from tasks.events.processing import process_many
+from tasks import context
+from tasks.events.processing import process
+from tasks.handlers import BATCH_HANDLERS
 from tasks.quarantine.rejection import Received
 
 log = structlog.get_logger()
@@ -225,9 +227,8 @@ def run_calls(task: str, calls: Sequence[Call]) -> tuple[list[str] | None, str, 
     """In a process of the pool: all events in one transaction. Gives outcomes, or the error's name; and seconds."""
     began = monotonic()
     try:
-        outcomes = process_many(
-            task, [(task_id, Received(event, reply_to, task, desk)) for task_id, event, reply_to, desk in calls]
-        )
+        received = [Received(event, reply_to, task, task_id, status) for task_id, event, reply_to, status in calls]
+        outcomes = process(received, BATCH_HANDLERS[task], context.current()).outcomes(received)
     except Exception as error:  # noqa: BLE001 - whatever it is, each event is done again by itself, and told there
         return None, type(error).__name__, monotonic() - began
     return outcomes, "", monotonic() - began
