@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Demo data: real libraries and titles, invented readers and requests, every status and every odd case."""
+"""Demo data: real libraries and titles, invented patrons and requests, every status and every edge case."""
 
 import csv
 import random
@@ -53,18 +53,18 @@ ARRIVED = ON_LOAN | {
     Status.RETURNED_TO_PARTNER,
     Status.COMPLETED,
 }
-SENT_HOME = frozenset({Status.RETURNED_TO_PARTNER, Status.COMPLETED})
+RETURNED = frozenset({Status.RETURNED_TO_PARTNER, Status.COMPLETED})
 
-HOW_MANY = {Status.LOANED: 140, Status.RECEIVED: 30, Status.OVERDUE: 25, Status.RETURNED_TO_PARTNER: 30}
-OTHERS = 8
-"""Requests in each status that `HOW_MANY` does not name."""
+COUNTS = {Status.LOANED: 140, Status.RECEIVED: 30, Status.OVERDUE: 25, Status.RETURNED_TO_PARTNER: 30}
+OTHER_COUNT = 8
+"""Requests in each status that `COUNTS` does not name."""
 
 
 @dataclass
 class _Rows:
-    """The rows in the making, a list per table, with ids counted here."""
+    """Rows to insert, a list for each table; ids count from 1."""
 
-    dice: random.Random
+    generator: random.Random
     now: datetime
     patrons: int
     partners: int
@@ -75,69 +75,71 @@ class _Rows:
     loans: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def request(self, status: Status, *, items: int = 1, **columns: Any) -> int:
-        """Add a request with its items, loans and history; give its id."""
+    def add_request(self, status: Status, *, items: int = 1, **columns: Any) -> int:
+        """Add a request with its items, loans and history; return its id."""
         number = len(self.requests) + 1
-        made = self.now - timedelta(days=self.dice.randint(25, 90), minutes=self.dice.randint(0, 600))
-        home = made + timedelta(days=20)
+        created_at = self.now - timedelta(days=self.generator.randint(25, 90), minutes=self.generator.randint(0, 600))
+        returned_at = created_at + timedelta(days=20)
         title = self.titles[number % len(self.titles)]
-        patron = self.dice.randint(1, self.patrons)
+        patron = self.generator.randint(1, self.patrons)
         row: dict[str, Any] = {
             "id": number,
             "external_id": f"BR-2026-{number:05d}",
-            "partner_id": self.dice.randint(1, self.partners),
-            "branch_id": self.dice.randint(1, len(BRANCHES)),
+            "partner_id": self.generator.randint(1, self.partners),
+            "branch_id": self.generator.randint(1, len(BRANCHES)),
             "status": status,
             "title": title["title"],
             "author": title["author"] or None,
-            "patron_id": None if status in SENT_HOME else patron,
+            "patron_id": None if status in RETURNED else patron,
             "return_address": None,
             "damage_note": "Cover loose, reported at receipt" if status is Status.DAMAGED else None,
-            "created_at": made,
-            "updated_at": home if status in SENT_HOME else made + timedelta(days=7),
-            "returned_at": home if status in SENT_HOME else None,
-            "returned_by": "main-desk-1" if status in SENT_HOME else None,
+            "created_at": created_at,
+            "updated_at": returned_at if status in RETURNED else created_at + timedelta(days=7),
+            "returned_at": returned_at if status in RETURNED else None,
+            "returned_by": "main-desk-1" if status in RETURNED else None,
             **columns,
         }
         self.requests.append(row)
-        self._tell(number, "created", None, Status.CREATED, made)
+        self._record(number, "created", None, Status.CREATED, created_at)
         if status in ARRIVED:
-            self._tell(number, "received", Status.SHIPPED_PHYSICALLY, Status.RECEIVED, made + timedelta(days=6))
+            self._record(number, "received", Status.SHIPPED_PHYSICALLY, Status.RECEIVED, created_at + timedelta(days=6))
             for position in range(1, items + 1):
-                self._item(row, position, patron)
-        if status in ON_LOAN | SENT_HOME | {Status.RETURNED_BY_PATRON}:
-            self._tell(number, "loaned", Status.RECEIVED, Status.LOANED, made + timedelta(days=7))
-        if status in SENT_HOME:
-            self._tell(number, "returned", Status.LOANED, Status.RETURNED_TO_PARTNER, home)
+                self._add_arrived_item(row, position, patron)
+        if status in ON_LOAN | RETURNED | {Status.RETURNED_BY_PATRON}:
+            self._record(number, "loaned", Status.RECEIVED, Status.LOANED, created_at + timedelta(days=7))
+        if status in RETURNED:
+            self._record(number, "returned", Status.LOANED, Status.RETURNED_TO_PARTNER, returned_at)
         if status is Status.COMPLETED:
-            self._tell(number, "completed", Status.RETURNED_TO_PARTNER, Status.COMPLETED, home + timedelta(days=4))
+            self._record(
+                number, "completed", Status.RETURNED_TO_PARTNER, Status.COMPLETED, returned_at + timedelta(days=4)
+            )
         return number
 
-    def _item(self, request: dict[str, Any], position: int, patron: int) -> None:
+    def _add_arrived_item(self, request: dict[str, Any], position: int, patron: int) -> None:
         status: Status = request["status"]
-        number = self.item(request["id"], position, returned_at=request["returned_at"])
-        self.barcode(number, f"3{request['id']:06d}{position:02d}{number % 97:02d}")
+        number = self.add_item(request["id"], position, returned_at=request["returned_at"])
+        self.add_barcode(number, f"3{request['id']:06d}{position:02d}{number % 97:02d}")
         if number % 5 == 0:
-            self.barcode(number, f"ILL-{number:05d}", temporary=True)
-        lent = request["created_at"] + timedelta(days=7)
-        if status in ON_LOAN or status in SENT_HOME or status is Status.RETURNED_BY_PATRON:
+            self.add_barcode(number, f"ILL-{number:05d}", temporary=True)
+        loaned_at = request["created_at"] + timedelta(days=7)
+        if status in ON_LOAN or status in RETURNED or status is Status.RETURNED_BY_PATRON:
             is_open = status in ON_LOAN
-            late = status in {Status.OVERDUE, Status.LOST, Status.DECLARED_LOST}
+            is_late = status in {Status.OVERDUE, Status.LOST, Status.DECLARED_LOST}
             self.loans.append(
                 {
                     "id": len(self.loans) + 1,
                     "item_id": number,
                     "patron_id": patron if is_open else None,
-                    "loaned_at": lent,
-                    "due_at": self.now - timedelta(days=3) if late else self.now + timedelta(days=14),
-                    "discharged_at": None if is_open else request["returned_at"] or lent + timedelta(days=9),
+                    "loaned_at": loaned_at,
+                    "due_at": self.now - timedelta(days=3) if is_late else self.now + timedelta(days=14),
+                    "discharged_at": None if is_open else request["returned_at"] or loaned_at + timedelta(days=9),
                     "fee_open": False,
                     "claimed_returned": False,
                 }
             )
 
-    def item(self, request_id: int | None, position: int = 1, returned_at: datetime | None = None) -> int:
-        """Add an item; give its id."""
+    def add_item(self, request_id: int | None, position: int = 1, returned_at: datetime | None = None) -> int:
+        """Add an item; return its id."""
         number = len(self.items) + 1
         self.items.append(
             {
@@ -151,12 +153,12 @@ class _Rows:
         )
         return number
 
-    def barcode(self, item_id: int, barcode: str, *, temporary: bool = False) -> None:
-        """Put a barcode on an item."""
+    def add_barcode(self, item_id: int, barcode: str, *, temporary: bool = False) -> None:
+        """Add a barcode to an item."""
         number = len(self.barcodes) + 1
         self.barcodes.append({"id": number, "item_id": item_id, "barcode": barcode, "temporary": temporary})
 
-    def _tell(self, request_id: int, kind: str, before: Status | None, after: Status, at: datetime) -> None:
+    def _record(self, request_id: int, kind: str, before: Status | None, after: Status, at: datetime) -> None:
         self.history.append(
             {
                 "id": len(self.history) + 1,
@@ -177,22 +179,22 @@ class _Rows:
 
 
 def is_empty(session: Session) -> bool:
-    """Tell whether nobody has put anything into this database yet."""
+    """Whether the database has no branch, partner, patron or request yet."""
     return all(
         session.execute(select(model.id).limit(1)).first() is None for model in (Branch, Partner, Patron, Request)
     )
 
 
 def load_demo(session: Session, *, seed: int, now: datetime, spool_dir: Path, station_keys: Mapping[str, str]) -> None:
-    """Fill an empty database; the caller commits. The same `seed` and `now` give the same rows.
+    """Fill an empty database; the caller commits. Equal `seed` and `now` give equal rows.
 
-    `station_keys`: a key for each station to be made; a station's branch is the first part of its code.
+    `station_keys`: code and key of each station to create; the first part of the code is its branch.
     """
     partners = list(_data("partners.csv"))
     titles = list(_data("titles.csv"))
     patrons = 120
     codes = list(BRANCHES)
-    rows = _Rows(random.Random(seed), now, patrons, len(partners), titles)  # noqa: S311 - the same demo every time
+    rows = _Rows(random.Random(seed), now, patrons, len(partners), titles)  # noqa: S311 - reproducible, not secret
     _fill(rows)
     inserts: list[tuple[type[Model], list[dict[str, Any]]]] = [
         (Branch, [_branch(n, code) for n, code in enumerate(codes, 1)]),
@@ -205,7 +207,7 @@ def load_demo(session: Session, *, seed: int, now: datetime, spool_dir: Path, st
             ],
         ),
         (Partner, [_partner(n, row) for n, row in enumerate(partners, 1)]),
-        (Patron, [{"id": n, "number": f"P{n:06d}", "name": f"Test Reader {n:03d}"} for n in range(1, patrons + 1)]),
+        (Patron, [{"id": n, "number": f"P{n:06d}", "name": f"Test Patron {n:03d}"} for n in range(1, patrons + 1)]),
         (Request, rows.requests),
         (Item, rows.items),
         (ItemBarcode, rows.barcodes),
@@ -215,19 +217,19 @@ def load_demo(session: Session, *, seed: int, now: datetime, spool_dir: Path, st
     for model, values in inserts:
         session.execute(insert(table(model)), values)
     if session.get_bind().dialect.name == "postgresql":
-        _go_on_counting(session, [model for model, _ in inserts])
+        _advance_sequences(session, [model for model, _ in inserts])
 
 
 def _fill(rows: _Rows) -> None:
     for status in Status:
-        for number in range(HOW_MANY.get(status, OTHERS)):
+        for number in range(COUNTS.get(status, OTHER_COUNT)):
             several = status is Status.LOANED and number % 12 == 0
-            rows.request(status, items=3 if several else 1)
-    rows.request(
+            rows.add_request(status, items=3 if several else 1)
+    rows.add_request(
         Status.LOANED,
         return_address=["Staatsbibliothek zu Berlin, Haus Potsdamer Straße", "Potsdamer Straße 33", "10785 Berlin"],
     )
-    claimed = rows.request(Status.LOANED)
+    claimed = rows.add_request(Status.LOANED)
     for loan in rows.loans:
         if rows.items[loan["item_id"] - 1]["request_id"] == claimed:
             loan["claimed_returned"] = True
@@ -236,11 +238,11 @@ def _fill(rows: _Rows) -> None:
         "TWICE-0001": (Status.LOANED, Status.RECEIVED),
     }.items():
         for status in statuses:
-            request = rows.request(status)
+            request = rows.add_request(status)
             [item] = [item["id"] for item in rows.items if item["request_id"] == request]
-            rows.barcode(item, barcode)
+            rows.add_barcode(item, barcode)
     for number in range(12):
-        rows.barcode(rows.item(None), f"LOCAL-{number:04d}")
+        rows.add_barcode(rows.add_item(None), f"LOCAL-{number:04d}")
 
 
 def _data(name: str) -> Iterator[dict[str, str]]:
@@ -280,8 +282,8 @@ def _partner(number: int, row: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _go_on_counting(session: Session, models: list[type[Model]]) -> None:
-    """Let PostgreSQL's sequences go on after the ids that were given here."""
+def _advance_sequences(session: Session, models: list[type[Model]]) -> None:
+    """Set PostgreSQL's sequences to continue after the ids that were inserted here."""
     for model in models:
         name = model.__tablename__
         column = table(model).c.id

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storing a file's rows in batches: a transaction each, or one for all of them."""
+"""Import the rows of a file in batches, in one transaction per batch or in one for the whole file."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
-from typing import TypeVar
+from itertools import groupby, islice
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from tasks.data_import.readers import Bad, Good
+from tasks.data_import.readers import InvalidRow, ValidRow
+from tasks.data_import.row_models import Row
 from tasks.data_import.store_locations import (
     store_branches,
     store_partners,
@@ -20,14 +21,14 @@ from tasks.data_import.store_locations import (
     store_stations,
 )
 from tasks.data_import.store_requests import store_items, store_loans, store_requests
-from tasks.data_import.upsert import Outcome, RefusedRowError
+from tasks.data_import.upsert import Outcome, RowRefusedError
 
-BATCH = 1000
+BATCH_SIZE: Final = 1000
 """Rows in one transaction."""
 
 T = TypeVar("T")
 
-STORES = {
+STORE_FUNCTIONS: Final[Mapping[str, Callable[[Sequence[Row], Session, datetime], list[Outcome]]]] = {
     "branches": store_branches,
     "printers": store_printers,
     "stations": store_stations,
@@ -37,24 +38,19 @@ STORES = {
     "items": store_items,
     "loans": store_loans,
 }
-"""Each raises `RefusedRowError` or `IntegrityError` when a row does not fit; the caller rolls back."""
+"""Each raises `RowRefusedError` or `IntegrityError` when a row cannot be stored; the caller rolls back."""
 
 
 @dataclass
-class Report:
-    """What became of a file."""
+class ImportReport:
+    """Outcome of an import: counts of rows, and the refused rows with their reasons."""
 
     added: int = 0
     changed: int = 0
     unchanged: int = 0
-    refused: list[Bad] = field(default_factory=list)
-    kept: bool = True
+    refused: list[InvalidRow] = field(default_factory=list)
+    committed: bool = True
     """False when nothing was stored: a dry run, or a refused row under `strict`."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows were read."""
-        return self.added + self.changed + self.unchanged + len(self.refused)
 
     def count(self, outcomes: Iterable[Outcome]) -> None:
         """Count stored rows."""
@@ -63,75 +59,70 @@ class Report:
 
 
 def import_rows(
-    rows: Iterable[Good | Bad],
+    rows: Iterable[ValidRow | InvalidRow],
     sessions: sessionmaker[Session],
     now: datetime,
     *,
     strict: bool = False,
     dry_run: bool = False,
     progress: Callable[[int], None] = lambda _rows: None,
-) -> Report:
-    """Store `rows` and report. With `strict` one bad row keeps all out; with `dry_run` nothing is kept.
+) -> ImportReport:
+    """Store `rows` and report. With `strict` one refused row rolls back all; with `dry_run` nothing is stored.
 
-    `progress` is called with the number of rows done since the last call.
+    `progress` is called with the number of rows handled since the last call.
     """
-    report = Report()
-    together = strict or dry_run
-    with _transaction(sessions) if together else _none() as session:
+    report = ImportReport()
+    with _transaction(sessions) if strict or dry_run else nullcontext() as whole_file:
         for batch in _batches(rows):
-            _store_batch(batch, session, sessions, now, report)
+            _store_batch(batch, whole_file, sessions, now, report)
             progress(len(batch))
-        report.kept = not (dry_run or (strict and report.refused))
-        if session is not None and not report.kept:
-            session.rollback()
+        report.committed = not (dry_run or (strict and report.refused))
+        if whole_file is not None and not report.committed:
+            whole_file.rollback()
     return report
 
 
 def _store_batch(
-    batch: list[Good | Bad], session: Session | None, sessions: sessionmaker[Session], now: datetime, report: Report
+    batch: list[ValidRow | InvalidRow],
+    whole_file: Session | None,
+    sessions: sessionmaker[Session],
+    now: datetime,
+    report: ImportReport,
 ) -> None:
-    good = [each for each in batch if isinstance(each, Good)]
-    report.refused += [each for each in batch if isinstance(each, Bad)]
-    for kind, of_kind in _runs(good):
+    report.refused += [row for row in batch if isinstance(row, InvalidRow)]
+    valid = [row for row in batch if isinstance(row, ValidRow)]
+    # Neighbours of one kind together, in the file's order: a later kind may refer to an earlier one.
+    for kind, group in groupby(valid, key=lambda row: row.row.kind):
+        of_kind = list(group)
         try:
-            report.count(_together(kind, of_kind, session, sessions, now))
-        except (IntegrityError, RefusedRowError):
-            # One of them does not fit the tables: one by one, so that it harms no other.
-            for each in of_kind:
+            report.count(_store(kind, of_kind, whole_file, sessions, now))
+        except (IntegrityError, RowRefusedError):
+            # At least one row cannot be stored: store them one by one, so that the others are kept.
+            for row in of_kind:
                 try:
-                    report.count(_together(kind, [each], session, sessions, now))
-                except RefusedRowError as error:
-                    report.refused.append(Bad(each.line, str(error)))
+                    report.count(_store(kind, [row], whole_file, sessions, now))
+                except RowRefusedError as error:
+                    report.refused.append(InvalidRow(row.line, str(error)))
                 except IntegrityError:
-                    report.refused.append(Bad(each.line, "contradicts what is stored already"))
-    report.refused.sort(key=lambda bad: bad.line)
+                    report.refused.append(InvalidRow(row.line, "conflicts with a row that is stored already"))
+    report.refused.sort(key=lambda row: row.line)
 
 
-def _together(
-    kind: str, rows: list[Good], session: Session | None, sessions: sessionmaker[Session], now: datetime
+def _store(
+    kind: str, rows: list[ValidRow], whole_file: Session | None, sessions: sessionmaker[Session], now: datetime
 ) -> list[Outcome]:
-    if session is not None:
-        with session.begin_nested():
-            return STORES[kind]([each.row for each in rows], session, now)
-    with _transaction(sessions) as own:
-        return STORES[kind]([each.row for each in rows], own, now)
-
-
-def _runs(rows: list[Good]) -> Iterator[tuple[str, list[Good]]]:
-    """Neighbours of one kind together, in order: a later kind may point to an earlier one."""
-    run: list[Good] = []
-    for each in rows:
-        if run and each.row.kind != run[0].row.kind:
-            yield run[0].row.kind, run
-            run = []
-        run.append(each)
-    if run:
-        yield run[0].row.kind, run
+    """Store rows of one kind, all or none: in a savepoint of the file's transaction, or in a transaction."""
+    store = STORE_FUNCTIONS[kind]
+    if whole_file is not None:
+        with whole_file.begin_nested():
+            return store([row.row for row in rows], whole_file, now)
+    with _transaction(sessions) as session:
+        return store([row.row for row in rows], session, now)
 
 
 def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(rows)
-    while batch := list(islice(iterator, BATCH)):
+    while batch := list(islice(iterator, BATCH_SIZE)):
         yield batch
 
 
@@ -140,8 +131,3 @@ def _transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
     with sessions() as session:
         yield session
         session.commit()
-
-
-@contextmanager
-def _none() -> Iterator[None]:
-    yield None

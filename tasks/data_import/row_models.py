@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows that can be imported: their columns, and what is right in each."""
+"""Rows that can be imported: a model for each kind, with its columns and their validation."""
 
 import unicodedata
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from schemas.topology import CODE_PATTERN
 
 
 def _text(value: object) -> object:
-    """Text without control characters, white space folded."""
+    """Remove control characters and fold white space."""
     if not isinstance(value, str):
         return value
     plain = "".join(" " if c.isspace() else c for c in value if c.isspace() or unicodedata.category(c) != "Cc")
@@ -26,7 +26,7 @@ def _optional(value: object) -> object:
 
 
 def _lines(value: object) -> object:
-    """Lines separated by `|`, or a JSON list."""
+    """Split lines at `|`; accept a JSON list as well."""
     parts = value.split("|") if isinstance(value, str) else value
     return [_text(part) for part in parts if _text(part)] if isinstance(parts, list) else parts
 
@@ -41,14 +41,14 @@ def _status(value: object) -> object:
 
 
 def _moment(value: object) -> object:
-    """ISO 8601; without a zone it is this machine's local time."""
+    """Parse ISO 8601 into UTC; a time without a zone is local time of this machine."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
     return moment.astimezone(UTC) if isinstance(moment, datetime) else moment
 
 
-def _yes(value: object) -> object:
+def _flag(value: object) -> object:
     return False if isinstance(value, str) and not value.strip() else value
 
 
@@ -60,11 +60,11 @@ OptionalCode = Annotated[Annotated[str, Field(pattern=CODE_PATTERN, max_length=4
 PartnerCode = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=40)]
 Lines = Annotated[list[Annotated[str, Field(max_length=200)]], BeforeValidator(_lines), Field(max_length=7)]
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]
-Flag = Annotated[bool, BeforeValidator(_yes)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
 class Row(BaseModel):
-    """A row of a file. Columns are its fields; the natural key says which row it is the second time."""
+    """A row of a file. Its fields are the columns; its natural key identifies it in a later import."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     kind: ClassVar[str]
@@ -77,10 +77,10 @@ class BranchRow(Row):
     kind: ClassVar[str] = "branches"
     natural_key: ClassVar[str] = "code"
     code: Code
-    """Lower case letters, digits and hyphens, such as `main`."""
+    """Lower case letters, digits and hyphens, for example `main`."""
     name: Text
     library: Text
-    """Name of the library, as it stands on slips under FROM."""
+    """Name of the library, as slips show it under FROM."""
     address: Lines = []
     """Lines separated by `|`."""
 
@@ -93,24 +93,24 @@ class PrinterRow(Row):
     code: Code
     branch: Code
     uri: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=500)]
-    """Such as `spool:///var/spool/bookdrop/main` or `ipp://printer/ipp/print`."""
+    """For example `spool:///var/spool/bookdrop/main` or `ipp://printer/ipp/print`."""
     media: Code = "label-4x6"
     """Its paper: `label-4x6`, `a6`, `a4-corner` or `receipt-80`."""
     is_default: Flag = False
-    """Whether it takes the branch's slips."""
+    """Whether the slips of the branch go to this printer."""
 
 
 class StationRow(Row):
-    """A desk with a scanner."""
+    """A station: a place with a barcode scanner at a branch."""
 
     kind: ClassVar[str] = "stations"
     natural_key: ClassVar[str] = "code"
     code: Code
     branch: Code
     key: Annotated[str, Field(min_length=16, max_length=200)]
-    """The secret that signs its events, 16 characters at least."""
+    """Shared secret that signs its events, at least 16 characters."""
     printer: OptionalCode = None
-    """If its slips go to another printer than the branch's."""
+    """Printer for its slips, if not the default printer of the branch."""
     active: Flag = True
 
 
@@ -120,16 +120,16 @@ class PartnerRow(Row):
     kind: ClassVar[str] = "partners"
     natural_key: ClassVar[str] = "code"
     code: PartnerCode
-    """Its identifier among partners, usually the ISIL."""
+    """Identifier of the library among partners, usually its ISIL."""
     name: Text
     address: Lines = []
     """Lines separated by `|`."""
     delivery_code: Annotated[Annotated[str, Field(max_length=40)] | None, BeforeValidator(_optional)] = None
-    """The courier's sort code, printed largest on the slip."""
+    """Sort code of the courier, the largest text on the slip."""
 
 
 class PatronRow(Row):
-    """A reader. Only requests and loans point to it, until they are discharged."""
+    """A patron. Only requests and loans refer to a patron, until they are discharged."""
 
     kind: ClassVar[str] = "patrons"
     natural_key: ClassVar[str] = "number"
@@ -148,49 +148,49 @@ class RequestRow(Row):
     branch: Code
     """Code of the branch that owns the request."""
     status: Annotated[RequestStatus, BeforeValidator(_status)]
-    """A status in the desk's words, such as `Loaned to patron`."""
+    """Status by its label, for example `Loaned to patron`."""
     title: LongText
     author: OptionalText = None
     patron: OptionalText = None
-    """Number of the reader."""
+    """Number of the patron."""
     return_address: Lines = []
-    """If the lender gave one with this item: its name first, lines separated by `|`."""
+    """Return address that the lender gave with this item: lines separated by `|`, the name first."""
     damage_note: OptionalText = None
     created_at: Moment = None
-    """ISO 8601; without a zone, local time. Now, if empty."""
+    """ISO 8601; without a zone, local time. Empty: the time of the import."""
 
 
 class ItemRow(Row):
-    """A physical item: of a request, or one of our own."""
+    """A physical item: of a request, or owned by the library."""
 
     kind: ClassVar[str] = "items"
-    natural_key: ClassVar[str] = "request and position; barcode for an item of our own"
+    natural_key: ClassVar[str] = "request and position; the first barcode for an item that the library owns"
     barcode: Annotated[list[str], BeforeValidator(_barcodes), Field(min_length=1, max_length=20)]
-    """Its barcodes, separated by `|`."""
+    """Barcodes of the item, separated by `|`."""
     temporary_barcode: Annotated[
         list[str], BeforeValidator(lambda v: _barcodes(v) if v else []), Field(max_length=20)
     ] = []
-    """Barcodes put on at receipt."""
+    """Temporary barcodes, put on at receipt, separated by `|`."""
     request: OptionalText = None
-    """External identifier of its request; empty for an item of our own."""
+    """External identifier of its request; empty for an item that the library owns."""
     position: Annotated[int, Field(ge=1, le=1000)] = 1
     """1 for the first item of its request."""
     description: OptionalText = None
 
 
 class LoanRow(Row):
-    """A loan of an item to a reader."""
+    """A loan of an item to a patron."""
 
     kind: ClassVar[str] = "loans"
     natural_key: ClassVar[str] = "barcode and loaned_at"
     barcode: Annotated[str, BeforeValidator(lambda v: clean(v) if isinstance(v, str) else v)]
-    """A barcode of the item; of several items that bear it, the one added last is meant."""
+    """A barcode of the item. If several items have it, the loan is of the one added last."""
     patron: OptionalText = None
-    """Number of the reader; not kept for a loan that is discharged."""
+    """Number of the patron; not stored for a discharged loan, unless a fee is open."""
     loaned_at: Annotated[datetime, BeforeValidator(_moment)]
     due_at: Moment = None
     discharged_at: Moment = None
-    """Empty while the item is out."""
+    """Empty while the item is on loan."""
     fee_open: Flag = False
     claimed_returned: Flag = False
 
@@ -198,4 +198,4 @@ class LoanRow(Row):
 KINDS: dict[str, type[Row]] = {
     row.kind: row for row in (BranchRow, PrinterRow, StationRow, PartnerRow, PatronRow, RequestRow, ItemRow, LoanRow)
 }
-"""In the order in which files are to be imported: each kind points only to those before it."""
+"""Kinds in the order of import: each kind refers only to those before it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storing what the library registers: branches, printers, stations, partners, patrons."""
+"""Store rows of branches, printers, stations, partners and patrons, each by its natural key."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,29 +9,29 @@ from sqlalchemy.orm import Session
 
 from schemas.models import Branch, Partner, Patron, Printer, Station
 from tasks.data_import.row_models import BranchRow, PartnerRow, PatronRow, PrinterRow, Row, StationRow
-from tasks.data_import.upsert import Outcome, known_ids, merge
+from tasks.data_import.upsert import Outcome, ids_by_key, upsert
 
 
 def store_branches(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
-    """Branches, by code."""
-    return merge(session, Branch, "code", [cast("BranchRow", row).model_dump() for row in rows])
+    """Upsert branches by code."""
+    return upsert(session, Branch, "code", [cast("BranchRow", row).model_dump() for row in rows])
 
 
 def store_partners(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
-    """Lending libraries, by code."""
-    return merge(session, Partner, "code", [cast("PartnerRow", row).model_dump() for row in rows])
+    """Upsert lending libraries by code."""
+    return upsert(session, Partner, "code", [cast("PartnerRow", row).model_dump() for row in rows])
 
 
 def store_patrons(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
-    """Readers, by number."""
-    return merge(session, Patron, "number", [cast("PatronRow", row).model_dump() for row in rows])
+    """Upsert patrons by number."""
+    return upsert(session, Patron, "number", [cast("PatronRow", row).model_dump() for row in rows])
 
 
 def store_printers(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
-    """Printers, by code."""
-    given = [cast("PrinterRow", row) for row in rows]
-    branches = known_ids(session, Branch.code, (row.branch for row in given), "branch")
-    return merge(
+    """Upsert printers by code."""
+    printers = [cast("PrinterRow", row) for row in rows]
+    branches = ids_by_key(session, Branch.code, (row.branch for row in printers), "branch")
+    return upsert(
         session,
         Printer,
         "code",
@@ -43,17 +43,17 @@ def store_printers(rows: Sequence[Row], session: Session, now: datetime) -> list
                 "media": row.media,
                 "is_default": row.is_default,
             }
-            for row in given
+            for row in printers
         ],
     )
 
 
 def store_stations(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
-    """Stations, by code."""
-    given = [cast("StationRow", row) for row in rows]
-    branches = known_ids(session, Branch.code, (row.branch for row in given), "branch")
-    printers = known_ids(session, Printer.code, (row.printer for row in given), "printer")
-    return merge(
+    """Upsert stations by code."""
+    stations = [cast("StationRow", row) for row in rows]
+    branches = ids_by_key(session, Branch.code, (row.branch for row in stations), "branch")
+    printers = ids_by_key(session, Printer.code, (row.printer for row in stations), "printer")
+    return upsert(
         session,
         Station,
         "code",
@@ -65,6 +65,6 @@ def store_stations(rows: Sequence[Row], session: Session, now: datetime) -> list
                 "active": row.active,
                 "printer_id": printers[row.printer] if row.printer else None,
             }
-            for row in given
+            for row in stations
         ],
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows into a table by their natural key, a batch at a time: two statements to look, at most two to write."""
+"""Upsert rows by their natural key, one batch at a time: two statements to read, at most two to write."""
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -12,57 +12,57 @@ from schemas.models import Model, table
 
 
 class Outcome(StrEnum):
-    """What became of a row."""
+    """Effect of a row on its table."""
 
     ADDED = "added"
     CHANGED = "changed"
     UNCHANGED = "unchanged"
 
 
-class RefusedRowError(Exception):
-    """A row that cannot be stored. The text says why."""
+class RowRefusedError(Exception):
+    """A row that cannot be stored. The text states the reason."""
 
 
-def known_ids(
-    session: Session, column: InstrumentedAttribute[str], wanted: Iterable[str | None], what: str
+def ids_by_key(
+    session: Session, column: InstrumentedAttribute[str], keys: Iterable[str | None], noun: str
 ) -> dict[str, int]:
-    """Ids by natural key. Raises `RefusedRowError` for the first that is not there."""
-    keys = {key for key in wanted if key is not None}
-    rows = session.execute(select(column, column.class_.id).where(column.in_(keys))).all()
+    """Ids by natural key. Raises `RowRefusedError` for the first missing one, in sorted order; `noun` names its kind."""
+    wanted = {key for key in keys if key is not None}
+    rows = session.execute(select(column, column.class_.id).where(column.in_(wanted))).all()
     found = {row[0]: row[1] for row in rows}
-    for key in sorted(keys - set(found)):
-        raise RefusedRowError(f"there is no {what} {key}; import it first")
+    for key in sorted(wanted - set(found)):
+        raise RowRefusedError(f"there is no {noun} {key}; import it first")
     return found
 
 
-def merge(session: Session, model: type[Model], key: str, wanted: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """Add or change rows by their natural key; values that are the same stay."""
+def upsert(session: Session, model: type[Model], key: str, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
+    """Insert new rows and update changed ones, by the natural key in column `key`; return each row's outcome."""
     target = table(model)
-    columns = [target.c[name] for name in {"id", *(name for row in wanted for name in row)}]
-    keys = [row[key] for row in wanted]
+    columns = [target.c[name] for name in {"id", *(name for row in rows for name in row)}]
+    keys = [row[key] for row in rows]
     stored = {
         row[key]: dict(row) for row in session.execute(select(*columns).where(target.c[key].in_(keys))).mappings()
     }
-    fresh: dict[Any, dict[str, Any]] = {}
-    changes: dict[int, dict[str, Any]] = {}
+    inserts: dict[Any, dict[str, Any]] = {}
+    updates: dict[int, dict[str, Any]] = {}
     outcomes: list[Outcome] = []
-    for row in wanted:
-        before = fresh.get(row[key]) or stored.get(row[key])
+    for row in rows:
+        before = inserts.get(row[key]) or stored.get(row[key])
         if before is None:
-            fresh[row[key]] = dict(row)
+            inserts[row[key]] = dict(row)
             outcomes.append(Outcome.ADDED)
         elif all(before[name] == value for name, value in row.items()):
             outcomes.append(Outcome.UNCHANGED)
         else:
             before.update(row)
             if "id" in before:
-                changes[before["id"]] = {f"b_{name}": before[name] for name in [*row, "id"]}
+                updates[before["id"]] = {f"b_{name}": before[name] for name in [*row, "id"]}
             outcomes.append(Outcome.CHANGED)
-    if fresh:
-        session.execute(insert(target), list(fresh.values()))
-    if changes:
-        names = [name for name in wanted[0] if name != key]
+    if inserts:
+        session.execute(insert(target), list(inserts.values()))
+    if updates:
+        names = [name for name in rows[0] if name != key]
         statement = update(target).where(target.c.id == bindparam("b_id"))
         values = {name: bindparam(f"b_{name}", type_=target.c[name].type) for name in names}
-        session.connection().execute(statement.values(values), list(changes.values()))
+        session.connection().execute(statement.values(values), list(updates.values()))
     return outcomes

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No more of a reader is kept than is needed, and no longer."""
+"""Data minimisation: links to patrons are severed as soon as nothing needs them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Celery task that lets go of links to readers, now and then."""
+"""The Celery task that purges links to patrons."""
 
 import structlog
 from celery import shared_task
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 @shared_task(name=PURGE_LINKS)
 def purge_links() -> int:
-    """Delete what was set aside for an undo that is over, and sever what is not needed. Gives how many links went."""
+    """Delete links kept for an undo whose window is over, and sever unneeded links. Returns their number."""
     with context.current().unit_of_work() as uow:
         purged = purge(uow.session, uow.now)
     if purged.total:

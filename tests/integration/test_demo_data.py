@@ -59,7 +59,7 @@ def test_readers_are_plainly_invented(asked):
     names = [name for (name,) in asked(select(Patron.name))]
 
     assert names
-    assert all(name.startswith("Test Reader") for name in names)
+    assert all(name.startswith("Test Patron") for name in names)
 
 
 def test_what_is_loaned_has_a_loan(asked):

@@ -199,7 +199,7 @@ def test_a_desk_beside_it(home, up):
     assert f'id="visitor">{name}<' in visitor.get("/prints")[1]
     assert (home / "flower-people").stat().st_mode & 0o077 == 0
     everything = json.dumps(flower_tasks(status["flower"])) + visitor.get("/returns")[1]
-    assert "Test Reader" not in everything
+    assert "Test Patron" not in everything
     assert "NO-SUCH-BARCODE" not in everything
 
 

@@ -95,7 +95,7 @@ def test_nothing_is_kept_when_so_asked(run, engine, option):
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"%PDF-1.7\n\xe2\xe3\xcf\xd3", "is no text"),
+        (b"%PDF-1.7\n\xe2\xe3\xcf\xd3", "is not a text"),
         ("Käse;Brot\n1;2\n".encode("latin-1"), "UTF-8"),
         (b"cod,name,delivery_code\nDE-1,x,y\n", "--kind"),
         (b"colour,shape\nred,round\n", "--kind"),
@@ -107,6 +107,7 @@ def test_wrong_file_is_told(run, engine, content, words):
 
     assert result.exit_code == 2
     assert words in result.stderr
+    assert "Nothing was imported." in result.stderr
     assert count(engine, Partner) == 1
 
 

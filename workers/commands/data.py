@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.data_import.importer import Report
+    from tasks.data_import.importer import ImportReport
 
 SOME_REFUSED, WRONG_FILE = 1, 2
 KIND_NAMES = ("branches", "printers", "stations", "partners", "patrons", "requests", "items", "loans")
@@ -54,7 +54,7 @@ def import_command(
 
     from schemas.database import open_engine
     from tasks.data_import.importer import import_rows
-    from tasks.data_import.readers import ColumnMapping, WrongFileError, read, read_mapping
+    from tasks.data_import.readers import ColumnMapping, ImportFileError, read, read_mapping
     from workers.settings import WorkerSettings
 
     engine = open_engine(WorkerSettings.load().database_url)
@@ -64,7 +64,7 @@ def import_command(
             report = import_rows(
                 rows, sessionmaker(engine), datetime.now(UTC), strict=strict, dry_run=dry_run, progress=progress
             )
-    except WrongFileError as error:
+    except ImportFileError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(WRONG_FILE) from None
     except SQLAlchemyError as error:
@@ -94,11 +94,11 @@ def _progress(file: Path) -> "Iterator[Callable[[int], None]]":
         yield lambda rows: bar.advance(task, rows)
 
 
-def _tell(report: "Report", *, dry_run: bool, as_json: bool) -> None:
+def _tell(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         refused = [{"line": bad.line, "reason": bad.reason} for bad in report.refused]
         counts = {"added": report.added, "changed": report.changed, "unchanged": report.unchanged}
-        click.echo(json.dumps({**counts, "kept": report.kept, "refused": refused}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({**counts, "kept": report.committed, "refused": refused}, indent=2, ensure_ascii=False))
         return
     for bad in report.refused[:SHOWN]:
         click.echo(f"line {bad.line}: {bad.reason}", err=True)
@@ -107,7 +107,7 @@ def _tell(report: "Report", *, dry_run: bool, as_json: bool) -> None:
     words = (
         f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {len(report.refused)} refused"
     )
-    if report.kept:
+    if report.committed:
         click.echo(f"{words}.")
     elif dry_run:
         click.echo(f"Would be: {words}. Nothing was kept: it was a dry run.")
@@ -142,7 +142,7 @@ def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
 
     from schemas.database import open_engine
     from tasks.data_import.importer import import_rows
-    from tasks.data_import.readers import ColumnMapping, row_of
+    from tasks.data_import.readers import ColumnMapping, parse_row
     from tasks.data_import.row_models import KINDS
     from workers.settings import WorkerSettings
 
@@ -156,7 +156,7 @@ def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
     key = secrets.token_hex(32) if kind == "stations" and "key" not in record else None
     engine = open_engine(WorkerSettings.load().database_url)
     try:
-        row = row_of(kind, ColumnMapping(), 1, record | ({"key": key} if key else {}))
+        row = parse_row(kind, ColumnMapping(), 1, record | ({"key": key} if key else {}))
         report = import_rows([row], sessionmaker(engine), datetime.now(UTC))
     except SQLAlchemyError as error:
         words = str(getattr(error, "orig", None) or error).strip()
