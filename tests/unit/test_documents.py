@@ -14,9 +14,17 @@ from stations.cli import main as station
 from workers.cli import main as operations
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
+FOLDERS = ("docs", "deploy", "schemas", "tasks", "workers", "stations")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 COMMAND = re.compile(r"(?:^\$ .*?|^|bin/)(bookdrop|bookdrop-station) ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", re.MULTILINE)
+
+
+PATH = re.compile(
+    r"(?<![\w./-])(?:schemas|tasks|workers|stations|tests|docs|deploy|benchmarks|requirements)/[\w./*@-]*\w[*/]?"
+)
+NO_FILES = {"benchmarks/results", "deploy/secrets", "deploy/bookdrop-housekeeping"}
+"""Folders that commands create, and an object of Kubernetes."""
 
 
 def named(path):
@@ -77,6 +85,18 @@ def test_commands_exist(document):
                 assert command.get_command(click.Context(command), below) is not None, (
                     f"{named(document)}: {program} {name} {below}"
                 )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_paths_exist(document):
+    """Every file and folder of the project that a page names is there."""
+    text = document.read_text(encoding="utf-8")
+    links = {target for target, _ in LINK.findall(text)}
+    paths = {path.rstrip("/") for path in PATH.findall(text) if path not in links}
+
+    missing = {path for path in paths - NO_FILES if not list(ROOT.glob(path))}
+
+    assert missing == set()
 
 
 def test_every_page_is_listed():
