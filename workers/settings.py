@@ -52,14 +52,12 @@ class WorkerSettings(SideSettings):
     sweep_interval_seconds: float = Field(default=5.0, ge=0.5, le=60)
     """How often housekeeping sweeps the outbox and the print jobs, in seconds."""
 
-    flower_users: SecretStr | None = None
-    """Who may sign in at `bookdrop flower` where neither Flower nor a proxy has a login: `name:password`, one a line."""
     flower_user_header: str | None = None
     """Header in which a proxy that does the login names the person, such as `X-Forwarded-User`; needs the next one."""
     flower_proxy_secret: SecretStr | None = None
     """What that proxy sends in the header `X-Bookdrop-Proxy`, so that nobody else can name a person."""
     flower_operators: str = ""
-    """Names of those who may act in `bookdrop flower`, with commas between them; empty: everybody who is signed in."""
+    """Users who may act in `bookdrop flower`, separated by commas; empty: every identified user."""
 
     @field_validator("broker_url")
     @classmethod

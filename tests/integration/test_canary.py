@@ -33,7 +33,7 @@ from stations.settings import StationSettings
 from tasks.privacy.purge import purge
 from tests.library import KEY, Library
 from tests.wire import Wire, start_worker, worker
-from workers.flower.prints import KINDS
+from workers.flower.prints import FILTERS
 from workers.metrics.collector import BookdropCollector
 
 NAME, NUMBER = "Zyphora Unmistakable-Canaria", "CANARY4711007"
@@ -271,7 +271,7 @@ def decoded(held):
 def flower_pages(flower):
     tasks = json.loads(tasks_of(flower))["data"]
     workers = json.loads(fetch(f"{flower}/workers?json=1"))["data"]
-    for kind in KINDS:
+    for kind in FILTERS:
         slips = fetch(f"{flower}/prints?show={kind}")
         yield slips
         for slip in set(re.findall(r'href="(/prints/[0-9a-f-]{36})', slips)):

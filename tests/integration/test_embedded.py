@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -162,10 +164,12 @@ def test_a_pipe_of_barcodes(home):
 def test_a_desk_beside_it(home, up):
     """Beside a running one: a station's commands are answered, a second start is told, Flower lists the scan.
 
-    In Flower its owner can sign in, with a password that nobody else can read.
+    Flower requires the login that `up` printed. Its owner can act there, and only its owner can read the password.
     """
     status = json.loads(bookdrop(home, "status", "--json").stdout)
-    external_id = query(home, "SELECT external_id FROM requests WHERE status = 'received' LIMIT 1")[0][0]
+    external_id, other_id = (
+        row[0] for row in query(home, "SELECT external_id FROM requests WHERE status = 'received' LIMIT 2")
+    )
 
     returned = station(home, "return", external_id)
     second = bookdrop(home, "up")
@@ -180,33 +184,44 @@ def test_a_desk_beside_it(home, up):
     assert f"process {up.pid}" in second.stderr
     assert doctor.returncode == 0, doctor.stdout
 
+    flower = status["flower"]
+    [login] = json.loads((home / "flowerconfig.py").read_text().partition(" = ")[2])
+    name = login.partition(":")[0]
+    owner = Visitor(flower, login)
+
     def workers():
-        with urllib.request.urlopen(f"{status['flower']}/workers?json=1", timeout=10) as page:
-            names = [worker["hostname"].split("@")[0] for worker in json.load(page)["data"]]
+        names = [worker["hostname"].split("@")[0] for worker in json.loads(owner.get("/workers", json="1")[1])["data"]]
         return sorted(names) == ["housekeeping", "printing", "returns"]
 
     until(workers)
     scanned = station(home, "scan", "--json", "NO-SUCH-BARCODE")
     tasks = until(
-        lambda: [t for t in flower_tasks(status["flower"]) if json.loads(scanned.stdout)["event_id"] in t["uuid"]]
+        lambda: [
+            t for t in flower_tasks(status["flower"], login) if json.loads(scanned.stdout)["event_id"] in t["uuid"]
+        ]
     )
     assert [(task["name"], task["state"]) for task in tasks] == [("returns.process_scan", "SUCCESS")]
-    visitor = Visitor(status["flower"])
-    name, _, password = (home / "flower-people").read_text().strip().partition(":")
-    assert visitor.get("/prints")[0] == 200
-    assert visitor.post("/sign-in", name=name, password="guessed")[0] == 403
-    assert visitor.post("/sign-in", name=name, password=password) == (302, "/prints")
-    assert f'id="visitor">{name}<' in visitor.get("/prints")[1]
-    assert (home / "flower-people").stat().st_mode & 0o077 == 0
-    everything = json.dumps(flower_tasks(status["flower"])) + visitor.get("/returns")[1]
+    assert Visitor(flower).get("/prints")[0] == 401
+    assert Visitor(flower, f"{name}:guessed").get("/prints")[0] == 401
+    assert f'id="user">{name}<' in owner.get("/prints")[1]
+    station(home, "return", other_id, "--print-slip")
+    [(slip,)] = until(lambda: query(home, "SELECT id FROM print_jobs WHERE state = 'done'"))
+    assert owner.post(f"/prints/{UUID(slip)}", do="reprint", reason="lost") == (302, "/prints")
+    [(history,)] = query(home, "SELECT details FROM request_events WHERE kind = 'slip_reprinted'")
+    assert json.loads(history)["actor"] == name
+    assert (home / "flowerconfig.py").stat().st_mode & 0o077 == 0
+    assert login.partition(":")[2] not in processes_of(home)
+    everything = json.dumps(flower_tasks(status["flower"], login)) + owner.get("/returns")[1]
     assert "Test Patron" not in everything
     assert "NO-SUCH-BARCODE" not in everything
 
 
-def flower_tasks(url):
-    """Flower's list of tasks, as its page asks for it."""
+def flower_tasks(url, login):
+    """Flower's list of tasks, as its page requests it."""
     form = "draw=1&start=0&length=200&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
-    with urllib.request.urlopen(f"{url}/tasks/datatable", data=form.encode(), timeout=10) as page:
+    request = urllib.request.Request(f"{url}/tasks/datatable", data=form.encode())
+    request.add_header("Authorization", "Basic " + b64encode(login.encode()).decode())
+    with urllib.request.urlopen(request, timeout=10) as page:
         return json.load(page)["data"]
 
 

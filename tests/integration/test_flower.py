@@ -143,10 +143,10 @@ def test_a_decision_is_done_and_audited(ann, library, slip, what, state, after, 
 
     done = ann.post(f"/prints/{slip}", do=what, reason="seen to it", to="north-slips", back="show=held&branch=main")
 
-    assert 'id="decide"' in form
+    assert 'id="act"' in form
     assert done == (302, "/prints?show=held&branch=main")
-    assert 'id="said"' in ann.get("/prints")[1]
-    assert 'id="said"' not in ann.get("/prints")[1]
+    assert 'id="flash"' in ann.get("/prints")[1]
+    assert 'id="flash"' not in ann.get("/prints")[1]
     assert state_of(library, slip) == after
     assert decisions_about(library, slip) == [(told, "ann", "seen to it")]
     assert "seen to it" in ann.get(f"/prints/{slip}")[1]
@@ -171,7 +171,7 @@ def test_no_decision_without_a_reason(ann, library, slip, reason):
 
     status, text = ann.post(f"/prints/{slip}", do="retry", reason=reason)
 
-    assert (status, "Say why" in text, 'id="decide"' in text) == (400, True, True)
+    assert (status, "Enter a reason" in text, 'id="act"' in text) == (400, True, True)
     assert decisions_about(library, slip) == []
 
 

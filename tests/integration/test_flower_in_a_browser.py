@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, HttpCredentials, expect
 from sqlalchemy import update
 
 from schemas.models import Printer
@@ -57,15 +57,19 @@ def here(place, library):
 
 @pytest.fixture(scope="module")
 def running(place, library):
-    """Two of them, one read-only, where people sign in; and workers."""
-    people: dict[str, Any] = {"BOOKDROP_FLOWER_USERS": f"{NAME}:{PASSWORD}"}
-    usual, read_only = FlowerProcess(**place, **people), FlowerProcess(**place, options=("--read_only",), **people)
+    """Flower with basic authentication, a read-only one, and one without a login; and workers."""
+    login: dict[str, Any] = {"FLOWER_BASIC_AUTH": f"{NAME}:{PASSWORD}"}
+    usual, read_only, without_login = (
+        FlowerProcess(**place, **login),
+        FlowerProcess(**place, options=("--read_only",), **login),
+        FlowerProcess(**place),
+    )
     with (
         worker("returns", "--concurrency", "1", **place),
         worker("printing", "--branch", "main", **place),
-        flowers(usual, read_only),
+        flowers(usual, read_only, without_login),
     ):
-        yield usual, read_only
+        yield usual, read_only, without_login
 
 
 @pytest.fixture
@@ -84,11 +88,12 @@ def browser():
 
 @pytest.fixture
 def open_page(browser: Browser):
-    """Open a page as a person does who has not been here before; nothing may go wrong in its scripts."""
+    """Open a page in a new browser profile, with a login unless `password` is `None`; its scripts raise no error."""
     contexts, errors = [], []
 
-    def make(url):
-        contexts.append(browser.new_context(viewport={"width": 1200, "height": 800}))
+    def make(url, password=PASSWORD):
+        login = None if password is None else HttpCredentials(username=NAME, password=password)
+        contexts.append(browser.new_context(viewport={"width": 1200, "height": 800}, http_credentials=login))
         page = contexts[-1].new_page()
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -99,13 +104,6 @@ def open_page(browser: Browser):
     for each in contexts:
         each.close()
     assert errors == []
-
-
-def sign_in(page, password=PASSWORD):
-    page.get_by_role("link", name="Sign in").click()
-    page.get_by_label("Name").fill(NAME)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Sign in").click()
 
 
 def point_main_printer(library, **columns):
@@ -124,7 +122,7 @@ def slip_in(reply):
 
 def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, library, wire, open_page):
     """Its slips show with why; Retry with a reason brings each out once; the page says so, and the history who did it."""
-    flower, _ = running
+    flower, *_ = running
     port = free_port()
     point_main_printer(library, uri=f"socket://127.0.0.1:{port}")
     books = [library.request(title=book)[1][0] for book in BOOKS]
@@ -135,34 +133,34 @@ def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, 
     has_been_away(library)
 
     page = open_page(f"{flower.url}/prints")
-    sign_in(page)
+    expect(page.locator("#user")).to_have_text(NAME)
     for slip in slips:
         expect(page.locator(f"#slip-{slip}")).to_be_visible()
     expect(page.locator(f"#slip-{first}")).to_contain_text("Slip will be tried again, the Return stands")
-    expect(page.locator("#live")).to_contain_text("away")
+    expect(page.locator("#live")).to_contain_text("unavailable")
     take_picture(page, "flower-prints")
     with closing(LabelPrinter(port=port)) as printer:
         page.locator(f"#retry-{first}").click()
-        page.get_by_label("Why").fill("Paper was out, it is in again")
+        page.get_by_label("Reason").fill("Paper was out, it is in again")
         take_picture(page, "flower-retry")
         page.get_by_role("button", name="Retry").click()
 
-        expect(page.locator("#said")).to_contain_text("Ordered again")
+        expect(page.locator("#flash")).to_contain_text("Ordered again")
         expect(page.locator("#none")).to_contain_text("No slip is in trouble")  # by itself: the page is live
-        expect(page.locator("#now")).to_contain_text("slip-done")
+        expect(page.locator("#events")).to_contain_text("slip-done")
         expect(page.locator("#show-unconfirmed")).to_contain_text("3")
         assert len(printer.documents()) == 3
     assert [state_of(library, slip) for slip in slips] == ["done"] * 3
     page.goto(f"{flower.url}/prints/{first}")
-    expect(page.locator("#words")).to_contain_text("Slip sent to the printer main-slips")
-    expect(page.locator("#decisions")).to_contain_text(NAME)
-    expect(page.locator("#decisions")).to_contain_text("Paper was out")
+    expect(page.locator("#state")).to_contain_text("Slip sent to the printer main-slips")
+    expect(page.locator("#actions")).to_contain_text(NAME)
+    expect(page.locator("#actions")).to_contain_text("Paper was out")
     assert decisions_about(library, first) == [("slip_retried", NAME, "Paper was out, it is in again")]
 
 
 def test_the_last_returns_stand_on_a_page(running, library, wire, open_page):
     """A return, its repetition and a refusal by a real worker: each with its time, the task's link, and no reader."""
-    flower, _ = running
+    flower, *_ = running
     _, [barcode] = library.request(title="The Origin of Species")
     scans = [wire.send(library.scan(each)) for each in (barcode, barcode, "31888888888")]
     wire.answers(*scans)
@@ -194,46 +192,49 @@ def token_of(page):
     return next(each["value"] for each in page.context.cookies() if each["name"] == "_xsrf")
 
 
-def test_logged_out_one_reads_and_cannot_act(running, library, here, open_page):
-    """No buttons before signing in, with a wrong password, and after signing out; a form sent all the same is refused."""
-    flower, _ = running
+def test_without_a_login_pages_have_no_buttons(running, library, here, open_page):
+    """A Flower without a login shows the slip and no button; a forged form gets 403."""
+    *_, flower = running
     slip = wanted_slip(library, here, station="north-desk-1")
     set_slip(library, slip, state=State.HELD)
     button = f"#retry-{slip}"
 
-    page = open_page(f"{flower.url}/prints")
+    page = open_page(f"{flower.url}/prints", password=None)
     expect(page.locator(f"#slip-{slip}")).to_be_visible()
+    expect(page.locator("#denial")).to_contain_text("has no login")
     expect(page.locator(button)).to_have_count(0)
     assert ask_by_script(page, f"/prints/{slip}", token_of(page)) == 403
-    sign_in(page, "a wrong one")
-    expect(page.locator("#trouble")).to_contain_text("do not fit")
-    page.goto(f"{flower.url}/prints")
-    expect(page.locator(button)).to_have_count(0)
-    sign_in(page)
-    expect(page.locator(button)).to_be_visible()
+
+    assert decisions_about(library, slip) == []
+
+
+def test_basic_auth_rejects_wrong_password_and_wrong_token(running, library, here, open_page):
+    """A wrong password shows no page; with the right one the button appears, and a form with a wrong token gets 403."""
+    flower, *_ = running
+    slip = wanted_slip(library, here, station="north-desk-1")
+    set_slip(library, slip, state=State.HELD)
+
+    refused = open_page(f"{flower.url}/prints", password="a wrong one")
+    expect(refused.locator(f"#slip-{slip}")).to_have_count(0)
+    page = open_page(f"{flower.url}/prints")
+    expect(page.locator(f"#retry-{slip}")).to_be_visible()
     assert ask_by_script(page, f"/prints/{slip}", "2|00000000|00000000000000000000000000000000|0") == 403
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.locator("#why-not")).to_contain_text("Sign in")
-    expect(page.locator(button)).to_have_count(0)
 
     assert decisions_about(library, slip) == []
 
 
 def test_read_only_nobody_acts(running, library, here, open_page):
-    """With --read_only there are no buttons for anybody, also who is signed in, and every form is refused."""
-    _, flower = running
+    """With --read_only an identified user sees no buttons either, and every form gets 403."""
+    _, flower, _ = running
     slip = wanted_slip(library, here, station="north-desk-1")
     set_slip(library, slip, state=State.HELD)
 
-    page = open_page(f"{flower.url}/sign-in")
-    page.get_by_label("Name").fill(NAME)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.locator("#visitor")).to_have_text(NAME)
-    expect(page.locator("#why-not")).to_contain_text("read-only")
+    page = open_page(f"{flower.url}/prints")
+    expect(page.locator("#user")).to_have_text(NAME)
+    expect(page.locator("#denial")).to_contain_text("read-only")
     expect(page.locator(f"#retry-{slip}")).to_have_count(0)
     page.goto(f"{flower.url}/prints/{slip}?do=retry")
-    expect(page.locator("#decide")).to_have_count(0)
+    expect(page.locator("#act")).to_have_count(0)
 
     assert ask_by_script(page, f"/prints/{slip}", token_of(page)) == 403
     assert decisions_about(library, slip) == []
@@ -241,13 +242,13 @@ def test_read_only_nobody_acts(running, library, here, open_page):
 
 def test_a_slip_that_hangs_shows_as_being_sent(running, library, here, open_page):
     """While a printer takes its time, Flower's own page of tasks shows the task as SLIP-SENDING, and which slip it is."""
-    flower, _ = running
+    flower, *_ = running
     with closing(BadLine("hangs", 0)) as line:
         point_main_printer(library, uri=f"socket://127.0.0.1:{line.port}", failures=0, retry_at=None)
         slip = wanted_slip(library, here)
 
         page = open_page(f"{flower.url}/prints?show=waiting")
-        expect(page.locator("#now")).to_contain_text("slip-sending")
+        expect(page.locator("#events")).to_contain_text("slip-sending")
         page.get_by_role("button", name="Searches").click()
         page.get_by_role("link", name="Slips being sent now").click()
 

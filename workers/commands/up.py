@@ -49,7 +49,7 @@ def up_command(home: Path | None, flower: bool, demo: bool, stay: bool) -> None:
                 click.echo(f"Flower: {parts.flower}   Logs: {place.logs}", err=True)
             if parts.login:
                 name, password = parts.login
-                click.echo(f"To act in Flower, sign in there as {name} with the password {password}", err=True)
+                click.echo(f"Flower login: {name}   Password: {password}", err=True)
             code = _wait() if stay else play(parts, sys.stdin)
     except AlreadyRunningError as error:
         click.echo(

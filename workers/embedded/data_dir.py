@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+_BASIC_AUTH = "basic_auth = "
+"""Start of the one line in Flower's configuration file."""
+
 LONGEST_SOCKET_PATH = 90
 """A unix socket's path may have about 100 characters (104 on macOS); beyond this a short folder is used."""
 
@@ -106,21 +109,30 @@ class DataDirectory:
         return {code: keys[code] for code in codes}
 
     def flower_login(self) -> tuple[str, str]:
-        """Name and password with which its owner may act in Flower: the user's own name, and a password that is kept."""
-        path = self.flower_users
+        """Write Flower's configuration file with a basic authentication login, and return its name and password.
+
+        The name is the login name of this process's user. The first start generates the password; later ones keep it.
+        """
         try:
-            name = getpass.getuser()
-        except (KeyError, OSError):  # nobody has given this user a name
+            name = getpass.getuser().replace(":", "_")  # RFC 7617 forbids the colon
+        except (KeyError, OSError):  # the user id has no name
             name = "operator"
-        kept = path.read_text(encoding="utf-8").strip().partition(":")[2] if path.exists() else ""
-        password = kept or secrets.token_urlsafe(12)
-        _write_private(path, f"{name}:{password}\n")
+        password = self._stored_flower_password() or secrets.token_urlsafe(12)
+        # Not as an option on the command line, which every user of the machine can read in `ps`.
+        _write_private(self.flower_config, f"{_BASIC_AUTH}{json.dumps([f'{name}:{password}'])}\n")
         return name, password
 
     @property
-    def flower_users(self) -> Path:
-        """Who may sign in at Flower."""
-        return self.path / "flower-people"
+    def flower_config(self) -> Path:
+        """Flower's configuration file. It contains the password, and only its owner can read it."""
+        return self.path / "flowerconfig.py"
+
+    def _stored_flower_password(self) -> str:
+        try:
+            [login] = json.loads(self.flower_config.read_text(encoding="utf-8").removeprefix(_BASIC_AUTH))
+        except (OSError, ValueError, TypeError):
+            return ""
+        return str(login).partition(":")[2]
 
     def write_config(self, keys: Mapping[str, str]) -> None:
         """Write the settings of the workers and of each station in `keys`; the first one is the default station."""

@@ -39,7 +39,7 @@ class Running:
     engine: Engine
     flower: str | None
     login: tuple[str, str] | None = None
-    """Name and password with which one may act in Flower."""
+    """Name and password of Flower's login."""
 
 
 @contextmanager
@@ -174,11 +174,11 @@ def _flower(home: DataDirectory, port: int) -> Program:
             *(sys.executable, "-m", "workers.cli", "flower"),
             "--address=127.0.0.1",
             f"--port={port}",
+            f"--conf={home.flower_config}",
             "--max_tasks=5000",
         ),
         {
             "BOOKDROP_CONFIG": str(home.config),
-            "BOOKDROP_FLOWER_USERS_FILE": str(home.flower_users),
             "BOOKDROP_LOG_FORMAT": "json",
         },
         patience=5,

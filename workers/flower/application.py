@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flower, made and run by its own parts: its options, its application, its handlers, and ours beside them."""
+"""Create and run Flower from its own options, application and handlers, with bookdrop's handlers added."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -13,19 +13,18 @@ from celery import Celery
 from flower.app import Flower, rewrite_handler
 from flower.command import apply_env_options, apply_options, extract_settings, setup_logging
 from flower.options import options
-from flower.urls import settings as flowers_settings
+from flower.urls import settings as flower_settings
 from tornado.ioloop import IOLoop
 from tornado.web import StaticFileHandler, url
 
 from schemas.database import open_engine
 from workers import bootstrap
-from workers.flower.auth import People
-from workers.flower.page import Parts
+from workers.flower.auth import Operators
+from workers.flower.page import Resources
 from workers.flower.prints import PrintsPage, RetryAllPage, SlipPage
 from workers.flower.returns import ReturnsPage
-from workers.flower.sign_in import SignInPage, SignOutPage
-from workers.flower.slip_events import LiveEvents
-from workers.flower.task_format import readable
+from workers.flower.slip_events import SlipEventReceiver
+from workers.flower.task_format import format_task
 from workers.flower.template_loader import TemplateLoader
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
@@ -37,29 +36,27 @@ HANDLERS: Final = (
     url(r"/prints/([0-9a-f-]{36})", SlipPage, name="slip"),
     url(r"/prints/retry-all/([a-z0-9-]{1,40})", RetryAllPage, name="retry_all"),
     url(r"/returns", ReturnsPage, name="returns"),
-    url(r"/sign-in", SignInPage, name="sign_in"),
-    url(r"/sign-out", SignOutPage, name="sign_out"),
     url(
         r"/bookdrop/([a-z.]+)", StaticFileHandler, {"path": str(Path(__file__).parent / "static")}, name="bookdrop_file"
     ),
 )
 
 COLUMNS: Final = "name,uuid,args,state,result,received,runtime,worker"
-"""Of Flower's page of tasks, where nobody asks for others."""
+"""Default columns of Flower's task page."""
 
 
 def is_option(argument: str) -> bool:
-    """Tell whether Flower has the option that `argument` gives, such as `--read_only`."""
+    """Return whether `argument`, for example `--read_only`, is an option of Flower."""
     return argument.startswith("-") and hasattr(options, argument.lstrip("-").partition("=")[0].replace("-", "_"))
 
 
 def read_options(arguments: Sequence[str]) -> None:
-    """Flower's options from its variables (`FLOWER_...`), its configuration file and the command line.
+    """Read Flower's options from the variables `FLOWER_...`, its configuration file and the command line.
 
-    Raises `tornado.options.Error` for a value that cannot be one.
+    Raises `tornado.options.Error` for an invalid value.
     """
     options.address = "127.0.0.1"
-    options.format_task = readable
+    options.format_task = format_task
     options.tasks_columns = COLUMNS
     apply_env_options()
     apply_options("bookdrop flower", arguments)
@@ -68,45 +65,48 @@ def read_options(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def made(capp: Celery, settings: WorkerSettings) -> Iterator[Flower]:
-    """Flower's application with our pages in it, by the options that were read. Raises `ConfigurationError`."""
-    people = People.of(settings)
+def create(capp: Celery, settings: WorkerSettings) -> Iterator[Flower]:
+    """Create Flower's application with bookdrop's pages, from the options read before. Raises `ConfigurationError`."""
+    operators = Operators.from_settings(settings)
     engine = open_engine(settings.database_url)
-    here = bootstrap.make(settings, engine)
-    deciding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bookdrop-deciding")
-    parts = Parts(settings=settings, engine=engine, here=here, people=people, deciding=deciding)
+    context = bootstrap.make(settings, engine)
+    action_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bookdrop-actions")
     loop = IOLoop.current()
-    ours: dict[str, Any] = {
-        "bookdrop": parts,
-        "template_loader": TemplateLoader(Path(flowers_settings["template_path"])),
+    own_settings: dict[str, Any] = {
+        "bookdrop": Resources(
+            settings=settings, engine=engine, context=context, operators=operators, action_executor=action_executor
+        ),
+        "template_loader": TemplateLoader(Path(flower_settings["template_path"])),
         "xsrf_cookie_kwargs": {"samesite": "Lax"},
     }
-    flower = Flower(options=options, capp=capp, events=_events(capp, loop), io_loop=loop, **flowers_settings, **ours)
+    flower = Flower(
+        options=options, capp=capp, events=_events(capp, loop), io_loop=loop, **flower_settings, **own_settings
+    )
     prefix = options.url_prefix
-    flower.add_handlers(r".*", [rewrite_handler(each, prefix) if prefix else each for each in HANDLERS])
+    flower.add_handlers(r".*", [rewrite_handler(handler, prefix) if prefix else handler for handler in HANDLERS])
     try:
         yield flower
     finally:
         flower.stop()
-        deciding.shutdown()
-        if isinstance(here.publisher, BrokerPublisher):
-            here.publisher.close()
+        action_executor.shutdown()
+        if isinstance(context.publisher, BrokerPublisher):
+            context.publisher.close()
         engine.dispose()
 
 
 def run(capp: Celery, settings: WorkerSettings) -> None:
     """Serve until TERM or an interrupt."""
-    with made(capp, settings) as flower:
+    with create(capp, settings) as flower:
         signal.signal(signal.SIGTERM, lambda *_: flower.io_loop.add_callback_from_signal(flower.stop))
         port = flower.start_http_server()
-        where = options.unix_socket or f"{options.address}:{port}"
-        log.info("flower_started", address=where, state="read_only" if options.read_only else "in_use")
+        address = options.unix_socket or f"{options.address}:{port}"
+        log.info("flower_started", address=address, state="read_only" if options.read_only else "in_use")
         with suppress(KeyboardInterrupt, SystemExit):
             flower.start()
 
 
-def _events(capp: Celery, loop: IOLoop) -> LiveEvents:
-    return LiveEvents(
+def _events(capp: Celery, loop: IOLoop) -> SlipEventReceiver:
+    return SlipEventReceiver(
         capp,
         loop,
         db=options.db,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What our pages in Flower share: who is there and may act, the token of a form, the database asked beside the loop."""
+"""The base class of bookdrop's pages in Flower: user, permission, XSRF token, database access outside the event loop."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,155 +18,137 @@ from tornado.escape import xhtml_escape
 
 from schemas.database import READ_ONLY
 from tasks.context import Context
-from workers.flower.auth import People, named_in
-from workers.flower.saved_searches import SEARCHES, Search
+from workers.flower.auth import Operators, basic_auth_name
+from workers.flower.saved_searches import SAVED_SEARCHES, SavedSearch
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger()
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-SIGNED_IN: Final = "bookdrop_user"
-"""Cookie of who signed in at our own page, signed."""
-
-SIGNED_IN_DAYS: Final = 0.5
-_SAID: Final = "bookdrop_said"
+_FLASH_COOKIE: Final = "bookdrop_flash"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What our pages work with. One for each Flower."""
+class Resources:
+    """Settings, connections and threads of the pages. One instance for each Flower process."""
 
     settings: WorkerSettings
     engine: Engine
-    here: Context
-    people: People
-    deciding: ThreadPoolExecutor
-    """One thread: decisions are published on one kept connection."""
-    searches: tuple[Search, ...] = SEARCHES
+    context: Context
+    operators: Operators
+    action_executor: ThreadPoolExecutor
+    """One thread, because actions publish on one connection that stays open."""
+    saved_searches: tuple[SavedSearch, ...] = SAVED_SEARCHES
 
 
 class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
-    """A page of ours: Flower's look, its login and its read-only mode; and the XSRF token for every form, always."""
+    """A page with Flower's look, login and read-only mode. Every form requires the XSRF token."""
 
     @property
-    def parts(self) -> Parts:
-        """What the pages work with."""
-        parts: Parts = self.settings["bookdrop"]
-        return parts
+    def resources(self) -> Resources:
+        """Settings, connections and threads of the pages."""
+        resources: Resources = self.settings["bookdrop"]
+        return resources
 
     @property
-    def visitor(self) -> str | None:
-        """Who is there, by the name that stands in the history of what they decide; `None` when nobody is known."""
+    def user_name(self) -> str | None:
+        """Name of the user, which the history of each action contains; `None` if the user is not identified."""
         options = self.application.options
-        user = self.current_user  # asked first: Flower refuses a wrong password here
+        user = self.current_user  # first: here Flower rejects a wrong password
         if not user:
             return None
         if options.auth:
             return str(user)
         if options.basic_auth:
-            return named_in(self.request.headers.get("Authorization", ""))
-        people = self.parts.people
-        if people.user_header is not None:
-            return people.named_by_proxy(self.request.headers)
-        name = self.get_secure_cookie(SIGNED_IN, max_age_days=SIGNED_IN_DAYS)
-        return name.decode() if name and name.decode() in people.passwords else None
+            return basic_auth_name(self.request.headers.get("Authorization", ""))
+        return self.resources.operators.name_from_proxy(self.request.headers)
 
     @property
-    def why_not(self) -> str | None:
-        """Why whoever is there cannot decide anything, in words; `None` when they can."""
-        people = self.parts.people
+    def denial(self) -> str | None:
+        """Reason why the user cannot act; `None` if the user can."""
+        operators = self.resources.operators
         if self.application.options.read_only:
-            return "This Flower is read-only: nothing can be decided here."
-        visitor = self.visitor
-        if visitor is not None:
-            return None if people.may_act(visitor) else f"{visitor} may look, and not decide."
-        if self.can_sign_in:
-            return "Sign in to decide what becomes of a slip."
-        if people.user_header is not None:
-            return "The login did not say who you are: nothing can be decided here."
-        return "No login is set up for this Flower: nothing can be decided here."
+            return "This Flower is read-only: no action is possible here."
+        name = self.user_name
+        if name is not None:
+            return None if operators.includes(name) else f"{name} may see the pages, and may not act."
+        if operators.user_header is not None:
+            return "The proxy did not send your name: no action is possible here."
+        return "This Flower has no login: no action is possible here."
 
-    @property
-    def can_sign_in(self) -> bool:
-        """Tell whether our own page of signing in is in use: only where no other login is."""
-        options = self.application.options
-        people = self.parts.people
-        return bool(people.passwords) and not (options.auth or options.basic_auth or people.user_header)
-
-    def actor(self) -> str:
-        """Who decides. Raises 403 when whoever is there may not: a button that is not shown is not enough."""
-        reason, visitor = self.why_not, self.visitor
-        if reason is not None or visitor is None:
-            raise tornado.web.HTTPError(403, reason or "Nobody is known.")
-        return visitor
+    def operator_name(self) -> str:
+        """Return the operator's name. Raises 403 if the user may not act, because hiding a button is not enough."""
+        denial, name = self.denial, self.user_name
+        if denial is not None or name is None:
+            raise tornado.web.HTTPError(403, denial or "You are not identified.")
+        return name
 
     def set_default_headers(self) -> None:
-        """Flower's, and: not in a frame, not in a cache."""
+        """Add to Flower's headers: no framing, no caching."""
         super().set_default_headers()
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Security-Policy", "frame-ancestors 'none'; form-action 'self'")
 
     def check_xsrf_cookie(self) -> None:
-        """Flower's own checks of where the request comes from, and the token in any case: Flower asks for it with OAuth only."""
+        """Run Flower's own checks of the request's origin, then always check the token: Flower does so with OAuth only."""
         super().check_xsrf_cookie()
         tornado.web.RequestHandler.check_xsrf_cookie(self)
 
-    async def ask(self, question: Callable[[Connection], Answer]) -> Answer:
-        """Read from the database, in a thread. Raises 503 when it cannot be read."""
+    async def query(self, read: Callable[[Connection], Result]) -> Result:
+        """Read from the database in a thread. Raises 503 if the database is unavailable."""
 
-        def read() -> Answer:
-            with self.parts.engine.connect().execution_options(**READ_ONLY) as connection:
-                return question(connection)
+        def run() -> Result:
+            with self.resources.engine.connect().execution_options(**READ_ONLY) as connection:
+                return read(connection)
 
-        return await self._guarded(self.application.executor, read)
+        return await self._run(self.application.executor, run)
 
-    async def decide(self, decision: Callable[[Context], Answer]) -> Answer:
-        """Have something decided, in the thread of decisions. Raises 503 when it cannot be kept."""
-        return await self._guarded(self.parts.deciding, lambda: decision(self.parts.here))
+    async def execute(self, action: Callable[[Context], Result]) -> Result:
+        """Run an action in the action thread. Raises 503 if the database is unavailable."""
+        return await self._run(self.resources.action_executor, lambda: action(self.resources.context))
 
-    async def _guarded(self, where: Any, work: Callable[[], Answer]) -> Answer:
+    async def _run(self, executor: Any, work: Callable[[], Result]) -> Result:
         try:
-            return await self.application.io_loop.run_in_executor(where, work)  # type: ignore[no-any-return]
+            return await self.application.io_loop.run_in_executor(executor, work)  # type: ignore[no-any-return]
         except SQLAlchemyError as error:
             log.warning("database_not_reached", error=type(error).__name__)
             raise tornado.web.HTTPError(
-                503, "The database does not answer. Nothing was changed. 'bookdrop doctor' says more."
+                503, "The database is unavailable. Nothing was changed. Run 'bookdrop doctor' for the cause."
             ) from error
 
-    def say(self, words: str) -> None:
-        """Have the next page say this, once."""
-        self.set_secure_cookie(_SAID, words, expires_days=None)
+    def flash(self, message: str) -> None:
+        """Store a message that the next page shows once."""
+        self.set_secure_cookie(_FLASH_COOKIE, message, expires_days=None)
 
-    def heard(self) -> str | None:
-        """What this page is to say, of what was done before it."""
-        words = self.get_secure_cookie(_SAID)
-        if words is None:
+    def pop_flash(self) -> str | None:
+        """Return the stored message, and delete it."""
+        message = self.get_secure_cookie(_FLASH_COOKIE)
+        if message is None:
             return None
-        self.clear_cookie(_SAID)
-        return str(words.decode())
+        self.clear_cookie(_FLASH_COOKIE)
+        return str(message.decode())
 
-    def show(self, template: str, **values: Any) -> None:
-        """Render a page, with what all of ours need."""
+    def render_page(self, template: str, **values: Any) -> None:
+        """Render a template with the values that all pages need."""
         self.render(
             template,
-            visitor=self.visitor,
-            why_not=self.why_not,
-            can_sign_in=self.can_sign_in,
-            said=self.heard(),
+            user_name=self.user_name,
+            denial=self.denial,
+            flash=self.pop_flash(),
+            current_query=urlencode(parse_qsl(self.request.query)),
             when=when,
-            here_again=urlencode(parse_qsl(self.request.query)),
             **values,
         )
 
-    def text(self, name: str, longest: int) -> str:
-        """A field of the form: one line, without control characters, at most `longest` characters."""
+    def text_field(self, name: str, max_length: int) -> str:
+        """Return a field of the form as one line without control characters, cut to `max_length` characters."""
         value = self.get_body_argument(name, "")
-        return " ".join("".join(c if c.isprintable() else " " for c in value).split())[:longest]
+        return " ".join("".join(c if c.isprintable() else " " for c in value).split())[:max_length]
 
 
 def when(moment: str | None) -> str:
-    """A time as HTML: how long ago, and exactly when the pointer rests on it."""
+    """Return a time as HTML: relative, with the exact time as the tooltip."""
     if moment is None:
         return '<span class="value-missing">&mdash;</span>'
     at = datetime.fromisoformat(moment)

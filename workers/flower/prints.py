@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page Prints: slips in trouble by branch and printer, and what a person decides about each."""
+"""The pages of print jobs: the list by branch and printer, one slip with its actions, and Retry all of a printer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,16 +20,16 @@ from tasks.printing import actions, queries
 from tasks.printing.actions import RefusedActionError
 from tasks.printing.queries import UNSEEN, Wanted
 from workers.flower.page import Page
-from workers.flower.slip_actions import DECISIONS, Name, decide, open_to
+from workers.flower.slip_actions import SLIP_ACTIONS, Name, available_actions, perform
 
 log = structlog.get_logger()
 
-AT_MOST: Final = 200
-COUNTED: Final = 1000
-"""Up to here slips are counted; beyond it is said that there are more."""
-LIVE_SHOWN: Final = 5
+MAX_SHOWN: Final = 200
+MAX_COUNTED: Final = 1000
+"""Limit of the counts on the tabs. Above it the page shows `1,000+`."""
+MAX_EVENTS_SHOWN: Final = 5
 
-KINDS: Final[Mapping[str, tuple[str, tuple[State, ...]]]] = {
+FILTERS: Final[Mapping[str, tuple[str, tuple[State, ...]]]] = {
     "trouble": ("In trouble", (State.FAILED_SAFE, State.HELD, State.UNKNOWN)),
     "failed": ("Failed", (State.FAILED_SAFE,)),
     "held": ("Held", (State.HELD,)),
@@ -38,131 +38,136 @@ KINDS: Final[Mapping[str, tuple[str, tuple[State, ...]]]] = {
     "expired": ("Expired", (State.EXPIRED,)),
     "waiting": ("On their way", (State.REQUESTED, *sorted(IN_HAND))),
 }
-"""What can be shown: by the word in the address, the words on the tab, and the states."""
+"""Value of `show` in the address to the label of the tab and the states."""
 
-BLOCKED: Final = frozenset({"trouble", "held"})
-"""Where those are shown too that wait untried behind others, because their printer is on hold or away."""
+WITH_BLOCKED: Final = frozenset({"trouble", "held"})
+"""Filters that include jobs that wait without an attempt because their printer is on hold or unavailable."""
 
-NO_REASON: Final = "Say why: it stands in the history of the request."
+REASON_REQUIRED: Final = "Enter a reason: the history of the request contains it."
 
 
 @dataclass(frozen=True)
-class Line:
-    """The slips of one printer, and how it does."""
+class PrinterQueue:
+    """The print jobs of one printer, and the printer's status."""
 
     branch: str
     printer: str | None
     slips: list[dict[str, Any]]
-    of_printer: dict[str, Any] | None
+    status: dict[str, Any] | None
 
 
 class PrintsPage(Page):
-    """The list."""
+    """The list of print jobs by branch and printer."""
 
     @tornado.web.authenticated
     async def get(self) -> None:
-        """Show the slips that the address asks for."""
-        kind = self.get_query_argument("show", "trouble")
-        if kind not in KINDS:
+        """Show the print jobs that the address selects."""
+        chosen = self.get_query_argument("show", "trouble")
+        if chosen not in FILTERS:
             raise tornado.web.HTTPError(404, "There is no such list of slips.")
         wanted = Wanted(
-            states=KINDS[kind][1],
-            blocked=kind in BLOCKED,
+            states=FILTERS[chosen][1],
+            blocked=chosen in WITH_BLOCKED,
             branch=self.get_query_argument("branch", "") or None,
             printer=self.get_query_argument("printer", "") or None,
-            limit=AT_MOST,
+            limit=MAX_SHOWN,
         )
-        live = list(self.application.events.slips)[:LIVE_SHOWN]  # before the rest: what it tells of is there by then
-        lines, counts, printers = await self.ask(lambda connection: self._look(connection, wanted))
-        self.show(
+        # Before the query: the database has what these events report.
+        events = list(self.application.events.slips)[:MAX_EVENTS_SHOWN]
+        print_queues, counts, printers = await self.query(lambda connection: self._read(connection, wanted))
+        self.render_page(
             "prints.html",
-            kind=kind,
-            kinds={name: (words, counts[name]) for name, (words, _) in KINDS.items()},
+            chosen=chosen,
+            filters={name: (label, counts[name]) for name, (label, _) in FILTERS.items()},
             wanted=wanted,
-            lines=lines,
-            shown=sum(len(line.slips) for line in lines),
-            branches=sorted({each["branch"] for each in printers}),
+            print_queues=print_queues,
+            shown=sum(len(print_queue.slips) for print_queue in print_queues),
+            branches=sorted({printer["branch"] for printer in printers}),
             printers=printers,
-            counted=lambda number: f"{COUNTED:,}+" if number > COUNTED else f"{number:,}",
-            open_to=_open_to,
-            live=live,
+            counted=lambda number: f"{MAX_COUNTED:,}+" if number > MAX_COUNTED else f"{number:,}",
+            actions_for=_actions_for,
+            events=events,
         )
 
-    def _look(self, connection: Connection, wanted: Wanted) -> tuple[list[Line], dict[str, int], list[dict[str, Any]]]:
-        printers = queries.printers(connection, self.parts.here.now())
-        by_code = {each["printer"]: each for each in printers}
+    def _read(
+        self, connection: Connection, wanted: Wanted
+    ) -> tuple[list[PrinterQueue], dict[str, int], list[dict[str, Any]]]:
+        printers = queries.printers(connection, self.resources.context.now())
+        by_code = {printer["printer"]: printer for printer in printers}
 
         def place(slip: dict[str, Any]) -> tuple[str, str]:
             return slip["branch"], slip["printer"] or ""
 
-        found = sorted(queries.slips(connection, wanted), key=place)  # stays oldest first within a line
-        lines = [
-            Line(branch, printer or None, list(slips), by_code.get(printer))
+        found = sorted(queries.slips(connection, wanted), key=place)  # stable: oldest first within a printer
+        print_queues = [
+            PrinterQueue(branch, printer or None, list(slips), by_code.get(printer))
             for (branch, printer), slips in groupby(found, key=place)
         ]
         counts = {
-            name: queries.count(connection, replace(wanted, states=states, blocked=name in BLOCKED, limit=COUNTED + 1))
-            for name, (_, states) in KINDS.items()
+            name: queries.count(
+                connection, replace(wanted, states=states, blocked=name in WITH_BLOCKED, limit=MAX_COUNTED + 1)
+            )
+            for name, (_, states) in FILTERS.items()
         }
-        return lines, counts, printers
+        return print_queues, counts, printers
 
 
 class SlipPage(Page):
-    """All of one slip: where it is, every try, who decided what; and the form of a decision."""
+    """One slip: its state, attempts and actions, and the form of an action."""
 
     @tornado.web.authenticated
     async def get(self, slip: str) -> None:
-        """Show it; with `do` in the address, the form of that decision."""
+        """Show the slip; with `do` in the address, also the form of that action."""
         await self._show(_id(slip), self.get_query_argument("do", ""), self.get_query_argument("back", ""))
 
     @tornado.web.authenticated
     async def post(self, slip: str) -> None:
-        """Decide."""
-        actor, job_id = self.actor(), _id(slip)
-        what, back = self.get_body_argument("do", ""), self.get_body_argument("back", "")
-        reason, to = self.text("reason", MAX_REASON_LENGTH), self.text("to", 40)
-        if what not in DECISIONS:
-            raise tornado.web.HTTPError(400, "There is no such decision.")
+        """Perform an action."""
+        name, job_id = self.operator_name(), _id(slip)
+        action, back = self.get_body_argument("do", ""), self.get_body_argument("back", "")
+        reason, to = self.text_field("reason", MAX_REASON_LENGTH), self.text_field("to", 40)
+        if action not in SLIP_ACTIONS:
+            raise tornado.web.HTTPError(400, "There is no such action.")
         if not reason:
-            await self._show(job_id, what, back, status=400, trouble=NO_REASON)
+            await self._show(job_id, action, back, status=400, error=REASON_REQUIRED)
             return
         try:
-            done = await self.decide(
-                lambda here: decide(cast("Name", what), job_id, Operator(actor, reason), here, to=to)
+            done = await self.execute(
+                lambda context: perform(cast("Name", action), job_id, Operator(name, reason), context, to=to)
             )
-        except RefusedActionError as error:
-            await self._show(job_id, "", back, status=409, trouble=f"{error} Nothing was changed.")
+        except RefusedActionError as refusal:
+            await self._show(job_id, "", back, status=409, error=f"{refusal} Nothing was changed.")
             return
-        log.info("slip_decided", job_id=slip, outcome=what)
-        self.say(f"{done.message}.")
-        self.redirect(_back_to(self, back))
+        log.info("slip_action_performed", job_id=slip, outcome=action)
+        self.flash(f"{done.message}.")
+        self.redirect(_list_address(self, back))
 
-    async def _show(self, slip: UUID, do: str, back: str, *, status: int = 200, trouble: str | None = None) -> None:
-        story, printers = await self.ask(
+    async def _show(self, job_id: UUID, do: str, back: str, *, status: int = 200, error: str | None = None) -> None:
+        slip, printers = await self.query(
             lambda connection: (
-                queries.slip(connection, slip),
-                queries.printers(connection, self.parts.here.now()),
+                queries.slip(connection, job_id),
+                queries.printers(connection, self.resources.context.now()),
             )
         )
-        if story is None:
+        if slip is None:
             raise tornado.web.HTTPError(404, "There is no such slip.")
-        can = _open_to(story)
+        available = _actions_for(slip)
         self.set_status(status)
-        self.show(
+        self.render_page(
             "slip.html",
-            slip=story,
-            can=can,
-            chosen=next((each for each in can if each.name == do), None),
-            others=[each for each in printers if each["printer"] != story["printer"]],
-            reason=self.text("reason", MAX_REASON_LENGTH) if status != 200 else "",  # noqa: PLR2004 - HTTP's own
-            trouble=trouble,
+            slip=slip,
+            available=available,
+            chosen=next((action for action in available if action.name == do), None),
+            other_printers=[printer for printer in printers if printer["printer"] != slip["printer"]],
+            reason=self.text_field("reason", MAX_REASON_LENGTH) if status != 200 else "",  # noqa: PLR2004 - HTTP status
+            error=error,
             back=back,
-            back_to=_back_to(self, back),
+            list_address=_list_address(self, back),
         )
 
 
 class RetryAllPage(Page):
-    """Retry for all slips of a printer that wait: whoever mended it wants its whole line."""
+    """Retry of all waiting slips of one printer, for example after its repair."""
 
     @tornado.web.authenticated
     async def get(self, printer: str) -> None:
@@ -171,28 +176,30 @@ class RetryAllPage(Page):
 
     @tornado.web.authenticated
     async def post(self, printer: str) -> None:
-        """Order all of them, the oldest first."""
-        actor = self.actor()
-        reason, back = self.text("reason", MAX_REASON_LENGTH), self.get_body_argument("back", "")
+        """Dispatch all of them, the oldest first."""
+        name = self.operator_name()
+        reason, back = self.text_field("reason", MAX_REASON_LENGTH), self.get_body_argument("back", "")
         if not reason:
             self.set_status(400)
-            await self._show(printer, back, trouble=NO_REASON)
+            await self._show(printer, back, error=REASON_REQUIRED)
             return
-        done = await self.decide(partial(actions.retry_all, Operator(actor, reason), printer=printer))
+        done = await self.execute(partial(actions.retry_all, Operator(name, reason), printer=printer))
         log.info("slips_retried", printer=printer, count=len(done))
-        self.say(f"Ordered again: {len(done)} for printer {printer}." if done else "No slip waits any more.")
-        self.redirect(_back_to(self, back))
+        self.flash(f"Retried for printer {printer}: {len(done)}." if done else "No slip waits for this printer.")
+        self.redirect(_list_address(self, back))
 
-    async def _show(self, printer: str, back: str, *, trouble: str | None = None) -> None:
-        printers = await self.ask(lambda connection: queries.printers(connection, self.parts.here.now()))
-        found = next((each for each in printers if each["printer"] == printer), None)
+    async def _show(self, printer: str, back: str, *, error: str | None = None) -> None:
+        printers = await self.query(lambda connection: queries.printers(connection, self.resources.context.now()))
+        found = next((status for status in printers if status["printer"] == printer), None)
         if found is None:
             raise tornado.web.HTTPError(404, "There is no such printer.")
-        self.show("retry_all.html", printer=found, trouble=trouble, back=back, back_to=_back_to(self, back))
+        self.render_page(
+            "retry_all.html", printer=found, error=error, back=back, list_address=_list_address(self, back)
+        )
 
 
-def _open_to(slip: Mapping[str, Any]) -> Any:
-    return open_to(State(slip["state"]), voided=slip["voided"] is not None)
+def _actions_for(slip: Mapping[str, Any]) -> Any:
+    return available_actions(State(slip["state"]), voided=slip["voided"] is not None)
 
 
 def _id(slip: str) -> UUID:
@@ -202,7 +209,7 @@ def _id(slip: str) -> UUID:
         raise tornado.web.HTTPError(404, "There is no such slip.") from None
 
 
-def _back_to(page: Page, query: str) -> str:
-    """The list that was left, and no other place."""
-    known = urlencode([(name, value) for name, value in parse_qsl(query) if name in {"show", "branch", "printer"}])
-    return str(page.reverse_url("prints")) + (f"?{known}" if known else "")
+def _list_address(page: Page, query: str) -> str:
+    """The address of the list with the filters in `query`. Other parameters are dropped, so it cannot lead elsewhere."""
+    filters = urlencode([(name, value) for name, value in parse_qsl(query) if name in {"show", "branch", "printer"}])
+    return str(page.reverse_url("prints")) + (f"?{filters}" if filters else "")

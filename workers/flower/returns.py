@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page Returns: the last answers with their times, what is in quarantine, and how the stations do."""
+"""The page Returns: the latest replies with their times, the quarantine, and the stations."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -16,66 +16,66 @@ from tasks.returns import queries
 from tasks.returns.queries import Asked
 from workers import bootstrap
 from workers.flower.page import Page
-from workers.metrics.broker import lengths as lengths_of
+from workers.metrics.broker import lengths as queue_lengths
 
 log = structlog.get_logger()
 
-KINDS: Final[Mapping[str, tuple[str, tuple[Outcome, ...]]]] = {
+FILTERS: Final[Mapping[str, tuple[str, tuple[Outcome, ...]]]] = {
     "all": ("All", ()),
     "returned": ("Returned", (Outcome.RETURNED,)),
     "already": ("Already returned", (Outcome.ALREADY_RETURNED,)),
     "refused": ("Refused", (Outcome.REFUSED,)),
 }
+"""Value of `show` in the address to the label of the tab and the outcomes."""
 
-
-LOOKED_BACK: Final = timedelta(days=7)
-"""How old an answer may be that is shown."""
+MAX_AGE: Final = timedelta(days=7)
+"""Maximum age of a reply on the page."""
 
 
 class ReturnsPage(Page):
-    """What the desks were told."""
+    """The replies to the stations."""
 
     @tornado.web.authenticated
     async def get(self) -> None:
-        """Show the answers that the address asks for, the quarantine, and the stations."""
-        kind = self.get_query_argument("show", "all")
-        if kind not in KINDS:
+        """Show the replies that the address selects, the quarantine and the stations."""
+        chosen = self.get_query_argument("show", "all")
+        if chosen not in FILTERS:
             raise tornado.web.HTTPError(404, "There is no such list of Returns.")
         station = self.get_query_argument("station", "") or None
-        now = self.parts.here.now()
-        asked = Asked(outcomes=KINDS[kind][1], station=station, since=now - LOOKED_BACK)
+        now = self.resources.context.now()
+        wanted = Asked(outcomes=FILTERS[chosen][1], station=station, since=now - MAX_AGE)
 
-        def look(connection: Connection) -> tuple[Any, Any, Any]:
+        def read(connection: Connection) -> tuple[Any, Any, Any]:
             return (
-                queries.answers(connection, asked),
+                queries.answers(connection, wanted),
                 queries.quarantined(connection),
                 queries.stations(connection, now),
             )
 
-        answers, quarantine, stations = await self.ask(look)
-        queues = [RETURNS_QUEUE, *(reply_queue(each["station"]) for each in stations)]
+        replies, quarantine, stations = await self.query(read)
+        queues = [RETURNS_QUEUE, *(reply_queue(row["station"]) for row in stations)]
         lengths = await self.application.io_loop.run_in_executor(
             self.application.executor, lambda: self._lengths(queues)
         )
-        self.show(
+        self.render_page(
             "returns.html",
-            kind=kind,
-            kinds={name: words for name, (words, _) in KINDS.items()},
+            chosen=chosen,
+            filters={name: label for name, (label, _) in FILTERS.items()},
             station=station,
-            answers=answers,
+            replies=replies,
             quarantine=quarantine,
             stations=stations,
-            unread={each["station"]: lengths.get(reply_queue(each["station"])) for each in stations},
-            scans_waiting=lengths.get(RETURNS_QUEUE),
-            seen_by_flower=self.application.events.state.tasks,
+            unread={row["station"]: lengths.get(reply_queue(row["station"])) for row in stations},
+            waiting_events=lengths.get(RETURNS_QUEUE),
+            flower_tasks=self.application.events.state.tasks,
         )
 
     def _lengths(self, queues: Sequence[str]) -> dict[str, int]:
-        """How much waits in each of the queues; nothing, when the broker does not tell."""
-        connection: Broker = bootstrap.connect(self.parts.settings)
+        """Return the length of each queue; an empty mapping if the broker is unavailable."""
+        connection: Broker = bootstrap.connect(self.resources.settings)
         try:
-            return lengths_of(connection, queues)
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises: the page shows the rest
+            return queue_lengths(connection, queues)
+        except Exception as error:  # noqa: BLE001 - any error of the transport: the page shows the rest
             log.warning("queues_not_counted", error=type(error).__name__)
             return {}
         finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Searches of Flower's page of tasks that are worth keeping: a click each."""
+"""Saved searches of Flower's task page, offered in a menu."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -9,28 +9,28 @@ from schemas.topology import PRINT_SLIP, PROCESS_SCAN
 
 
 @dataclass(frozen=True)
-class Search:
-    """A search in Flower's own words (its manual: "Tasks filter")."""
+class SavedSearch:
+    """A search in Flower's own syntax (Flower's manual, "Tasks filter")."""
 
-    words: str
-    """For the menu."""
+    label: str
+    """Text of the menu entry."""
     field: Literal["name", "state", "worker"]
-    """What the first term is about; Flower's page takes these three from its address."""
+    """Field of the first term. Flower's task page reads these three from its address."""
     terms: str
-    """The value of that field, and whatever else is to hold."""
+    """The value of that field, and further terms."""
 
     @property
     def query(self) -> str:
-        """The query of the page's address."""
+        """The query string of the page's address."""
         return f"{self.field}={quote(self.terms, safe='')}"
 
 
-SEARCHES: Final = (
-    Search("Scans that were refused", "name", f"{PROCESS_SCAN} result:refused"),
-    Search("Messages set apart", "name", "returns. result:quarantined"),
-    Search("Slips being sent now", "state", "SLIP-SENDING"),
-    Search("Tries that left a slip held", "name", f"{PRINT_SLIP} result:held"),
-    Search("Tries that left a slip in doubt", "name", f"{PRINT_SLIP} result:unknown"),
-    Search("Tasks of print workers", "worker", "printing"),
-    Search("Tasks that failed", "state", "FAILURE"),
+SAVED_SEARCHES: Final = (
+    SavedSearch("Refused scans", "name", f"{PROCESS_SCAN} result:refused"),
+    SavedSearch("Quarantined messages", "name", "returns. result:quarantined"),
+    SavedSearch("Slips being sent now", "state", "SLIP-SENDING"),
+    SavedSearch("Print attempts that ended held", "name", f"{PRINT_SLIP} result:held"),
+    SavedSearch("Print attempts that ended unknown", "name", f"{PRINT_SLIP} result:unknown"),
+    SavedSearch("Tasks of printing workers", "worker", "printing"),
+    SavedSearch("Failed tasks", "state", "FAILURE"),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person can decide about a slip in each state: the buttons, their words, and what is done."""
+"""The actions that an operator can perform on a print job in each state: buttons, descriptions, calls."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,42 +17,43 @@ Name = Literal["retry", "printed", "reprint", "move"]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A button, and what stands above its form."""
+class SlipAction:
+    """A button, and the description above its form."""
 
     name: Name
     button: str
-    words: str
-    """What will happen, for whoever is about to press it."""
+    description: str
+    """Effect of the action, for the operator who is about to confirm it."""
 
 
-DECISIONS: Final = MappingProxyType(
+SLIP_ACTIONS: Final = MappingProxyType(
     {
-        decision.name: decision
-        for decision in (
-            Decision(
+        action.name: action
+        for action in (
+            SlipAction(
                 "retry",
                 "Retry",
-                "The slip is tried again now, and its printer with it. It was not sent before, so there is one slip.",
+                "The worker sends the slip now, and the pause of its printer ends. The slip was not sent before, so there"
+                " is only one.",
             ),
-            Decision(
+            SlipAction(
                 "printed",
                 "It printed",
-                "You saw this slip on paper: nobody need look for it any more. Nothing is sent.",
+                "You saw this slip on paper. Its state becomes done. Nothing is sent.",
             ),
-            Decision(
+            SlipAction(
                 "reprint",
                 "Reprint",
-                "A second slip is printed, and says COPY on it. The first one may still be in a book: look for it before.",
+                "The worker prints a second slip, marked COPY. The first one may still be in a book: look for it before.",
             ),
-            Decision("move", "Move", "The slip goes to another printer, now. It was not sent before."),
+            SlipAction("move", "Move", "Another printer prints the slip, now. The slip was not sent before."),
         )
     }
 )
 
 
-def open_to(state: State, *, voided: bool = False) -> tuple[Decision, ...]:
-    """What can be decided about a slip in `state`. Nothing, when its Return was undone or a worker has it in hand."""
+def available_actions(state: State, *, voided: bool = False) -> tuple[SlipAction, ...]:
+    """Return the actions for a print job in `state`: none if its Return was undone or a worker is sending it."""
     if voided or state in IN_HAND:
         return ()
     names: tuple[Name, ...] = ("reprint",)
@@ -60,19 +61,22 @@ def open_to(state: State, *, voided: bool = False) -> tuple[Decision, ...]:
         names = ("retry", "move")
     elif state in RECONCILABLE:
         names = ("printed", "reprint")
-    return tuple(DECISIONS[name] for name in names)
+    return tuple(SLIP_ACTIONS[name] for name in names)
 
 
-def decide(name: Name, slip: UUID, by: Operator, here: Context, *, to: str = "") -> Done:
-    """Do it, with a line in the request's history. Raises `RefusedActionError` when it cannot be done (any more)."""
+def perform(name: Name, slip: UUID, operator: Operator, context: Context, *, to: str = "") -> Done:
+    """Perform the action and record it in the request's history.
+
+    Raises `RefusedActionError` if the state of the print job does not allow it.
+    """
     match name:
         case "retry":
-            return actions.retry(slip, by, here)
+            return actions.retry(slip, operator, context)
         case "printed":
-            return actions.mark_printed(slip, by, here)
+            return actions.mark_printed(slip, operator, context)
         case "reprint":
-            return actions.reprint(slip, by, here)
+            return actions.reprint(slip, operator, context)
         case "move":
-            return actions.move(slip, to, by, here)
+            return actions.move(slip, to, operator, context)
         case _:
             assert_never(name)

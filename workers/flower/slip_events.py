@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to slips at this moment: the events of print workers, the last ones kept in memory."""
+"""Receive the task events of printing workers, and keep the latest ones in memory."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,40 +10,40 @@ from typing import Any, Final
 from flower.events import Events
 
 SLIP_EVENT: Final = "task-slip-"
-KEPT: Final = 100
+MAX_EVENTS: Final = 100
 
 
 @dataclass(frozen=True)
 class SlipEvent:
-    """One thing that a print worker announced."""
+    """One event of a printing worker."""
 
     at: datetime
-    what: str
-    """The state the slip came to, such as `sending` or `held`."""
+    state: str
+    """The new state of the print job, for example `sending` or `held`."""
     slip: str
     printer: str | None
     worker: str
 
 
-class LiveEvents(Events):  # type: ignore[misc]  # Flower has no types
-    """Flower's own receiver of events, which keeps the last ones about slips besides. Its state is Flower's alone."""
+class SlipEventReceiver(Events):  # type: ignore[misc]  # Flower has no types
+    """Flower's own event receiver, which also keeps the latest slip events. Flower's state is not changed."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.slips: deque[SlipEvent] = deque(maxlen=KEPT)
-        """The newest first. Only the loop's own thread looks at it."""
+        self.slips: deque[SlipEvent] = deque(maxlen=MAX_EVENTS)
+        """Newest first. Only the event loop's thread reads and writes it."""
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Take an event, in the thread that receives."""
+        """Process an event, in the receiver's thread."""
         super().on_event(event)
         if str(event.get("type")).startswith(SLIP_EVENT) and "slip" in event:
-            self.io_loop.add_callback(partial(self._keep, event))
+            self.io_loop.add_callback(partial(self._add, event))
 
-    def _keep(self, event: dict[str, Any]) -> None:
+    def _add(self, event: dict[str, Any]) -> None:
         self.slips.appendleft(
             SlipEvent(
                 at=datetime.fromtimestamp(float(event["timestamp"]), UTC),
-                what=str(event["type"]).removeprefix(SLIP_EVENT),
+                state=str(event["type"]).removeprefix(SLIP_EVENT),
                 slip=str(event["slip"]),
                 printer=event.get("printer"),
                 worker=str(event.get("hostname")),

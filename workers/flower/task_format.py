@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How Flower shows what a task was given: an id, and in words what it is of."""
+"""Format the arguments of a task for Flower: the id of the event or print job, and its kind."""
 
 import re
 from typing import Any, Final
@@ -7,17 +7,20 @@ from typing import Any, Final
 from schemas.topology import FOLLOW_SLIP, PRINT_ACTIONS, PRINT_SLIP, STATION_TASKS
 
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_KINDS: Final = {
+    **dict.fromkeys((PRINT_SLIP, FOLLOW_SLIP, *PRINT_ACTIONS), "slip"),
+    **dict.fromkeys(STATION_TASKS, "event"),
+}
 
 
-def readable(task: Any) -> Any:
-    """Flower's `format_task`: replace the arguments of one of our tasks by the id among them; give the task.
+def format_task(task: Any) -> Any:
+    """Replace the arguments of a bookdrop task by the id among them, and return the task. Flower's `format_task`.
 
-    Of a decision about a slip the names stay in sight, not the reason.
+    Arguments of other tasks are unchanged. An operator's reason, which may name a patron, is not shown.
     """
-    kind = {**dict.fromkeys((PRINT_SLIP, FOLLOW_SLIP, *PRINT_ACTIONS), "slip"), **dict.fromkeys(STATION_TASKS, "event")}
-    what = kind.get(task.name)
-    if what is not None:
+    kind = _KINDS.get(task.name)
+    if kind is not None:
         found = _ID.search(f"{task.args} {task.kwargs}")
-        task.args = f"{what} {found[0]}" if found else ""
+        task.args = f"{kind} {found[0]}" if found else ""
         task.kwargs = ""
     return task

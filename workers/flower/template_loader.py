@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Templates from two folders: ours, and below them Flower's own, which ours extend."""
+"""Load templates from two folders: bookdrop's, then Flower's own, which bookdrop's templates extend."""
 
 from pathlib import Path
 from typing import Final
 
 from tornado.template import BaseLoader, Template
 
-OURS: Final = Path(__file__).parent / "templates"
-OF_FLOWER: Final = "flower/"
-"""Before a name: Flower's own template, where we have one of the same name."""
+TEMPLATES: Final = Path(__file__).parent / "templates"
+FLOWER_PREFIX: Final = "flower/"
+"""Prefix that selects Flower's template where bookdrop has one of the same name."""
 
 
 class TemplateLoader(BaseLoader):
-    """Finds a template among ours, then among Flower's in the folder `flowers`."""
+    """Loads a template from bookdrop's folder, or from the folder `flower_templates`."""
 
-    def __init__(self, flowers: Path) -> None:
+    def __init__(self, flower_templates: Path) -> None:
         super().__init__()
-        self._flowers = flowers
+        self._flower_templates = flower_templates
 
     def resolve_path(self, name: str, parent_path: str | None = None) -> str:
-        """Names are of one level: there is nothing to resolve."""
+        """Return the name unchanged: both folders are flat."""
         return name
 
     def _create_template(self, name: str) -> Template:
-        plain = name.removeprefix(OF_FLOWER)
-        ours = OURS / plain
-        path = ours if name == plain and ours.is_file() else self._flowers / plain
+        plain = name.removeprefix(FLOWER_PREFIX)
+        own = TEMPLATES / plain
+        path = own if name == plain and own.is_file() else self._flower_templates / plain
         return Template(path.read_bytes(), name=name, loader=self)

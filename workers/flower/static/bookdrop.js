@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keeps a list fresh: every few seconds the page is fetched again, and what is in #live replaced. Without it the page
-// works as well, and shows what was true when it was loaded.
+// Refresh a list: fetch the page every few seconds and replace the content of #live. Without JavaScript the page shows
+// the data of the time when it was loaded.
 (function () {
   "use strict";
   const live = document.getElementById("live");
@@ -9,28 +9,28 @@
 
   async function refresh() {
     try {
-      const answer = await fetch(window.location.href, { cache: "no-store" });
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = page.getElementById("live");
-      if (!answer.ok || !fresh) throw new Error(answer.statusText);
+      const response = await fetch(window.location.href, { cache: "no-store" });
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      const updated = page.getElementById("live");
+      if (!response.ok || !updated) throw new Error(response.statusText);
       state.textContent = "Live";
-      if (fresh.innerHTML === live.innerHTML) return;
+      if (updated.innerHTML === live.innerHTML) return;
       const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
-      live.replaceChildren(...fresh.childNodes);
+      live.replaceChildren(...updated.childNodes);
       if (focused) document.getElementById(focused)?.focus();
     } catch (error) {
       state.textContent = "Not live: reload the page";
     }
   }
 
-  // The next one 3 s after the last one has come: a busy server is not asked the more for it.
-  async function keepFresh() {
+  // The next request starts 3 s after the last response, so a slow server does not receive more requests.
+  async function refreshRepeatedly() {
     if (!document.hidden) await refresh();
-    window.setTimeout(keepFresh, 3000);
+    window.setTimeout(refreshRepeatedly, 3000);
   }
 
-  window.setTimeout(keepFresh, 3000);
-  document.querySelectorAll("select[data-submits]").forEach(function (each) {
-    each.addEventListener("change", function () { each.form.submit(); });
+  window.setTimeout(refreshRepeatedly, 3000);
+  document.querySelectorAll("select[data-submits]").forEach(function (select) {
+    select.addEventListener("change", function () { select.form.submit(); });
   });
 }());
