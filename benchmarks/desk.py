@@ -28,7 +28,7 @@ from uuid6 import uuid7
 from schemas.task_message import task_body, task_headers
 from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, reply_queue
 from stations.client import StationClient
-from stations.journal.events import Journal
+from stations.journal.events import Journal, NewEvent
 from stations.settings import StationSettings
 from stations.transport import EventPublisher, OutgoingEvent, connect, queue_declaration
 from tests.library import KEY
@@ -117,8 +117,8 @@ def keeping(here: Place, folder: Path) -> Iterator[dict[str, Stroke]]:
         payload = json.dumps(here.library.scan("31000001", station=STATION))
         taken.append(str(uuid7()))
         now = datetime.now(UTC)
-        entry = (taken[-1], PROCESS_SCAN, "31000001", payload)
-        return timed(lambda: journal.take(lambda _: entry, now, now + timedelta(hours=1)))
+        event = NewEvent(taken[-1], PROCESS_SCAN, "31000001", lambda _: payload)
+        return timed(lambda: journal.append(event, now, now + timedelta(hours=1)))
 
     def answer() -> float:
         keep()

@@ -161,9 +161,6 @@ class ActionReply(Message):
 Reply = ReturnReply | ActionReply
 """The answer to an event of whatever kind."""
 
-ANSWERS: Final = frozenset(reply.model_fields["type"].default for reply in (ReturnReply, ActionReply))
-"""The types of answers, by their versioned names."""
-
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="type")])
 
 

@@ -7,6 +7,7 @@ Words come first; colour and tone only repeat what the words say.
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from schemas.barcodes import BarcodeRefusedError
 from schemas.circulation_events import ActionOutcome, ActionReply, Reply, read_reply
 from schemas.replies import Outcome, ReturnReply
 from stations.journal.events import Entry, JournalStats
@@ -108,9 +109,13 @@ def refused_locally(subject: str, text: str) -> ScreenMessage:
     return ScreenMessage((f"REFUSED  {subject}".rstrip(), text), "red", _RETURN_STYLES[Outcome.REFUSED][2])
 
 
-def empty_line() -> ScreenMessage:
-    """An empty line."""
-    return ScreenMessage(("Nothing was scanned. Scan the item's barcode, or type :help.",))
+def refused_line(line: str, error: ValueError) -> ScreenMessage:
+    """A scanned line that is not an item's barcode. A patron card's number is not shown."""
+    if isinstance(error, BarcodeRefusedError):
+        if error.reason == "empty":
+            return ScreenMessage(("Nothing was scanned. Scan the item's barcode, or type :help.",))
+        return refused_locally(printable(line), str(error))
+    return refused_locally("", str(error))
 
 
 def duplicate_scan(subject: str) -> ScreenMessage:
@@ -194,6 +199,7 @@ def printable(line: str, max_length: int = 64) -> str:
     return shown if len(shown) <= max_length else shown[: max_length - 3] + "..."
 
 
+NOTHING_RETURNED: Final = "Nothing was returned at this desk. Nothing was sent."
 HELP: Final = (
     "Scan or type a barcode, then Enter. The prompt is ready again at once; answers name their barcode.",
     ":return REQUEST               Return from the request",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The desk: each line is a scan; the prompt is ready again at once, and answers come when they come."""
+"""The prompt: each line is a scan; the next line can be typed at once, and replies appear as they arrive."""
 
 import contextlib
 import threading
@@ -7,31 +7,32 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, ParamSpec
 from uuid import UUID
 
 from pydantic import ValidationError
 
-from schemas.barcodes import BarcodeRefusedError, clean, slip_of
+from schemas.barcodes import BarcodeRefusedError, slip_of
 from schemas.circulation_events import Reply, ReprintRequested, SlipSeen, UndoRequested
 from stations import messages
-from stations.client import PatronCardError, StationClient
+from stations.client import ItemBarcode, PatronCardError, StationClient
 from stations.journal.events import Entry, last_returned
 from stations.journal.file import JournalError
 from stations.journal.monitor import JournalMonitor
 from stations.journal.replay import Progress
+from stations.messages import ScreenMessage
 from stations.terminal import Screen
 
 PACKING_SECONDS: Final = 60.0
-"""So long after a slip's code the next barcode is taken for the item that it lies in."""
+"""Within this time after a slip's code, the next barcode is the item that the slip lies in."""
 DOUBLE_TRIGGER_SECONDS: Final = 2.0
-"""The same barcode again within so many seconds is one scan."""
+"""Within this time the same barcode again is the same scan."""
 PENDING_SECONDS: Final = 1.5
-"""After so many seconds without an answer a desk at a terminal says that a scan is pending."""
-
-
+"""After this time without a reply, a terminal shows a scan as pending."""
 COUNT_REPLIES_FROM: Final = 10
-"""From so many held scans on their answers are counted and not shown one by one; refusals are shown always."""
+"""From this number of held scans on, replies are counted instead of shown one by one; refusals are always shown."""
+
+_P = ParamSpec("_P")
 
 
 @dataclass
@@ -43,161 +44,115 @@ class _PendingEvent:
 
 @dataclass
 class ScanPrompt:
-    """Lines in, words out. `on_reply`, `on_slip` and `on_progress` are the callbacks of the client that is given to `serve`."""
+    """Reads lines and shows replies. Pass `on_reply`, `on_slip` and `on_progress` to the client given to `serve`."""
 
     screen: Screen
     now: Callable[[], datetime]
     shows_pending: bool
-    """Whether a late answer is announced while scanning goes on; a pipe is told at its end."""
+    """Show late replies as pending while scanning continues, as a terminal does; a pipe shows them at its end."""
     backdate: datetime | None = None
     not_stored: int = 0
-    """How many lines the journal could not keep."""
+    """Number of lines that the journal rejected."""
     _pending: dict[UUID, _PendingEvent] = field(default_factory=dict)
     _last_scan: tuple[str, float] = ("", 0.0)
     _packing: tuple[UUID, float] | None = None
-    """A slip whose code was scanned, and when: its item comes next."""
+    """The slip whose code was scanned last, and when; its item is expected next."""
     _replied_at: float = 0.0
     _is_replaying: bool = False
-    """Whether so many held scans go out that their answers are not shown one by one."""
+    """True while so many held scans are sent that their replies are counted."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         self._opened_at = self.now()
 
     def serve(self, client: StationClient, lines: Iterable[str]) -> None:
-        """Take each line. Returns at the end of `lines` or at `:quit`."""
+        """Process each line; return at the end of `lines` or at `:quit`."""
         ended = threading.Event()
-        watcher = threading.Thread(target=self._show_warnings, args=(client, ended), daemon=True)
+        warnings = threading.Thread(target=self._show_warnings, args=(client, ended), daemon=True)
         if self.shows_pending:
-            watcher.start()
+            warnings.start()
         try:
             for line in lines:
                 if line.lstrip().startswith(":"):
-                    if self._command(client, line.strip()[1:].split()):
+                    if self._run_command(client, line.strip()[1:].split()):
                         return
                 else:
                     self._scan(client, line)
         finally:
             ended.set()
             if self.shows_pending:
-                watcher.join()
+                warnings.join()
 
     def wait_for_replies(self, client: StationClient, seconds: float) -> list[str]:
-        """Wait for the answers that are still out, until none came for `seconds`; show and give what has none."""
+        """Wait until every event is answered, or no reply has come for `seconds`; show and return what is pending."""
         self._replied_at = time.monotonic()
         while self._pending and time.monotonic() - self._replied_at < seconds:
             time.sleep(0.02)
         return self.show_pending(client)
 
     def show_pending(self, client: StationClient) -> list[str]:
-        """Show and give what has no answer."""
+        """Show and return the subjects that have no reply."""
         with self._lock:
-            left = [event.subject for event in self._pending.values()]
-        for subject in left:
+            subjects = [event.subject for event in self._pending.values()]
+        for subject in subjects:
             self.screen.show(messages.pending(subject, is_connected=client.is_connected))
-        return left
+        return subjects
 
     def on_reply(self, entry: Entry, reply: Reply) -> None:
-        """Show an answer to a scan of this desk, or of an earlier one; not those of a command beside it."""
-        with self._lock:  # `_scan` holds it until the scan is noted
+        """Show a reply to a scan of this prompt or of an earlier process, but not of a command run beside it."""
+        with self._lock:  # `_send` holds it until the event is in `_pending`
             is_ours = reply.event_id in self._pending or entry.made_at < self._opened_at
-            is_quiet = self._is_replaying and entry.held and reply.outcome != "refused"
-        if is_ours and not is_quiet:
+            is_counted = self._is_replaying and entry.held and reply.outcome != "refused"
+        if is_ours and not is_counted:
             self.screen.show(messages.format_reply(reply, entry.subject))
         with self._lock:
             self._pending.pop(reply.event_id, None)
             self._replied_at = time.monotonic()
 
     def on_slip(self, entry: Entry) -> None:
-        """Show what became of a slip."""
+        """Show the state of a slip."""
         self.screen.show(messages.format_slip(entry))
 
     def on_progress(self, progress: Progress) -> None:
-        """Show how far held scans are, at a terminal; at the end which were refused, everywhere."""
+        """Show the progress of held scans at a terminal; show at the end which were refused, in a pipe as well."""
+        is_long = self.shows_pending and progress.total >= COUNT_REPLIES_FROM
         with self._lock:
-            self._is_replaying = (
-                self.shows_pending and not progress.is_complete and progress.total >= COUNT_REPLIES_FROM
-            )
+            self._is_replaying = is_long and not progress.is_complete
             self._replied_at = time.monotonic()
-        if progress.exceptions or (self.shows_pending and progress.total >= COUNT_REPLIES_FROM):
+        if progress.exceptions or is_long:
             self.screen.show(messages.format_progress(progress))
 
     def _scan(self, client: StationClient, line: str) -> None:
+        """Read one line, and send it unless it is a slip's code or the same scan again."""
         try:
-            barcode = clean(line, client.settings.scanner_prefix)
-        except BarcodeRefusedError as error:
-            shown = (
-                messages.empty_line()
-                if error.reason == "empty"
-                else messages.refused_locally(messages.printable(line), str(error))
-            )
-            self.screen.show(shown)
+            barcode = client.read_barcode(line)
+        except (BarcodeRefusedError, PatronCardError) as error:
+            self.screen.show(messages.refused_line(line, error))
             return
-        scanned_at = time.monotonic()
-        if self._handle_packing(client, barcode, scanned_at):
-            return
-        if self._last_scan[0] == barcode and scanned_at - self._last_scan[1] < DOUBLE_TRIGGER_SECONDS:
-            self.screen.show(messages.duplicate_scan(barcode))
-            return
-        if self._send(barcode, lambda: client.scan(line, returned_at=self.backdate)):
-            self._last_scan = (barcode, scanned_at)
-
-    def _handle_packing(self, client: StationClient, barcode: str, now: float) -> bool:
-        """Packing: a slip's code and then its item's barcode are one event; tell whether this line was part of it."""
-        slip = slip_of(barcode)
-        if slip is not None:
+        now = time.monotonic()
+        packing, self._packing = self._packing, None
+        if (slip := slip_of(barcode)) is not None:
             self._packing = (slip, now)
             self.screen.show(messages.slip_scanned())
-            return True
-        if self._packing is None:
-            return False
-        (seen, since), self._packing = self._packing, None
-        if now - since > PACKING_SECONDS:
-            return False
-        self._send(barcode, lambda: client.send_event(SlipSeen, slip=seen, barcode=barcode))
-        return True
+        elif packing is not None and now - packing[1] <= PACKING_SECONDS:
+            self._send(barcode, client.send_event, SlipSeen, slip=packing[0], barcode=barcode)
+        elif self._is_double_trigger(barcode, now):
+            self.screen.show(messages.duplicate_scan(barcode))
+        elif self._send(barcode, client.send_scan, barcode, returned_at=self.backdate):
+            self._last_scan = (barcode, now)
 
-    def _reprint(self, client: StationClient, reason: str) -> None:
-        """Another slip for the last Return of this desk."""
-        try:
-            event_id = last_returned(client.journal)
-        except JournalError as error:
-            self.screen.show(messages.ScreenMessage((str(error),)))
-            return
-        if event_id is None:
-            self.screen.show(
-                messages.refused_locally(":reprint", "Nothing was returned at this desk. Nothing was sent.")
-            )
-            return
-        self._send("reprint", lambda: client.send_event(ReprintRequested, reprints=event_id, reason=reason))
+    def _is_double_trigger(self, barcode: ItemBarcode, now: float) -> bool:
+        last, at = self._last_scan
+        return barcode == last and now - at < DOUBLE_TRIGGER_SECONDS
 
-    def _return(self, client: StationClient, request: str) -> None:
-        self._send(request, lambda: client.request_return(request, returned_at=self.backdate))
-
-    def _undo(self, client: StationClient, request: str | None, reason: str | None = None) -> None:
-        """Take back a request's Return; without one, the last scan that this desk returned."""
-        if request is not None:
-            self._send(request, lambda: client.send_event(UndoRequested, request=request, reason=reason))
-            return
-        try:
-            event_id = last_returned(client.journal)
-        except JournalError as error:
-            self.screen.show(messages.ScreenMessage((str(error),)))
-            return
-        if event_id is None:
-            self.screen.show(messages.refused_locally(":undo", "Nothing was returned at this desk. Nothing was sent."))
-            return
-        self._send("undo", lambda: client.send_event(UndoRequested, undoes=event_id))
-
-    def _send(self, subject: str, send: Callable[[], UUID]) -> bool:
+    def _send(self, subject: str, send: Callable[_P, UUID], *args: _P.args, **kwargs: _P.kwargs) -> bool:
+        """Send one event and list it as pending; show why when it cannot be sent. Return True when it was sent."""
         try:
             with self._lock:
-                event_id = send()
-                self._pending[event_id] = _PendingEvent(subject, time.monotonic())
-        except PatronCardError as error:
-            self.screen.show(messages.refused_locally("", str(error)))
+                self._pending[send(*args, **kwargs)] = _PendingEvent(subject, time.monotonic())
         except ValidationError:
-            self.screen.show(messages.refused_locally(messages.printable(subject), "That is no request's identifier."))
+            text = "That is not a request's identifier."
+            self.screen.show(messages.refused_locally(messages.printable(subject), text))
         except JournalError as error:
             self.not_stored += 1
             self.screen.show(messages.not_taken(str(error)))
@@ -206,10 +161,10 @@ class ScanPrompt:
         return False
 
     def _show_warnings(self, client: StationClient, ended: threading.Event) -> None:
-        """Say of each scan, once, that its answer is late; and of the journal what whoever scans must know before."""
+        """Show the journal's notices, and each scan whose reply is late, once."""
         monitor = JournalMonitor(client.journal, client.settings.unanswered_warning_after, self.now)
         while not ended.wait(0.1):
-            with contextlib.suppress(JournalError):  # it cannot even be read: whoever scans next is told
+            with contextlib.suppress(JournalError):  # the journal cannot be read: the next scan reports it
                 for notice in monitor.poll():
                     self.screen.show(messages.format_notice(notice))
             with self._lock:
@@ -222,8 +177,8 @@ class ScanPrompt:
                     event.is_shown = True
                     self.screen.show(messages.pending(event.subject, is_connected=client.is_connected))
 
-    def _command(self, client: StationClient, parts: list[str]) -> bool:
-        """Do what was typed after a colon; tell whether the desk is to be left."""
+    def _run_command(self, client: StationClient, parts: list[str]) -> bool:
+        """Run what was typed after a colon; return True when the prompt is to be left."""
         match parts:
             case ["quit" | "q"]:
                 return True
@@ -237,33 +192,48 @@ class ScanPrompt:
                 self._acknowledge_exceptions(client)
             case ["cancel"]:
                 self._packing = None
-                self.screen.show(messages.ScreenMessage(("The next barcode is a Return again.",)))
+                self.screen.show(ScreenMessage(("The next barcode is a Return again.",)))
             case ["backdate", *when] if when:
                 self._set_backdate(" ".join(when))
             case _ if not self._run_event_command(client, parts):
-                self.screen.show(messages.ScreenMessage(messages.HELP))
+                self.screen.show(ScreenMessage(messages.HELP))
         return False
 
     def _run_event_command(self, client: StationClient, parts: list[str]) -> bool:
-        """Say the event that was typed after a colon; tell whether it was one."""
+        """Send the event that was typed after a colon; return False when it was none."""
         match parts:
             case ["return", request]:
-                self._return(client, request)
+                self._send(request, client.request_return, request, returned_at=self.backdate)
             case ["undo"]:
-                self._undo(client, None)
-            case ["undo", request, *reason]:
-                self._undo(client, request, " ".join(reason) or None)
-            case ["reprint", *reason]:
-                self._reprint(client, " ".join(reason) or "asked for at the desk")
+                if (event_id := self._last_returned(client, ":undo")) is not None:
+                    self._send("undo", client.send_event, UndoRequested, undoes=event_id)
+            case ["undo", request, *words]:
+                reason = " ".join(words) or None
+                self._send(request, client.send_event, UndoRequested, request=request, reason=reason)
+            case ["reprint", *words]:
+                if (event_id := self._last_returned(client, ":reprint")) is not None:
+                    reason = " ".join(words) or "asked for at the desk"
+                    self._send("reprint", client.send_event, ReprintRequested, reprints=event_id, reason=reason)
             case _:
                 return False
         return True
+
+    def _last_returned(self, client: StationClient, command: str) -> UUID | None:
+        """The last Return of this station; show why when there is none for `command`."""
+        try:
+            event_id = last_returned(client.journal)
+        except JournalError as error:
+            self.screen.show(ScreenMessage((str(error),)))
+            return None
+        if event_id is None:
+            self.screen.show(messages.refused_locally(command, messages.NOTHING_RETURNED))
+        return event_id
 
     def _set_backdate(self, when: str) -> None:
         if when == "off":
             self.backdate = None
             self.screen.set_banner("")
-            self.screen.show(messages.ScreenMessage(("Backdate off: items come back now.",)))
+            self.screen.show(ScreenMessage(("Backdate off: items come back now.",)))
             return
         try:
             moment = datetime.fromisoformat(when).astimezone()
@@ -275,22 +245,20 @@ class ScanPrompt:
             return
         self.backdate = moment
         self.screen.set_banner(f"[BACKDATED {moment:%Y-%m-%d %H:%M}] ")
-        self.screen.show(
-            messages.ScreenMessage((f"Backdate on: what is scanned now came back {moment:%Y-%m-%d %H:%M}.",))
-        )
+        self.screen.show(ScreenMessage((f"Backdate on: what is scanned now came back {moment:%Y-%m-%d %H:%M}.",)))
 
     def _acknowledge_exceptions(self, client: StationClient) -> None:
         try:
             found = client.journal.exceptions()
             count = client.journal.acknowledge_exceptions((entry.event_id for entry in found), self.now())
         except JournalError as error:
-            self.screen.show(messages.ScreenMessage((str(error),)))
+            self.screen.show(ScreenMessage((str(error),)))
         else:
-            self.screen.show(messages.ScreenMessage((f"Seen to: {count}. They stay in the journal.",)))
+            self.screen.show(ScreenMessage((f"Seen to: {count}. They stay in the journal.",)))
 
     def _list(self, query: Callable[[], list[Entry]], empty_text: str) -> None:
         try:
-            shown = tuple(messages.format_entry(entry) for entry in query()) or (empty_text,)
+            lines = tuple(messages.format_entry(entry) for entry in query()) or (empty_text,)
         except JournalError as error:
-            shown = (str(error),)
-        self.screen.show(messages.ScreenMessage(shown))
+            lines = (str(error),)
+        self.screen.show(ScreenMessage(lines))

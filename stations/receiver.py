@@ -1,102 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a desk hears: answers and words of slips, kept before they are told."""
+"""Receive replies and slip notices: read each once, store it in the journal, then notify."""
 
 import contextlib
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Final, NamedTuple
 
-from schemas.circulation_events import ANSWERS, Reply, read_reply
+from pydantic import Field, TypeAdapter
+
+from schemas.circulation_events import ActionReply, Reply
 from schemas.reasons import PROVISIONAL_REASONS
-from schemas.replies import SlipNotice
+from schemas.replies import ReturnReply, SlipNotice
 from stations.journal.events import Journal
 from stations.notifier import ReplyNotifier
+from stations.sender import EventSender
 from stations.settings import StationSettings
 from stations.transport import ReplyConsumer
 
+_MESSAGE: Final[TypeAdapter[Reply | SlipNotice]] = TypeAdapter(
+    Annotated[ReturnReply | ActionReply | SlipNotice, Field(discriminator="type")]
+)
+"""Every message that a reply queue carries."""
+
+_RECEIVE_SECONDS: Final = 0.2
+_MOVED_CHECK_SECONDS: Final = 1.0
+_RECONNECT_SECONDS: Final = 0.5
+
+
+class _Received(NamedTuple):
+    reply: Reply
+    body: str
+    """The reply's JSON as it came."""
+
 
 class ReplyReceiver:
-    """Listens until it is told to end, and keeps what it hears. Runs on a thread of its own.
-
-    `on_replies` is called with their number when answers have been kept, before they are told; `expects_many` says
-    whether answers are to be heard together.
-    """
+    """Consumes the station's reply queue. `run` occupies a thread; `handle` is called on that thread."""
 
     def __init__(
         self,
         settings: StationSettings,
         journal: Journal,
         notifier: ReplyNotifier,
+        sender: EventSender,
         now: Callable[[], datetime],
-        *,
-        on_replies: Callable[[int], None],
-        expects_many: Callable[[], bool],
     ) -> None:
         self._url, self._station = settings.broker_url.get_secret_value(), settings.code
         self._journal = journal
         self._notifier = notifier
+        self._sender = sender
         self._now = now
-        self._on_replies = on_replies
-        self._expects_many = expects_many
 
     def run(self, closing: threading.Event) -> None:
-        """Hear until `closing` is set; anew, when the connection or the disk fails."""
+        """Consume until `closing` is set; reconnect when the connection or the disk fails."""
         while not closing.is_set():
-            consumer: ReplyConsumer | None = None
             try:
-                if self._journal.moved_to() is not None:  # the answers are for where it is now
-                    closing.wait(1.0)
-                    continue
-                consumer = ReplyConsumer(self._url, self._station, self.handle)
-                checked_at = time.monotonic()
-                while not closing.is_set():
-                    consumer.receive(0.2, gather=self._expects_many())
-                    if time.monotonic() - checked_at > 1:
-                        checked_at = time.monotonic()
-                        if self._journal.moved_to() is not None:
-                            break
-            except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: anew, after a moment
-                closing.wait(0.5)
-            finally:
-                if consumer is not None:
-                    consumer.close()
+                if self._journal.moved_to() is None:
+                    self._consume(closing)
+                else:  # the replies belong to the machine that has the journal now
+                    closing.wait(_MOVED_CHECK_SECONDS)
+            except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: reconnect after a moment
+                closing.wait(_RECONNECT_SECONDS)
+
+    def _consume(self, closing: threading.Event) -> None:
+        """Consume until `closing` is set or the journal moves to another machine."""
+        with contextlib.closing(ReplyConsumer(self._url, self._station, self.handle)) as consumer:
+            checked_at = time.monotonic()
+            while not closing.is_set():
+                consumer.receive(_RECEIVE_SECONDS, gather=self._sender.expects_many)
+                if time.monotonic() - checked_at > _MOVED_CHECK_SECONDS:
+                    checked_at = time.monotonic()
+                    if self._journal.moved_to() is not None:
+                        return
 
     def handle(self, bodies: Sequence[str]) -> None:
-        """Keep answers in one write, then the words of slips; what cannot be read is asked again."""
-        replies: dict[str, tuple[Reply, str]] = {}
+        """Store all replies in one write, then each slip notice; notify about each after its write.
+
+        A message that cannot be read is skipped: the sender retries its event. Of several replies to one event the
+        first final one counts.
+        """
+        replies: dict[str, _Received] = {}
         notices: list[SlipNotice] = []
         for body in bodies:
             with contextlib.suppress(ValueError):
-                message: Any = json.loads(body)
-                kind = message.get("type") if isinstance(message, dict) else None
-                if kind in ANSWERS:
-                    reply = read_reply(body)
-                    earlier = replies.get(str(reply.event_id))
-                    if earlier is None or _is_provisional(earlier[0]):
-                        replies[str(reply.event_id)] = (reply, body)
-                elif kind == "bookdrop.slip-notice.v1":
-                    notices.append(SlipNotice.model_validate(message))
+                message = _MESSAGE.validate_json(body)
+                if isinstance(message, SlipNotice):
+                    notices.append(message)
+                    continue
+                earlier = replies.get(str(message.event_id))
+                if earlier is None or _is_provisional(earlier.reply):
+                    replies[str(message.event_id)] = _Received(message, body)
         if replies:
-            self._store(replies)
+            self._store_replies(replies)
         for notice in notices:
-            if self._journal.store_slip_notice(str(notice.event_id), notice.state, notice.message):
-                self._notifier.notify_slip(notice)
+            self._store_slip_notice(notice)
 
-    def _store(self, replies: Mapping[str, tuple[Reply, str]]) -> None:
+    def _store_replies(self, replies: dict[str, _Received]) -> None:
         stored = self._journal.store_replies(
-            {event_id: body for event_id, (_, body) in replies.items()},
+            {event_id: received.body for event_id, received in replies.items()},
             self._now(),
-            provisional={event_id for event_id, (reply, _) in replies.items() if _is_provisional(reply)},
+            provisional={event_id for event_id, received in replies.items() if _is_provisional(received.reply)},
         )
-        self._on_replies(len(replies))
-        for event_id, (reply, _) in replies.items():
-            if event_id in stored:
-                self._notifier.notify_reply(reply)
+        self._notifier.replies_stored()
+        self._sender.replies_received(len(replies))
+        for entry in stored:
+            self._notifier.notify_reply(entry, replies[entry.event_id].reply)
+
+    def _store_slip_notice(self, notice: SlipNotice) -> None:
+        entry = self._journal.store_slip_notice(str(notice.event_id), notice.state, notice.message)
+        if entry is not None:
+            self._notifier.notify_slip(entry)
 
 
 def _is_provisional(reply: Reply) -> bool:
-    """Whether the answer is not the last word: the message was kept, and may be answered after all."""
+    """True for a refusal that a later reply may replace: the message is quarantined and may be processed after all."""
     return reply.outcome == "refused" and reply.reason in PROVISIONAL_REASONS

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a desk says: each scan at once, and again until it is answered; after an outage all that was held, in order."""
+"""Publish each event at once, retry it until it is answered, and replay held events in order after an outage.
+
+While disconnected or just reconnected the sender publishes nothing new: held events are queued before new ones.
+"""
 
 import contextlib
 import threading
@@ -13,26 +16,26 @@ from schemas import station_status
 from stations.journal.events import LATE_AFTER, Entry, Journal
 from stations.journal.file import JournalError
 from stations.journal.replay import ReplayProgressTracker
-from stations.notifier import ReplyNotifier
+from stations.notifier import POLL_SECONDS, ReplyNotifier
 from stations.settings import StationSettings
 from stations.transport import EventPublisher, OutgoingEvent
 
 MAX_RETRY_INTERVAL: Final = timedelta(seconds=30)
-"""Longest wait between two sendings of one event."""
+"""Longest interval between two sendings of one event."""
 RECONNECT_INTERVAL: Final = timedelta(seconds=1)
-"""How soon a sending that failed is tried again."""
+"""Interval between two attempts to connect, and between two attempts to publish an event that failed."""
 
 REPLAY_BATCH: Final = 50
-"""How many held events are claimed and said in one go."""
+"""Held events that are claimed and published together."""
 REPLAY_WINDOW: Final = 200
-"""How many held events are said ahead of their answers, so that an outage's backlog does not crowd other desks out."""
+"""Held events published ahead of their replies. The limit keeps one station's backlog from delaying other stations."""
 
-POLL_SECONDS: Final = 0.1
-"""How often the journal is looked at for what is due, and for what another process of this station wrote."""
+_PRUNE_SECONDS: Final = 1.0
+_JOURNAL_ERROR_SECONDS: Final = 1.0
 
 
 class EventSender:
-    """Says what a journal holds. `run` runs on a thread of its own; the other methods are for any thread."""
+    """Publishes what a journal holds. `run` occupies a thread; the other methods are thread-safe."""
 
     def __init__(
         self,
@@ -53,35 +56,35 @@ class EventSender:
         self._is_connected = True
         self._reconnect_at = 0.0
         self._in_flight = 0
-        """Held events that were said and not answered, about; while there may be more of them."""
+        """Approximate number of held events published without a reply; 0 once fewer than a batch are due."""
         self._in_flight_lock = threading.Lock()
 
     @property
     def is_connected(self) -> bool:
-        """Whether the broker could be spoken to the last time it was tried."""
+        """True when the last attempt to reach the broker succeeded."""
         return self._is_connected
 
     @property
     def expects_many(self) -> bool:
-        """Whether many answers are on their way."""
+        """True while many replies are expected, so that the receiver gathers them."""
         return self._in_flight > 0
 
     def enqueue(self, entry: Entry) -> None:
-        """Have an event said at once that was just taken."""
+        """Publish an event that was just stored, as soon as possible."""
         self._new.append(entry)
         self._wakeup.set()
 
     def wake(self) -> None:
-        """Look now for what is due, and whether it is time to end."""
+        """Check for due events, and for the end, without waiting for the next poll."""
         self._wakeup.set()
 
     def retry_delay(self, attempts: int) -> timedelta:
-        """How long an answer is waited for, after so many sendings, before the event is said again."""
+        """Time to wait for a reply after `attempts` sendings before the next one; doubles up to the maximum."""
         seconds = self._retry_interval_seconds * 2 ** min(attempts - 1, 6)
         return min(timedelta(seconds=seconds), MAX_RETRY_INTERVAL)
 
     def replies_received(self, count: int) -> None:
-        """So many answers have come: the next held events may go."""
+        """Count replies, so that the next held events can be published."""
         with self._in_flight_lock:
             if self._in_flight:
                 before, self._in_flight = self._in_flight, max(self._in_flight - count, 0)
@@ -89,91 +92,92 @@ class EventSender:
                     self._wakeup.set()
 
     def run(self, closing: threading.Event) -> None:
-        """Say what is to be said until `closing` is set, and what was taken in the last moment; then hang up."""
+        """Publish until `closing` is set, then publish what was stored last and close the connection."""
         with contextlib.closing(self._publisher):
-            self._run(closing)
-
-    def _run(self, closing: threading.Event) -> None:
-        pruned_at = 0.0
-        with contextlib.suppress(JournalError):  # what was left by an outage goes in its order
-            self._journal.mark_all_due(self._now() - LATE_AFTER, self._now())
-            self._progress.start()
-        while not closing.is_set():
-            self._wakeup.wait(POLL_SECONDS)
-            self._wakeup.clear()
-            try:
-                if not self._reconnect():
+            with contextlib.suppress(JournalError):  # an earlier outage's events are sent in their order
+                self._mark_all_due(self._now() - LATE_AFTER)
+            pruned_at = 0.0
+            while not closing.is_set():
+                self._wakeup.wait(POLL_SECONDS)
+                self._wakeup.clear()
+                try:
+                    self._run_once()
+                    if time.monotonic() - pruned_at > _PRUNE_SECONDS:
+                        pruned_at = time.monotonic()
+                        self._journal.prune()
+                except JournalError:
+                    # What is stored stays on disk, and the next scan reports the error to staff.
+                    closing.wait(_JOURNAL_ERROR_SECONDS)
+            if self._is_connected:  # otherwise the journal holds it for the next start
+                with contextlib.suppress(JournalError):
                     self._publish(self._take_new())
-                    if self._is_connected:
-                        self._progress.poll()
-                        self._send_due()
-                self._notifier.poll()
-                if time.monotonic() - pruned_at > 1:
-                    pruned_at = time.monotonic()
-                    self._journal.prune()
-            except JournalError:
-                # What was taken is on the disk; whoever scans next is told. Here there is nobody to tell.
-                closing.wait(1.0)
-        if self._is_connected:  # otherwise the journal holds it for the next start
-            with contextlib.suppress(JournalError):
-                self._publish(self._take_new())
 
-    def _reconnect(self) -> bool:
-        """Whether the broker is away, or has just come back: then nothing is said before everything held is due."""
+    def _run_once(self) -> None:
         if self._is_connected:
-            return False
+            self._publish(self._take_new())
+            if self._is_connected:
+                self._progress.poll()
+                self._publish_due()
+        else:
+            self._reconnect()
+        self._notifier.poll()
+
+    def _reconnect(self) -> None:
+        """Try to connect; mark everything due once connected, and hold new events until then."""
         if time.monotonic() >= self._reconnect_at:
             try:
                 self._publisher.connect()
-            except Exception:  # noqa: BLE001 - whatever the transport raises: it is away still
+            except Exception:  # noqa: BLE001 - whatever the transport raises: the broker is still unreachable
                 self._reconnect_at = time.monotonic() + RECONNECT_INTERVAL.total_seconds()
             else:
                 self._is_connected = True
                 self._wakeup.set()
-        new, now = self._take_new(), self._now()
+        new = self._take_new()
         if self._is_connected:
-            self._journal.mark_all_due(now, now)
-            self._progress.start()
+            self._mark_all_due(self._now())
         elif new:
-            self._journal.hold((entry.event_id for entry in new), now)
-        return True
+            self._journal.hold((entry.event_id for entry in new), self._now())
 
-    def _send_due(self) -> None:
-        """Say what is due. Of many held events the next ones go as answers come, not at the next look."""
-        due = self._journal.claim_due(self._now(), self._replay_retry_delay, REPLAY_BATCH)
-        self._publish(due, extra_attempts=1)
+    def _mark_all_due(self, made_before: datetime) -> None:
+        self._journal.mark_all_due(made_before, self._now())
+        self._progress.start()
+
+    def _publish_due(self) -> None:
+        """Publish what is due. Of many held events, replies release the next ones; they do not wait for the poll."""
+        due = self._journal.claim_due(self._now(), self._due_retry_delay, REPLAY_BATCH)
+        self._publish(due)
         with self._in_flight_lock:
             self._in_flight = self._in_flight + len(due) if len(due) == REPLAY_BATCH and self._is_connected else 0
             if 0 < self._in_flight < REPLAY_WINDOW:
                 self._wakeup.set()
 
-    def _replay_retry_delay(self, attempts: int) -> timedelta:
-        """In a long replay nobody stands there and waits: asking again soon would only make it longer."""
+    def _due_retry_delay(self, attempts: int) -> timedelta:
+        """The longest delay during a long replay: nobody waits at the station, and early retries would prolong it."""
         return MAX_RETRY_INTERVAL if self._progress.total >= REPLAY_BATCH else self.retry_delay(attempts)
 
     def _take_new(self) -> list[Entry]:
         return [self._new.popleft() for _ in range(len(self._new))]
 
-    def _publish(self, entries: list[Entry], extra_attempts: int = 0) -> None:
-        """Say `entries`; `again` is 1 when they are due although they were said, or tried to be, before."""
+    def _publish(self, entries: list[Entry]) -> None:
+        """Publish `entries` together; hold them when the transport fails."""
         if not entries:
             return
         now = self._now()
-        held = self._journal.count_due(now)
-        try:
-            self._publisher.publish(
-                [
-                    OutgoingEvent(
-                        entry.event_id,
-                        entry.task,
-                        entry.payload,
-                        station_status.to_header(now, entry.attempts + extra_attempts, *held),
-                    )
-                    for entry in entries
-                ]
+        held, held_since = self._journal.count_due(now)
+        events = [
+            OutgoingEvent(
+                entry.event_id,
+                entry.task,
+                entry.payload,
+                station_status.to_header(now, entry.attempts, held, held_since),
             )
-            self._is_connected = True
-        except Exception:  # noqa: BLE001 - whatever the transport raises: it is kept, and said again
+            for entry in entries
+        ]
+        try:
+            self._publisher.publish(events)
+        except Exception:  # noqa: BLE001 - whatever the transport raises: the journal holds the events for a retry
             self._is_connected = False
             self._reconnect_at = time.monotonic() + RECONNECT_INTERVAL.total_seconds()
             self._journal.hold((entry.event_id for entry in entries), self._now())
+        else:
+            self._is_connected = True

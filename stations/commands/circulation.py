@@ -83,7 +83,7 @@ def loan_command(code: str | None, barcode: str, due: datetime | None, wait: flo
 
     send_and_print(
         code,
-        lambda client: client.send_event(ItemLoaned, barcode=barcode, due_at=due),
+        lambda client: client.send_event(ItemLoaned, barcode=client.read_barcode(barcode), due_at=due),
         barcode,
         wait=wait,
         as_json=as_json,
@@ -108,7 +108,7 @@ def discharge_command(
 
     send_and_print(
         code,
-        lambda client: client.send_event(LoanDischarged, barcode=barcode, returned_at=backdate),
+        lambda client: client.send_event(LoanDischarged, barcode=client.read_barcode(barcode), returned_at=backdate),
         barcode,
         wait=wait,
         as_json=as_json,

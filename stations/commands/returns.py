@@ -167,6 +167,7 @@ def undo_command(
     """
     from schemas.circulation_events import UndoRequested
     from stations.journal.events import last_returned
+    from stations.messages import NOTHING_RETURNED
 
     if (event is None) == (request is None):
         raise click.UsageError('Name an event (or "last"), or a request with --request. Nothing was sent.')
@@ -176,7 +177,7 @@ def undo_command(
             return client.send_event(UndoRequested, request=request, reason=reason)
         undoes = last_returned(client.journal) if event == "last" else event
         if undoes is None:
-            raise CommandError("Nothing was returned at this desk. Nothing was sent.", USAGE_ERROR)
+            raise CommandError(NOTHING_RETURNED, USAGE_ERROR)
         return client.send_event(UndoRequested, undoes=undoes, reason=reason)
 
     send_and_print(code, send, request or str(event), wait=wait, as_json=as_json)

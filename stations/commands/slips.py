@@ -36,7 +36,7 @@ def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, 
         raise CommandError(f"{slip} is no slip's code. Nothing was sent.", USAGE_ERROR)
     send_and_print(
         code,
-        lambda client: client.send_event(SlipSeen, slip=wanted, barcode=barcode),
+        lambda client: client.send_event(SlipSeen, slip=wanted, barcode=client.read_barcode(barcode)),
         barcode,
         wait=wait,
         as_json=as_json,
@@ -59,11 +59,12 @@ def reprint_command(code: str | None, event: str, reason: str, wait: float | Non
     """
     from schemas.circulation_events import ReprintRequested
     from stations.journal.events import last_returned
+    from stations.messages import NOTHING_RETURNED
 
     def send(client: "StationClient") -> "UUID":
         wanted = last_returned(client.journal) if event == "last" else event
         if wanted is None:
-            raise CommandError("Nothing was returned at this desk. Nothing was sent.", USAGE_ERROR)
+            raise CommandError(NOTHING_RETURNED, USAGE_ERROR)
         return client.send_event(ReprintRequested, reprints=wanted, reason=reason)
 
     send_and_print(code, send, event, wait=wait, as_json=as_json)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a desk took, on its own disk until it is answered.
+"""A station's events, on its own disk until they are answered.
 
-Several processes of one station may have the journal open at once; it is where they meet: whoever hears an answer
-writes it here, and whoever waits for it looks here.
+Several processes of one station may open the journal at once. They share replies through it: the process that
+receives a reply stores it here, and the process that waits for the reply polls for it here.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -15,11 +15,11 @@ from schemas.circulation_events import read_reply
 from stations.journal.file import JournalFile
 
 MAX_ANSWERED: Final = 1_000
-"""How many answered events are kept for `recent`; what is not answered is always kept."""
+"""Answered events that are kept for `recent`; unanswered ones are always kept."""
 MAX_EXCEPTIONS: Final = 5_000
-"""How many refusals of held events are kept until somebody has seen to them."""
+"""Refusals of held events that are kept until staff acknowledge them."""
 LATE_AFTER: Final = timedelta(minutes=1)
-"""Whoever scanned has gone on by then: an answer that comes later is one that nobody waits for."""
+"""Replies later than this count as late: staff have moved on."""
 
 _PRUNE_BATCH = 200
 _COLUMNS = (
@@ -31,34 +31,47 @@ EXCEPTION: Final = f"held AND ticked_at IS NULL AND {REFUSED}"
 
 
 @dataclass(frozen=True)
+class NewEvent:
+    """An event that has no sequence number yet."""
+
+    event_id: str
+    task: str
+    """Name of the task that processes the event."""
+    subject: str
+    """The barcode or the request, as staff see it."""
+    encode: Callable[[int], str]
+    """Return the event's JSON, signed, with the sequence number that the journal assigned."""
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One event that the desk took. Times are aware UTC."""
+    """One stored event. Times are aware UTC."""
 
     sequence: int
     event_id: str
     task: str
     subject: str
-    """What staff see of it: the barcode, or the request."""
+    """The barcode or the request, as staff see it."""
     payload: str
-    """The event's JSON, signed; a resend carries these bytes."""
+    """The event's JSON, signed; a retry carries these bytes."""
     made_at: datetime
     attempts: int
-    """How often it was sent, or tried to be; being taken counts as the first."""
+    """Number of sendings, failed ones included; storing the event counts as the first."""
     next_resend_at: datetime | None
     answered_at: datetime | None
     reply: str | None
-    """The answer's JSON as it came."""
+    """The reply's JSON as it came."""
     slip_state: str | None
     slip_message: str | None
     held: bool = False
-    """Whether it could not be sent at once, or its answer came when whoever scanned had gone on."""
+    """True when the event could not be sent at once, or its reply came later than `LATE_AFTER`."""
     acknowledged_at: datetime | None = None
-    """When somebody had seen to the refusal of a held event."""
+    """When staff acknowledged the refusal of a held event."""
 
 
 @dataclass(frozen=True)
 class JournalStats:
-    """How a journal stands."""
+    """Counts of a journal's open events."""
 
     unanswered: int
     oldest: datetime | None
@@ -72,47 +85,54 @@ class JournalStats:
 
 
 class Journal(JournalFile):
-    """A file of events of the station `code`. What a method changed is on the disk when it returns. Thread-safe.
+    """The events of the station `code` in one file. A change is on disk when the method returns. Thread-safe.
 
     Every method raises `JournalError` when the file cannot be used.
     """
 
-    def take(self, build: Callable[[int], tuple[str, str, str, str]], now: datetime, resend_at: datetime) -> Entry:
-        """Keep a new event. `build` makes it from its sequence number: (event id, task, subject, payload JSON).
+    def append(self, event: NewEvent, now: datetime, resend_at: datetime) -> Entry:
+        """Assign the next sequence number, encode the event with it, and store it in one transaction.
 
-        When it cannot be kept it must not be sent either.
+        An event that this method rejects must not be sent either.
         """
         with self.writing("Not taken; nothing was sent") as connection:
             self.check_capacity(connection)
             row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
             sequence = (row[0] if row else 0) + 1
-            event_id, task, subject, payload = build(sequence)
+            payload = event.encode(sequence)
             connection.execute(
                 "INSERT INTO events (sequence, event_id, task, subject, payload, made_at, next_resend_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (sequence, event_id, task, subject, payload, to_text(now), to_text(resend_at)),
+                (sequence, event.event_id, event.task, event.subject, payload, to_text(now), to_text(resend_at)),
             )
-        return Entry(sequence, event_id, task, subject, payload, now, 1, resend_at, None, None, None, None)
+        return Entry(
+            sequence, event.event_id, event.task, event.subject, payload, now, 1, resend_at, None, None, None, None
+        )
 
     def claim_due(self, now: datetime, retry_delay: Callable[[int], timedelta], limit: int = 50) -> list[Entry]:
-        """Claim the unanswered events that are to be sent again now, oldest first.
+        """Claim the unanswered events that are due, oldest first; of several processes only one claims an event.
 
-        Each is due again after `retry_delay(attempts)`; of several processes only one gets it.
+        The claim counts the sending that follows. `retry_delay` takes the number of sendings, this one included, and
+        returns the time until the event is due again.
         """
         if not self._entries("answered_at IS NULL AND next_resend_at <= ? LIMIT 1", to_text(now)) or self.moved_to():
-            return []  # the common case, for which no lock is taken and nothing is written
+            return []  # the common case: no lock and no write
+        claimed: list[Entry] = []
         with self._write() as connection:
-            found = self._entries(
+            for entry in self._entries(
                 "answered_at IS NULL AND next_resend_at <= ? ORDER BY sequence LIMIT ?", to_text(now), limit
-            )
-            connection.executemany(
-                "UPDATE events SET attempts = attempts + 1, next_resend_at = ? WHERE event_id = ?",
-                [(to_text(now + retry_delay(entry.attempts + 1)), entry.event_id) for entry in found],
-            )
-        return found
+            ):
+                attempts = entry.attempts + 1
+                resend_at = now + retry_delay(attempts)
+                connection.execute(
+                    "UPDATE events SET attempts = ?, next_resend_at = ? WHERE event_id = ?",
+                    (attempts, to_text(resend_at), entry.event_id),
+                )
+                claimed.append(replace(entry, attempts=attempts, next_resend_at=resend_at))
+        return claimed
 
     def hold(self, event_ids: Iterable[str], until: datetime) -> None:
-        """Have events that could not be sent be due again at `until`; they are held now."""
+        """Mark events that could not be sent as held, and due again at `until`."""
         with self._write() as connection:
             connection.executemany(
                 "UPDATE events SET next_resend_at = ?, held = 1 WHERE event_id = ? AND answered_at IS NULL",
@@ -120,7 +140,7 @@ class Journal(JournalFile):
             )
 
     def mark_all_due(self, made_before: datetime, now: datetime) -> int:
-        """Have every unanswered event made before then be due now, so that they go in their order; give how many."""
+        """Mark every unanswered event made before then as held and due now, so that all go in order; return the count."""
         due = "answered_at IS NULL AND made_at <= ?"
         if not self._entries(f"{due} LIMIT 1", to_text(made_before)):
             return 0
@@ -130,12 +150,14 @@ class Journal(JournalFile):
                 (to_text(now), to_text(made_before)),
             ).rowcount
 
-    def store_replies(self, replies: Mapping[str, str], now: datetime, provisional: Collection[str] = ()) -> set[str]:
-        """Keep answers, event id to reply; give those that are news to an event of this desk. One write for all.
+    def store_replies(
+        self, replies: Mapping[str, str], now: datetime, provisional: Collection[str] = ()
+    ) -> list[Entry]:
+        """Store replies, event id to JSON, in one write; return the entries to which the reply is new.
 
-        A provisional one closes its event as well, and gives way to another one.
+        A provisional reply closes its event too, and another reply replaces it.
         """
-        stored: set[str] = set()
+        stored: list[Entry] = []
         with self._write() as connection:
             for event_id, reply in replies.items():
                 changed = connection.execute(
@@ -145,21 +167,21 @@ class Journal(JournalFile):
                     (reply, to_text(now), event_id in provisional, to_text(now - LATE_AFTER), event_id, reply),
                 ).rowcount
                 if changed == 1:
-                    stored.add(event_id)
+                    stored += self._entries("event_id = ?", event_id)
         return stored
 
-    def store_slip_notice(self, event_id: str, state: str, message: str) -> bool:
-        """Keep what became of the event's slip; tell whether it is news to an event of this desk."""
+    def store_slip_notice(self, event_id: str, state: str, message: str) -> Entry | None:
+        """Store the state of the event's slip; return the entry when it changed, `None` otherwise."""
         with self._write() as connection:
             changed = connection.execute(
                 "UPDATE events SET slip_state = ?, slip_words = ? WHERE event_id = ?"
                 " AND (slip_state IS NOT ? OR slip_words IS NOT ?)",
                 (state, message, event_id, state, message),
             ).rowcount
-        return changed == 1
+            return self.entry(event_id) if changed == 1 else None
 
     def entry(self, event_id: str) -> Entry | None:
-        """One event; `None` when this desk never took it, or it was pruned."""
+        """One event; `None` when this station never stored it, or it was pruned."""
         found = self._entries("event_id = ?", event_id)
         return found[0] if found else None
 
@@ -168,7 +190,7 @@ class Journal(JournalFile):
         return self._entries("answered_at IS NULL ORDER BY sequence")
 
     def count_due(self, now: datetime) -> tuple[int, datetime | None]:
-        """How many events could not be sent yet or are to be sent again now, and when the oldest of them was made."""
+        """Number of unanswered events that are due, and when the oldest of them was made; those in flight are not due."""
         with self.reading() as connection:
             count, oldest = connection.execute(
                 "SELECT count(*), min(made_at) FROM events WHERE answered_at IS NULL AND next_resend_at <= ?",
@@ -177,17 +199,17 @@ class Journal(JournalFile):
         return count, _optional_time(oldest)
 
     def recent(self, limit: int = 10, *, unanswered: bool = False, refused: bool = False) -> list[Entry]:
-        """The newest events, newest last; of all, or only those without an answer or with a refusal."""
+        """The newest events, newest last; with a filter only the unanswered, the refused, or both."""
         kinds = [where for where, wanted in (("answered_at IS NULL", unanswered), (REFUSED, refused)) if wanted]
         where = " OR ".join(f"({kind})" for kind in kinds) or "1"
         return self._entries(f"{where} ORDER BY sequence DESC LIMIT ?", limit)[::-1]
 
     def exceptions(self) -> list[Entry]:
-        """The held events that were refused and that nobody has seen to, oldest first."""
+        """Held events that were refused and that staff have not acknowledged, oldest first."""
         return self._entries(f"{EXCEPTION} ORDER BY sequence")
 
     def acknowledge_exceptions(self, event_ids: Iterable[str], now: datetime) -> int:
-        """Note that somebody has seen to these exceptions; give how many were ones."""
+        """Record that staff have acknowledged these exceptions; return the number of events that were exceptions."""
         with self._write() as connection:
             return sum(
                 connection.execute(
@@ -198,7 +220,7 @@ class Journal(JournalFile):
             )
 
     def stats(self) -> JournalStats:
-        """How it stands."""
+        """Count the open events."""
         with self.reading() as connection:
             unanswered, oldest = connection.execute(
                 "SELECT count(*), min(made_at) FROM events WHERE answered_at IS NULL"
@@ -207,7 +229,7 @@ class Journal(JournalFile):
         return JournalStats(unanswered, _optional_time(oldest), exceptions)
 
     def count_held(self, up_to: int | None = None) -> tuple[int, int]:
-        """How many held events have no answer, of those with a number up to `up_to`; and their last number."""
+        """Number of unanswered held events with a sequence number up to `up_to`, and the highest of these numbers."""
         with self.reading() as connection:
             count, last = connection.execute(
                 "SELECT count(*), max(sequence) FROM events WHERE answered_at IS NULL AND held AND sequence <= ?",
@@ -216,7 +238,7 @@ class Journal(JournalFile):
         return count, last or 0
 
     def prune(self, keep: int = MAX_ANSWERED) -> int:
-        """Forget the oldest answered events beyond `keep`, a bounded number at a time; give how many went."""
+        """Delete the oldest answered events beyond `keep`, one batch at a time; return the number deleted."""
         with self._write() as connection:
             return sum(
                 connection.execute(
@@ -234,7 +256,7 @@ class Journal(JournalFile):
 
 
 def to_text(moment: datetime) -> str:
-    """A time as it stands in the file: its order is that of the text."""
+    """A time as the file stores it; text order is time order."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
@@ -260,7 +282,7 @@ _UNDO_SEARCH_LIMIT: Final = 50
 
 
 def last_returned(journal: Journal) -> UUID | None:
-    """The newest event of this desk that returned something and that it has not asked to undo; `None` if none did."""
+    """The newest event of this station that returned an item and that was not undone; `None` without one."""
     undone: set[str] = set()
     for entry in reversed(journal.recent(_UNDO_SEARCH_LIMIT)):
         if entry.reply is None:

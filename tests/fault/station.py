@@ -116,7 +116,7 @@ def _is_open(client: StationClient) -> bool:
 def _wrap(arms: Arms, start: Start) -> None:
     code = start.shift.code
     journal: Any = Journal
-    journal.take = arms.around(code, journal.take, None, "after the journal")
+    journal.append = arms.around(code, journal.append, None, "after the journal")
     journal.store_replies = arms.around(
         code, journal.store_replies, "before the reply is written", "after the reply is written"
     )
@@ -124,7 +124,7 @@ def _wrap(arms: Arms, start: Start) -> None:
     mouth.publish = arms.around(code, mouth.publish, "before publish", "after publish")
     if not start.shift.asks_again:
         speaking: Any = EventSender
-        speaking._send_due = lambda _self: None
+        speaking._publish_due = lambda _self: None
     heard = os.open(start.heard, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     class NotingEar(ReplyConsumer):

@@ -196,7 +196,7 @@ def test_waiting_past_the_limit_warns(away: StationSettings) -> None:
 def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:
     """A closed desk's scans are sent by a command, which counts, names what was refused, and has codes for each end."""
     held(away, "A1", "X2", "A3")
-    without = station(away, "journal", "replay", "--wait", "0.5")
+    without = station(away, "journal", "replay", "--wait", "2")
     back()
     done = station(away, "journal", "replay", "--json")
 

@@ -10,7 +10,7 @@ import pytest
 
 from stations import messages
 from stations.journal import monitor
-from stations.journal.events import Journal, JournalStats
+from stations.journal.events import Journal, JournalStats, NewEvent
 from stations.journal.file import JournalLimits
 from stations.journal.monitor import JournalMonitor, RepliesOverdue, WritesBlocked, WritesResumed
 
@@ -57,7 +57,7 @@ def test_blocked_and_resumed_writes_are_each_reported_once(journal: Journal, lat
 def test_overdue_replies_are_reported_once_an_hour(journal: Journal, later: Callable[[float], None]) -> None:
     """An event without a reply for longer than the limit is one notice now and one an hour later."""
     made_at = NOW - timedelta(hours=5)
-    journal.take(lambda _: ("first", "a task", "A1", "{}"), made_at, made_at)
+    journal.append(NewEvent("first", "a task", "A1", str), made_at, made_at)
     watched = JournalMonitor(journal, FOUR_HOURS, lambda: NOW)
 
     polled = [watched.poll()]

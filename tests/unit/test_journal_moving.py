@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stations.journal.events import Journal
+from stations.journal.events import Journal, NewEvent
 from stations.journal.file import JournalError
 from stations.journal.transfer import TransferCounts, export_journal, import_journal
 
@@ -37,7 +37,7 @@ def there(tmp_path: Path) -> Iterator[Journal]:
 
 
 def take(journal: Journal, name: str) -> None:
-    journal.take(lambda number: (name, "a task", f"barcode of {name}", f'{{"n": {number}}}'), NOW, NOW)
+    journal.append(NewEvent(name, "a task", f"barcode of {name}", '{{"n": {}}}'.format), NOW, NOW)
 
 
 def ids(journal: Journal) -> list[str]:
