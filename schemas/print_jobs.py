@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the Return and the printing meet: the order to print, the slip's content, the states of a job."""
+"""The print job as the Return and the print queue share it: print task, slip content, states and transitions."""
 
+from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -13,7 +15,7 @@ from schemas.events import Message
 
 
 class PrintState(StrEnum):
-    """State of a print job. See docs/explanation for the way through them."""
+    """State of a print job. `docs/reference/print-jobs.md` has the diagram."""
 
     REQUESTED = "requested"
     CLAIMED = "claimed"
@@ -30,7 +32,7 @@ class PrintState(StrEnum):
 
 
 class PrintSlip(Message):
-    """The order to print one slip: an id and nothing that could name a reader."""
+    """The argument of a print task: the id of the job. No field can hold a patron's data."""
 
     type: Literal["bookdrop.print-slip.v1"] = "bookdrop.print-slip.v1"
     job_id: UUID
@@ -44,10 +46,10 @@ class Address(Message):
 
 
 class SlipContent(Message):
-    """All that stands on a lending slip. It has no field for a reader, on purpose."""
+    """The text and codes of a lending slip. It has no field for a patron, on purpose."""
 
     job_id: UUID
-    """The slip's own code, printed as QR."""
+    """Printed as a QR code, see `code`."""
     delivery_code: str | None
     """The lender's courier code, the largest thing on the slip."""
     return_to: Address
@@ -60,23 +62,54 @@ class SlipContent(Message):
     """The item's barcode, printed as Code 128."""
     returned_on: date
     copy_number: Annotated[int, Field(ge=1)] = 1
-    """From 2 on the slip says COPY n."""
+    """From 2 on, the slip shows COPY n."""
     urgent: bool = False
     item_of: tuple[int, int] | None = None
-    """Such as (1, 3) for the first of three items."""
+    """Position and count: (1, 3) is the first of three items."""
     damage_note: str | None = None
 
     @property
     def code(self) -> str:
-        """What the slip's QR code says: scanned at packing, it names the job."""
+        """The content of the slip's QR code. A scan at packing identifies the job by it."""
         return f"{SLIP_PREFIX}{self.job_id}"
 
 
 WAITING: Final = frozenset({PrintState.REQUESTED, PrintState.FAILED_SAFE, PrintState.HELD})
-"""Nobody has the job; it is taken when it is due."""
+"""No worker has claimed the job, and no byte of the slip has left. A worker claims it when it is due."""
 
 IN_HAND: Final = frozenset({PrintState.CLAIMED, PrintState.RENDERED, PrintState.SENDING})
-"""A worker has the job, for as long as its lease."""
+"""A worker holds the job until its lease ends."""
 
 RECONCILABLE: Final = frozenset({PrintState.ACCEPTED, PrintState.UNKNOWN})
-"""Its printer is asked what became of it, if it is one that knows."""
+"""A printer that tracks its jobs is polled for the result."""
+
+TRANSITIONS: Final[Mapping[PrintState, frozenset[PrintState]]] = MappingProxyType(
+    {
+        PrintState.REQUESTED: frozenset(
+            {PrintState.CLAIMED, PrintState.HELD, PrintState.EXPIRED, PrintState.CANCELLED}
+        ),
+        PrintState.CLAIMED: frozenset(
+            {PrintState.CLAIMED, PrintState.RENDERED, PrintState.FAILED_SAFE, PrintState.HELD, PrintState.CANCELLED}
+        ),
+        PrintState.RENDERED: frozenset(
+            {PrintState.CLAIMED, PrintState.SENDING, PrintState.FAILED_SAFE, PrintState.HELD, PrintState.CANCELLED}
+        ),
+        PrintState.SENDING: frozenset(
+            {PrintState.CLAIMED, PrintState.ACCEPTED, PrintState.FAILED_SAFE, PrintState.HELD, PrintState.UNKNOWN}
+        ),
+        PrintState.ACCEPTED: frozenset({PrintState.DONE, PrintState.UNKNOWN, PrintState.CONFIRMED}),
+        PrintState.DONE: frozenset({PrintState.CONFIRMED}),
+        PrintState.CONFIRMED: frozenset(),
+        PrintState.HELD: frozenset({PrintState.CLAIMED, PrintState.HELD, PrintState.EXPIRED, PrintState.CANCELLED}),
+        PrintState.FAILED_SAFE: frozenset(
+            {PrintState.CLAIMED, PrintState.HELD, PrintState.EXPIRED, PrintState.CANCELLED}
+        ),
+        PrintState.UNKNOWN: frozenset(
+            {PrintState.ACCEPTED, PrintState.DONE, PrintState.CONFIRMED, PrintState.CANCELLED}
+        ),
+        PrintState.EXPIRED: frozenset(),
+        PrintState.CANCELLED: frozenset(),
+    }
+)
+"""From each state, the states that may follow. `sending` returns to `claimed` only for a printer that can repeat.
+`unknown` becomes `accepted` when the printer reports the job after all."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from schemas.print_jobs import IN_HAND, WAITING
+from schemas.print_jobs import IN_HAND, TRANSITIONS, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.printing import state_machine as rules
 
@@ -29,7 +29,7 @@ _MEANING: Final = {
 _HEAD: Final = """# Print jobs: the way of a slip
 
 Every slip is a row with one of these states. No slip is sent again by itself once a byte of it may have left; then a
-person decides. This page is made from the program's own rules (`tasks/printing/state_machine.py`, `make docs`).
+person decides. `make docs` generates this page from `schemas/print_jobs.py` and `tasks/printing/state_machine.py`.
 """
 
 
@@ -43,7 +43,7 @@ def _picture() -> Iterator[str]:
     yield "stateDiagram-v2"
     yield "    direction LR"
     yield "    [*] --> requested"
-    for state, following in rules.TRANSITIONS.items():
+    for state, following in TRANSITIONS.items():
         for after in sorted(following, key=list(State).index):
             if after is not state:
                 yield f"    {state.value} --> {after.value}"

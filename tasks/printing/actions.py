@@ -14,12 +14,11 @@ from sqlalchemy import func, select
 from uuid6 import uuid7
 
 from schemas.models import Printer, PrintJob
-from schemas.print_jobs import IN_HAND, RECONCILABLE, WAITING, PrintSlip, SlipContent
+from schemas.print_jobs import IN_HAND, RECONCILABLE, TRANSITIONS, WAITING, SlipContent
 from schemas.print_jobs import PrintState as State
-from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
 from tasks.operator import Operator
-from tasks.printing import state_machine as rules
+from tasks.print_jobs import change_state, enqueue_print_task
 from tasks.printing.messages import words
 from tasks.printing.notifications import enqueue_notice
 from tasks.requests.history import HistoryKind, HistoryLine, record
@@ -52,7 +51,7 @@ def retry(slip: UUID, by: Operator, here: Context) -> Done:
         if printer is not None:
             # Whoever asks has seen to the printer: its pause is over.
             printer.retry_at = None
-        _order(job, uow)
+        enqueue_print_task(job, uow)
         _record(job, uow, HistoryKind.SLIP_RETRIED, by)
         hold = f", but printer {printer.code} is on hold" if printer is not None and printer.on_hold else ""
         return Done(job.id, job.state, f"Ordered again{hold}")
@@ -97,7 +96,7 @@ def reprint(slip: UUID, by: Operator, here: Context) -> Done:
             raise RefusedActionError("It is being sent just now. Look again in a minute.")
         copy = copy_job(job, uow, by)
         if job.state is State.UNKNOWN:
-            _move(job, State.CANCELLED, uow)
+            change_state(job, State.CANCELLED, uow.now)
             job.next_attempt_at = None
             job.last_error = f"copy {copy.copy_number} was ordered in its place"
         _record(job, uow, HistoryKind.SLIP_REPRINTED, by, copy=str(copy.id), copy_number=copy.copy_number)
@@ -116,7 +115,7 @@ def mark_printed(slip: UUID, by: Operator, here: Context) -> Done:
             raise RefusedActionError(
                 f"It was not sent ({job.state.value}): what was seen is another slip. Compare the code on it."
             )
-        _move(job, State.DONE, uow)
+        change_state(job, State.DONE, uow.now)
         job.next_attempt_at = None
         job.last_error = None
         _record(job, uow, HistoryKind.SLIP_SEEN, by)
@@ -131,9 +130,9 @@ def cancel(slip: UUID, by: Operator, here: Context) -> Done:
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         if job.state is State.CANCELLED:
             return Done(job.id, job.state, "Cancelled already")
-        if State.CANCELLED not in rules.TRANSITIONS[job.state] or job.state in IN_HAND:
+        if State.CANCELLED not in TRANSITIONS[job.state] or job.state in IN_HAND:
             raise RefusedActionError(f"It cannot be cancelled any more: {words(job.state, None)}.")
-        _move(job, State.CANCELLED, uow)
+        change_state(job, State.CANCELLED, uow.now)
         job.next_attempt_at = job.lease_until = None
         _record(job, uow, HistoryKind.SLIP_CANCELLED, by)
         enqueue_notice(
@@ -154,7 +153,7 @@ def move(slip: UUID, to: str, by: Operator, here: Context) -> Done:
         _need_waiting(job)
         job.printer_id = printer.id
         job.next_attempt_at = job.lease_until = None
-        _order(job, uow)
+        enqueue_print_task(job, uow)
         _record(job, uow, HistoryKind.SLIP_MOVED, by, printer=to)
         return Done(job.id, job.state, f"Goes to printer {to}")
 
@@ -193,7 +192,7 @@ def copy_job(job: PrintJob, uow: UnitOfWork, by: Operator) -> PrintJob:
     )
     uow.session.add(copy)
     uow.session.flush()
-    _order(copy, uow)
+    enqueue_print_task(copy, uow)
     return copy
 
 
@@ -228,18 +227,6 @@ def _printer_of(job: PrintJob, uow: UnitOfWork) -> Printer | None:
     if job.printer_id is None:
         return None
     return uow.session.scalars(select(Printer).where(Printer.id == job.printer_id).with_for_update()).one_or_none()
-
-
-def _order(job: PrintJob, uow: UnitOfWork) -> None:
-    order = PrintSlip(job_id=job.id).model_dump_json()
-    uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
-
-
-def _move(job: PrintJob, state: State, uow: UnitOfWork) -> None:
-    if state not in rules.TRANSITIONS[job.state]:
-        raise RefusedActionError(f"A slip that is {job.state.value} cannot become {state.value}.")
-    job.state = state
-    job.state_since = uow.now
 
 
 def _record(job: PrintJob, uow: UnitOfWork, kind: HistoryKind, by: Operator, **details: Any) -> None:

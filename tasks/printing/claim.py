@@ -19,6 +19,7 @@ from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
 from tasks.ports import PendingMessage
+from tasks.print_jobs import change_state
 from tasks.printing import state_machine as rules
 from tasks.printing.notifications import enqueue_notice
 from tasks.printing.printers.driver import PrinterError
@@ -166,7 +167,7 @@ def expire(job: PrintJob, uow: UnitOfWork, printer: Printer | None) -> State:
 def _claimed(job: PrintJob, printer: Printer, worker: str, uow: UnitOfWork) -> Claimed:
     _close_attempts(job, uow)
     before = job.state
-    _move(job, State.CLAIMED, uow.now)
+    change_state(job, State.CLAIMED, uow.now)
     job.attempts += 1
     job.claimed_by = worker
     job.lease_until = uow.now + LEASE
@@ -246,7 +247,7 @@ def _settle(job: PrintJob, state: State, uow: UnitOfWork, printer: Printer | Non
     """Leave the job in `state` without a try of ours, and tell the station the first time."""
     _close_attempts(job, uow)
     known = job.state is state and job.last_error == why
-    _move(job, state, uow.now)
+    change_state(job, state, uow.now)
     job.last_error = why
     job.lease_until = None
     # With a printer it waits for that one; an unknown one is asked for there (`tasks.printing.reconcile`).
@@ -270,11 +271,3 @@ def _close_attempts(job: PrintJob, uow: UnitOfWork) -> None:
             .where(PrintAttempt.job_id == job.id, PrintAttempt.ended_at.is_(None))
             .values(ended_at=uow.now, outcome=outcome, error=DIED)
         )
-
-
-def _move(job: PrintJob, state: State, now: datetime) -> None:
-    if state not in rules.TRANSITIONS[job.state]:
-        raise ValueError(f"a print job cannot go from {job.state} to {state}")
-    if state is not job.state:
-        job.state_since = now
-    job.state = state

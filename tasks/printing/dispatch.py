@@ -8,10 +8,10 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import aliased
 
 from schemas.models import Printer, PrintJob
-from schemas.print_jobs import IN_HAND, WAITING, PrintSlip
+from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
-from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
+from tasks.print_jobs import enqueue_print_task
 from tasks.printing import state_machine as rules
 from tasks.printing.claim import expire
 from tasks.unit_of_work import UnitOfWork
@@ -28,8 +28,7 @@ def dispatch_due_jobs(here: Context, limit: int = 500) -> Sequence[UUID]:
         _expire_old(here, uow, limit)
         due = _due(uow, limit)
         for job in due:
-            order = PrintSlip(job_id=job.id).model_dump_json()
-            uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
+            enqueue_print_task(job, uow)
             _remember_order(job, uow)
         ids = [job.id for job in due]
     here.publisher.publish_outbox(uow.pending_messages)

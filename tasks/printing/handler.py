@@ -12,11 +12,11 @@ from sqlalchemy import select, update
 
 from schemas.database import READ_ONLY
 from schemas.models import PrintAttempt, Printer, PrintJob, table
-from schemas.print_jobs import RECONCILABLE, WAITING, PrintSlip, SlipContent
+from schemas.print_jobs import RECONCILABLE, WAITING, SlipContent
 from schemas.print_jobs import PrintState as State
-from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.context import Context
 from tasks.metrics import definitions
+from tasks.print_jobs import enqueue_print_task, state_change
 from tasks.printing import state_machine as rules
 from tasks.printing.claim import Claim, Claimed, claim, claim_next
 from tasks.printing.notifications import enqueue_notice
@@ -102,8 +102,7 @@ def _order_rest(printer_id: int, here: Context) -> None:
             .limit(1)
         ).one_or_none()
         if job is not None:
-            order = PrintSlip(job_id=job.id).model_dump_json()
-            uow.enqueue(printing_queue(job.branch), order, task=PRINT_SLIP, event_id=job.event_id)
+            enqueue_print_task(job, uow)
     here.publisher.publish_outbox(uow.pending_messages)
 
 
@@ -180,16 +179,14 @@ def _steps(claimed: Claimed, here: Context, way: Sequence[State]) -> None:
 
 def _advance(claimed: Claimed, here: Context, uow: UnitOfWork, state: State, **values: Any) -> None:
     """Move the job on, if it is still in our hand."""
-    before = [each for each, following in rules.TRANSITIONS.items() if state in following]
     changed = uow.session.connection().execute(
-        update(table(PrintJob))
+        state_change(state, uow.now)
         .where(
             PrintJob.id == claimed.job_id,
             PrintJob.claimed_by == here.worker,
             PrintJob.attempts == claimed.attempts,
-            PrintJob.state.in_(before),
         )
-        .values(state=state, state_since=uow.now, **values)
+        .values(**values)
     )
     if changed.rowcount != 1:
         raise LeaseLostError(claimed.job_id)

@@ -15,10 +15,11 @@ from sqlalchemy import or_, select, update
 
 from schemas.database import READ_ONLY
 from schemas.models import Printer, PrintJob, table
-from schemas.print_jobs import RECONCILABLE, PrintSlip
+from schemas.print_jobs import RECONCILABLE
 from schemas.print_jobs import PrintState as State
-from schemas.topology import FOLLOW_SLIP, printing_queue
+from schemas.topology import FOLLOW_SLIP
 from tasks.context import Context
+from tasks.print_jobs import enqueue_print_task, state_change
 from tasks.printing import state_machine as rules
 from tasks.printing.claim import job_name
 from tasks.printing.notifications import enqueue_notice
@@ -69,8 +70,7 @@ def dispatch_reconciliations(here: Context, limit: int = 500) -> Sequence[UUID]:
             .with_for_update(skip_locked=True)
         ).all()
         for job in due:
-            order = PrintSlip(job_id=job.id).model_dump_json()
-            uow.enqueue(printing_queue(job.branch), order, task=FOLLOW_SLIP, event_id=job.event_id)
+            enqueue_print_task(job, uow, task=FOLLOW_SLIP)
             job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER  # should the order be lost
         ids = [job.id for job in due]
     here.publisher.publish_outbox(uow.pending_messages)
@@ -170,12 +170,11 @@ def _keep(
                 "next_attempt_at": None if again is None else uow.now + again,
                 "spool_id": spool_id or asked.spool_id,
             }
-            if state is not asked.state:
-                values |= {"state": state, "state_since": uow.now}
             jobs = table(PrintJob)
             same_id = or_(jobs.c.spool_id == asked.spool_id, jobs.c.spool_id.is_(None))
+            change = update(jobs) if state is asked.state else state_change(state, uow.now)
             changed = uow.session.connection().execute(
-                update(jobs).where(jobs.c.id == asked.job_id, jobs.c.state == asked.state, same_id).values(values)
+                change.where(jobs.c.id == asked.job_id, jobs.c.state == asked.state, same_id).values(values)
             )
             if changed.rowcount and is_news:
                 enqueue_notice(

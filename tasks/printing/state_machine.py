@@ -4,33 +4,11 @@
 A slip may be printed again by itself only while no byte of it had left; after that a person decides.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import MappingProxyType
 from typing import Final
 
 from schemas.print_jobs import PrintState as State
-
-TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
-    {
-        State.REQUESTED: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
-        State.CLAIMED: frozenset({State.CLAIMED, State.RENDERED, State.FAILED_SAFE, State.HELD, State.CANCELLED}),
-        State.RENDERED: frozenset({State.CLAIMED, State.SENDING, State.FAILED_SAFE, State.HELD, State.CANCELLED}),
-        State.SENDING: frozenset({State.CLAIMED, State.ACCEPTED, State.FAILED_SAFE, State.HELD, State.UNKNOWN}),
-        State.ACCEPTED: frozenset({State.DONE, State.UNKNOWN, State.CONFIRMED}),
-        State.DONE: frozenset({State.CONFIRMED}),
-        State.CONFIRMED: frozenset(),
-        State.HELD: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
-        State.FAILED_SAFE: frozenset({State.CLAIMED, State.HELD, State.EXPIRED, State.CANCELLED}),
-        State.UNKNOWN: frozenset({State.ACCEPTED, State.DONE, State.CONFIRMED, State.CANCELLED}),
-        State.EXPIRED: frozenset(),
-        State.CANCELLED: frozenset(),
-    }
-)
-"""From each state, the states that may follow. `sending` goes back to `claimed` only for a printer that can repeat;
-`unknown` becomes `accepted` when the printer is heard of after all."""
-
 
 FIRST_LOOK: Final = timedelta(seconds=1)
 """How soon after it was sent a printer is asked what became of a slip."""

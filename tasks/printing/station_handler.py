@@ -9,14 +9,14 @@ from sqlalchemy import exists, select
 from schemas.barcodes import BarcodeRefusedError, clean
 from schemas.circulation_events import ActionOutcome, ActionReply, ReprintRequested, SlipSeen
 from schemas.models import ItemBarcode, PrintJob
-from schemas.print_jobs import IN_HAND, WAITING
+from schemas.print_jobs import IN_HAND, TRANSITIONS, WAITING
 from schemas.print_jobs import PrintState as State
 from schemas.reasons import ReplyReason
 from tasks.events.handler import EventHandler, accepting
 from tasks.events.model import HandlerResult, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
 from tasks.operator import Operator
-from tasks.printing import state_machine as rules
+from tasks.print_jobs import change_state
 from tasks.printing.actions import copy_job
 from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.unit_of_work import UnitOfWork
@@ -62,8 +62,7 @@ def _confirm(event: SlipSeen, verified: VerifiedEvent[SlipEvent], uow: UnitOfWor
             ReplyReason.ALREADY_CONFIRMED,
             "Scanned before: slip and item belong together",
         )
-    job.state = State.CONFIRMED
-    job.state_since = uow.now
+    change_state(job, State.CONFIRMED, uow.now)
     job.next_attempt_at = None
     job.last_error = None
     _record(verified, job, uow, HistoryKind.SLIP_CONFIRMED, None)
@@ -122,7 +121,7 @@ def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
             event, job, ReplyReason.CANCELLED_SLIP, "This slip was given up; a copy may have been ordered in its place",
             "Throw this one away, and pack the item with its copy.",
         )  # fmt: skip
-    if job.state is not State.CONFIRMED and State.CONFIRMED not in rules.TRANSITIONS[job.state]:
+    if job.state is not State.CONFIRMED and State.CONFIRMED not in TRANSITIONS[job.state]:
         return _refused(
             event, job, ReplyReason.NOT_SENT, f"This slip is not known as sent ({job.state.value.replace('_', ' ')})",
             "Scan it again in a minute; if that does not help, tell who runs the printers.",
@@ -157,8 +156,7 @@ def _reprint(event: ReprintRequested, verified: VerifiedEvent[SlipEvent], uow: U
     copies = [copy_job(job, uow, by) for job in newest]
     for job, copy in zip(newest, copies, strict=True):
         if job.state is State.UNKNOWN:
-            job.state = State.CANCELLED
-            job.state_since = uow.now
+            change_state(job, State.CANCELLED, uow.now)
             job.next_attempt_at = None
         _record(
             verified,

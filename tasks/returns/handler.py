@@ -2,19 +2,18 @@
 """Handle Returns: look up the requests, decide each event, write the effects."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from schemas.barcodes import BarcodeRefusedError, clean
 from schemas.events import BarcodeScanned, Event, ReturnRequested
-from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply
-from schemas.topology import PRINT_SLIP, printing_queue
 from tasks.events.handler import EventHandler, accepting
-from tasks.events.model import FollowUp, HandlerResult, StationRecord, VerifiedEvent
+from tasks.events.model import HandlerResult, StationRecord, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
+from tasks.print_jobs import print_task
 from tasks.requests.barcode_lookup import Ambiguous
 from tasks.requests.model import ItemState, Refused, RequestState
 from tasks.requests.refusals import invalid_barcode, unknown_request
@@ -58,7 +57,8 @@ def handle_returns(events: Sequence[VerifiedEvent[Event]], uow: UnitOfWork, poli
     ]
     replies = _offer_reprints(replies, requests, effects, uow)
     effects.write(uow.session)
-    return HandlerResult(replies, [_print_task(job) for job in effects.print_jobs])
+    print_tasks = [print_task(job["id"], job["branch"], job["event_id"]) for job in effects.print_jobs]
+    return HandlerResult(replies, print_tasks)
 
 
 RETURN_HANDLER: Final = EventHandler(accepting(BarcodeScanned, ReturnRequested), handle_returns)
@@ -159,8 +159,3 @@ def _offer_reprints(
         reply.model_copy(update={"slip": slips.get(item_ids[reply.event_id])}) if reply.event_id in item_ids else reply
         for reply in replies
     ]
-
-
-def _print_task(job: Mapping[str, Any]) -> FollowUp:
-    body = PrintSlip(job_id=job["id"]).model_dump_json()
-    return FollowUp(printing_queue(job["branch"]), PRINT_SLIP, body, job["event_id"])

@@ -17,6 +17,7 @@ from schemas.replies import Destination
 from tasks.events.handler import EventHandler, accepting
 from tasks.events.model import HandlerResult, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
+from tasks.print_jobs import state_change
 from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.requests.model import Refused
 from tasks.requests.notes import clean_note
@@ -149,12 +150,8 @@ def _void_slips(event_id: UUID, uow: UnitOfWork) -> tuple[list[UUID], bool]:
         return [], False
     of_event = PrintJob.event_id == event_id
     uow.session.execute(update(PrintJob).where(of_event).values(voided_at=uow.now))
-    uow.session.execute(
-        update(PrintJob)
-        .where(of_event, PrintJob.state.in_(WAITING))
-        .values(state=PrintState.CANCELLED, state_since=uow.now)
-    )
-    not_printed = {*WAITING, PrintState.CANCELLED, PrintState.EXPIRED}
+    uow.session.execute(state_change(PrintState.CANCELLED, uow.now).where(of_event, PrintJob.state.in_(WAITING)))
+    not_printed = WAITING | {PrintState.CANCELLED, PrintState.EXPIRED}
     return [job.id for job in jobs], any(job.state not in not_printed for job in jobs)
 
 

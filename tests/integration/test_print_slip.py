@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from schemas.models import OutboxEntry, PrintAttempt, Printer, PrintJob
-from schemas.print_jobs import PrintSlip
+from schemas.print_jobs import TRANSITIONS, PrintSlip
 from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
 from tasks import context
+from tasks.print_jobs import state_change
 from tasks.printing.claim import LEASE, claim
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
@@ -70,6 +71,23 @@ def test_slip_comes_out_once(wanted, here, engine, library):
     done = job(engine, job_id)
     assert (done.state, done.attempts, done.spool_id) == (State.DONE, 1, f"{job_id}.pdf")
     assert [notice.message for notice in notices(engine)] == ["Slip sent to the printer main-slips"]
+
+
+@pytest.mark.parametrize("after", list(State))
+def test_state_change_updates_jobs_by_the_transitions_only(wanted, here, engine, clock, after):
+    """The UPDATE to a state changes the jobs whose state may precede it, and no other job."""
+    jobs = {before: wanted() for before in State}
+    for before, job_id in jobs.items():
+        set_job(engine, job_id, state=before)
+    clock.now += timedelta(seconds=1)
+
+    with engine.begin() as connection:
+        connection.execute(state_change(after, clock.now))
+
+    changed = {before for before, job_id in jobs.items() if job(engine, job_id).state_since == clock.now}
+    assert changed == {before for before in State if after in TRANSITIONS[before]}
+    assert {job(engine, jobs[before]).state for before in changed} <= {after}
+    assert all(job(engine, jobs[before]).state is before for before in set(State) - changed)
 
 
 def test_failed_slip_is_tried_again_by_itself(wanted, here, engine, clock, library):

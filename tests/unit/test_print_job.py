@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.print_jobs import IN_HAND, WAITING
+from schemas.models import PrintJob
+from schemas.print_jobs import IN_HAND, TRANSITIONS, WAITING
 from schemas.print_jobs import PrintState as State
+from tasks.print_jobs import change_state
 from tasks.printing.messages import words
 from tasks.printing.state_machine import (
-    TRANSITIONS,
     TRIES_BEFORE_HELD,
     Claimable,
     after_failure,
@@ -62,6 +63,22 @@ def test_waits_double():
     """Two, four, eight seconds..., up to five minutes."""
     assert [retry_delay(n, 0).total_seconds() for n in (1, 2, 3, 4)] == [2, 4, 8, 16]
     assert retry_delay(30, 0) == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("after", list(State))
+@pytest.mark.parametrize("before", list(State))
+def test_change_state_accepts_the_transitions_only(before, after):
+    """A transition of the table sets state and time, any other one raises `ValueError` and changes nothing."""
+    job = PrintJob(state=before, state_since=NOW)
+    now = NOW + timedelta(seconds=1)
+
+    if after in TRANSITIONS[before]:
+        change_state(job, after, now)
+        assert (job.state, job.state_since) == (after, NOW if after is before else now)
+    else:
+        with pytest.raises(ValueError, match=f"cannot change from {before} to {after}"):
+            change_state(job, after, now)
+        assert (job.state, job.state_since) == (before, NOW)
 
 
 @given(st.booleans(), st.integers(1, 50), st.floats(0, 1))
