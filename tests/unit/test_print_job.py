@@ -60,9 +60,26 @@ def test_waits_are_bounded(attempts, jitter):
 
 
 def test_waits_double():
-    """Two, four, eight seconds..., up to five minutes."""
-    assert [retry_delay(n, 0).total_seconds() for n in (1, 2, 3, 4)] == [2, 4, 8, 16]
-    assert retry_delay(30, 0) == timedelta(minutes=5)
+    """Two, four, eight seconds..., up to five minutes; a job that never failed waits like one that failed once."""
+    assert [retry_delay(n, 0).total_seconds() for n in (0, 1, 2, 3, 4, 8)] == [2, 2, 4, 8, 16, 256]
+    assert retry_delay(9, 0) == retry_delay(30, 0) == retry_delay(10_000, 0) == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "jitter", "seconds"),
+    [(1, 0.0, 2.0), (1, 0.25, 1.75), (1, 1.0, 1.0), (3, 0.5, 6.0), (3, 1.0, 4.0), (30, 0.5, 225.0), (30, 1.0, 150.0)],
+)
+def test_jitter_shortens_a_wait_by_up_to_half(attempts, jitter, seconds):
+    """The wait is multiplied by one minus half the jitter, also at the five minutes of its upper limit."""
+    assert retry_delay(attempts, jitter) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(4, State.FAILED_SAFE), (5, State.HELD)])
+def test_failure_waits_for_the_delay_of_its_attempt(attempts, state):
+    """The wait after a failure is the retry delay of that attempt with that jitter, failed or held."""
+    outcome = after_failure(byte_may_have_left=False, attempts=attempts, jitter=0.75)
+
+    assert (outcome.state, outcome.wait) == (state, retry_delay(attempts, 0.75))
 
 
 @pytest.mark.parametrize("after", list(State))
