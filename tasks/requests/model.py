@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state of a borrowing request as the rules read it, and a refusal. Plain values."""
+"""The state of a borrowing request as the rules read it, and a refusal. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

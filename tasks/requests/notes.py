@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A staff member's note: bounded and plain. Pure."""
+"""Clean a staff member's note: bounded, plain text. Pure."""
 
 import unicodedata
 
 MAX_LENGTH = 2000
-"""Longest note that is kept, in characters; a longer one is cut and says so."""
+"""Characters of a note that are stored; a longer note is cut and ends with "[cut]"."""
 
 _CUT = " [cut]"
 
@@ -12,7 +12,7 @@ _CUT = " [cut]"
 def clean_note(note: str | None) -> str | None:
     """The note as it is stored: text without control characters (line ends stay), at most `MAX_LENGTH` long.
 
-    Markup is kept as the text it is; whoever shows it escapes it for its medium.
+    Markup is kept as the text it is; each output escapes it for its medium.
     """
     if note is None:
         return None

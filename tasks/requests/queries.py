@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to tell of requests: who-station, when, what, which slip. Queries that name no patron column."""
+"""Read-only queries over requests: status, items, slips, history. They select no patron column."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from schemas.request_status import RequestStatus
 
 @dataclass(frozen=True)
 class Filter:
-    """Which requests to list. `after` is the internal id where the page before ended."""
+    """The requests to list. `after` is the internal id where the previous page ended."""
 
     status: RequestStatus | None = None
     partner: str | None = None
@@ -26,7 +26,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Page:
-    """Some requests, in order of their making, and where the next page begins."""
+    """Some requests, in the order of their creation, and where the next page begins."""
 
     requests: list[dict[str, Any]]
     next_after: int | None
@@ -34,7 +34,7 @@ class Page:
 
 
 def page(connection: Connection, wanted: Filter, now: datetime) -> Page:
-    """The requests that `wanted` lets through. Overdue: an open loan was due before `now`."""
+    """The requests that match `wanted`. Overdue: an open loan was due before `now`."""
     question = _requests().where(Request.id > wanted.after).order_by(Request.id).limit(wanted.limit + 1)
     if wanted.status is not None:
         question = question.where(Request.status == wanted.status)
@@ -54,7 +54,7 @@ def page(connection: Connection, wanted: Filter, now: datetime) -> Page:
 
 
 def story(connection: Connection, external_id: str) -> dict[str, Any] | None:
-    """All there is to tell of one request, ready for JSON; `None` when there is no such request."""
+    """One request with its items, slips and history, ready for JSON; `None` when there is no such request."""
     row = connection.execute(_requests().where(Request.external_id == external_id)).one_or_none()
     if row is None:
         return None

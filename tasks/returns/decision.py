@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The input and the outcomes of a Return's rule. Pure values."""
+"""The input and the outcomes of a Return's rule. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime

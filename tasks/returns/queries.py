@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to tell of events and their answers, for operations. Queries that name no patron column.
+"""Read-only queries over processed events, for operations. They select no patron column.
 
-What was scanned is told only where it was found to be an item of a request: else it could be a reader's card.
+A scanned code is listed only where it identified an item of a request; otherwise it could be a patron's card.
 """
 
 from collections.abc import Collection
@@ -16,46 +16,46 @@ from schemas.models import Branch, InboxEntry, QuarantinedMessage, Station
 from schemas.replies import Outcome, ReturnReply
 
 _A_RETURNS_REPLY: Final = f'{{"type":"{ReturnReply.model_fields["type"].default}"%'
-"""How a stored answer to a Return begins; the inbox has those to other events too."""
+"""The beginning of a stored reply to a Return; the inbox contains replies to other events too."""
 
-LOOKED_BACK: Final = timedelta(hours=24)
-"""How far back the stations' answers are counted."""
+COUNTED_PERIOD: Final = timedelta(hours=24)
+"""The period in which the replies of each station are counted."""
 
 _AHEAD: Final = 1.0
 """Ids that are made within one millisecond run ahead of the clock; beyond so many seconds the station's clock is wrong."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which answers to list."""
+class ReplyFilter:
+    """The replies to list."""
 
     outcomes: Collection[Outcome] = ()
     """Empty: all."""
     station: str | None = None
     since: datetime | None = None
-    """`None`: as far back as there are any, which can take its time where hardly one fits."""
+    """`None`: without a limit. That can take long where few replies match."""
     limit: int = 50
 
 
-def answers(connection: Connection, asked: Asked) -> list[dict[str, Any]]:
-    """The last answers to Returns, the newest first."""
+def replies(connection: Connection, wanted: ReplyFilter) -> list[dict[str, Any]]:
+    """The last replies to Returns, the newest first."""
     query = (
         select(InboxEntry.event_id, InboxEntry.station, InboxEntry.answered_at, InboxEntry.reply)
         .where(InboxEntry.reply.like(_A_RETURNS_REPLY))
         .order_by(InboxEntry.answered_at.desc(), InboxEntry.event_id.desc())
-        .limit(asked.limit)
+        .limit(wanted.limit)
     )
-    if asked.outcomes:
-        query = query.where(InboxEntry.outcome.in_([outcome.value for outcome in asked.outcomes]))
-    if asked.since is not None:
-        query = query.where(InboxEntry.answered_at > asked.since)
-    if asked.station is not None:
-        query = query.where(InboxEntry.station == asked.station)
+    if wanted.outcomes:
+        query = query.where(InboxEntry.outcome.in_([outcome.value for outcome in wanted.outcomes]))
+    if wanted.since is not None:
+        query = query.where(InboxEntry.answered_at > wanted.since)
+    if wanted.station is not None:
+        query = query.where(InboxEntry.station == wanted.station)
     return [_answer(row) for row in connection.execute(query)]
 
 
 def quarantined(connection: Connection, limit: int = 20) -> dict[str, Any]:
-    """How many messages are in quarantine, and the last of them; not what they say."""
+    """The number of quarantined messages, and the last of them without their content."""
     rows = connection.execute(
         select(
             QuarantinedMessage.id,
@@ -77,7 +77,7 @@ def quarantined(connection: Connection, limit: int = 20) -> dict[str, Any]:
 
 
 def stations(connection: Connection, now: datetime) -> list[dict[str, Any]]:
-    """Every station: when it was last answered, and how often in the last `LOOKED_BACK`."""
+    """Each station with the time of its last reply, and the number of its replies within `COUNTED_PERIOD`."""
     seen = (
         select(
             InboxEntry.station,
@@ -85,7 +85,7 @@ def stations(connection: Connection, now: datetime) -> list[dict[str, Any]]:
             func.count().label("answers"),
             func.count().filter(InboxEntry.outcome == Outcome.REFUSED.value).label("refusals"),
         )
-        .where(InboxEntry.answered_at > now - LOOKED_BACK)
+        .where(InboxEntry.answered_at > now - COUNTED_PERIOD)
         .group_by(InboxEntry.station)
         .subquery()
     )

@@ -15,7 +15,7 @@ from tasks.printing import queries as printing
 from tasks.printing.queries import Wanted
 from tasks.returns import queries as desk
 from tasks.returns.handler import RETURN_HANDLER
-from tasks.returns.queries import Asked
+from tasks.returns.queries import ReplyFilter
 
 
 def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, perform):
@@ -27,9 +27,9 @@ def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, 
     perform(RETURN_HANDLER, library.scan("P123456"), library.ask_return("Test Reader 1"))
 
     with engine.connect() as connection:
-        told = desk.answers(connection, Asked())
-        returned = desk.answers(connection, Asked(outcomes=[Outcome.RETURNED], station="main-desk-1"))
-        elsewhere = desk.answers(connection, Asked(station="main-desk-2"))
+        told = desk.replies(connection, ReplyFilter())
+        returned = desk.replies(connection, ReplyFilter(outcomes=[Outcome.RETURNED], station="main-desk-1"))
+        elsewhere = desk.replies(connection, ReplyFilter(station="main-desk-2"))
 
     assert [each["outcome"] for each in told] == ["refused", "refused", "returned"]
     assert [each["request"] for each in told] == [None, None, external_id]

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from schemas.replies import Outcome
 from schemas.topology import RETURNS_QUEUE, reply_queue
 from tasks.returns import queries
-from tasks.returns.queries import Asked
+from tasks.returns.queries import ReplyFilter
 from workers import bootstrap
 from workers.flower.page import Page
 from workers.metrics.broker import lengths as queue_lengths
@@ -43,11 +43,11 @@ class ReturnsPage(Page):
             raise tornado.web.HTTPError(404, "There is no such list of Returns.")
         station = self.get_query_argument("station", "") or None
         now = self.resources.context.now()
-        wanted = Asked(outcomes=FILTERS[chosen][1], station=station, since=now - MAX_AGE)
+        wanted = ReplyFilter(outcomes=FILTERS[chosen][1], station=station, since=now - MAX_AGE)
 
         def read(connection: Connection) -> tuple[Any, Any, Any]:
             return (
-                queries.answers(connection, wanted),
+                queries.replies(connection, wanted),
                 queries.quarantined(connection),
                 queries.stations(connection, now),
             )
