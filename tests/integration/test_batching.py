@@ -193,7 +193,9 @@ def test_monitoring_hears_of_each_event_in_order(library, parts, wire, busy, hea
 def test_what_has_gathered_for_monitoring_is_told_when_the_worker_ends(library, parts, wire, heard):
     """A worker whose events would gather for half a minute ends at once: each is told all the same."""
     barcodes = [library.request()[1][0] for _ in range(5)]
-    gathers_long = "import workers.runtime.event_dispatcher as its; its.GATHERED_SECONDS = 30; from workers.cli import main; main()"
+    gathers_long = (
+        "import workers.runtime.event_dispatcher as its; its.FLUSH_SECONDS = 30; from workers.cli import main; main()"
+    )
 
     with (parts["folder"] / "returns.log").open("ab") as log:
         process = subprocess.Popen(

@@ -1,33 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was called off is forgotten by the loop's timer; all else comes when it should."""
+"""Cancelled timers are removed from the worker's event loop; the others fire at their time."""
 
-import time
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from kombu.asynchronous import timer as kombu_timer
 from kombu.asynchronous.hub import Hub
 
 from workers.app import app
-from workers.runtime import timer_cleanup
+from workers.runtime.timer_cleanup import CLEANUP_SECONDS, TimerCleanup
 
 
-def test_what_was_called_off_is_forgotten(monkeypatch):
-    """A thousand time limits, called off: when the worker's step has had its turn none is left; the rest fire in order."""
-    monkeypatch.setattr(timer_cleanup, "FORGET_SECONDS", 0.02)
-    hub, fired = Hub(), list[float]()
+class ManualTimer(kombu_timer.Timer):
+    """kombu's timer with a clock that the test sets, in seconds."""
+
+    now = 0.0
+
+    def read_clock(self) -> float:
+        return self.now
+
+    def enter_after(self, secs: float, entry: Any, priority: int = 0) -> Any:  # type: ignore[override]
+        return super().enter_after(secs, entry, priority, time=self.read_clock)
+
+    def __iter__(self) -> Any:  # type: ignore[override]
+        return super().__iter__(nowfun=self.read_clock)  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def timer(monkeypatch: pytest.MonkeyPatch) -> ManualTimer:
+    """A timer at second 0."""
+    made = ManualTimer()
+    monkeypatch.setattr(kombu_timer, "monotonic", made.read_clock)
+    return made
+
+
+def test_cancelled_timers_are_removed_and_the_others_fire_in_order(timer: ManualTimer) -> None:
+    """Of a thousand cancelled time limits none is left after the step has run once."""
+    hub, fired = Hub(timer), list[float]()
     worker = SimpleNamespace(timer=hub.timer, steps=[])
-    step = next(each for each in app.steps["worker"] if each is timer_cleanup.TimerCleanup)(worker)
-    wanted = [hub.call_later(seconds, fired.append, seconds) for seconds in (0.3, 0.1, 0.2)]
+    step: Any = next(each for each in app.steps["worker"] if each is TimerCleanup)(worker)
+    wanted = [hub.call_later(seconds, fired.append, seconds) for seconds in (6.3, 6.1, 6.2)]
     for limit in [hub.call_later(60 + number % 7, print) for number in range(1000)]:
         limit.cancel()
 
     step.start(worker)
-    time.sleep(0.05)
+    timer.now = CLEANUP_SECONDS
     hub.fire_timers()
     left = len(hub.timer)
     step.close(worker)
-    time.sleep(0.3)
+    timer.now = 2 * CLEANUP_SECONDS
     hub.fire_timers()
 
     assert left == len([*wanted, step])
     assert len(hub.timer) == 0
-    assert fired == [0.1, 0.2, 0.3]
+    assert fired == [6.1, 6.2, 6.3]

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batch while busy: with a free process an event runs at once; with none, events gather and go as one job.
+"""Batch while busy: an event runs at once if a process is idle; otherwise events wait and run as one job.
 
-A Celery task strategy (see "Task message handler" in Celery's documentation of extensions). It takes over a message
-only when nothing about it is unusual; everything else goes Celery's own way:
+A Celery task strategy (see "Task message handler" in Celery's documentation of extensions). It handles only messages
+without unusual options; Celery's default strategy handles the others:
 
-- A lone event that finds a free process is handed to it by Celery's own request, at once. No timer, no waiting.
-- While all processes are busy, events gather. The process that gets free takes up to `LARGEST` of them as one pool job,
-  in one transaction. Acknowledgement, state and monitoring events stay those of each single event.
-- A job that fails as a whole, whose process dies, or that runs into its time limit is done again one by one, Celery's
-  own way: only the culprit fails. What had been committed is answered from the inbox.
-- When the connection to the broker is lost, or the worker ends, gathered events go back with everything else that is
-  not acknowledged.
+- A single event that finds an idle process is handed to it by Celery's own request, at once. No timer, no wait.
+- While all processes are busy, events wait. The process that becomes idle takes up to `MAX_BATCH` of them as one pool job,
+  in one transaction. Acknowledgement, state and monitoring events remain those of each single event.
+- If a job fails as a whole, its process dies, or it exceeds its time limit, its events run again one by one, in Celery's
+  own way: only the cause fails. Events that were committed get their stored reply from the inbox.
+- If the connection to the broker is lost, or the worker ends, waiting events return to the broker with all other messages
+  that are not acknowledged.
 """
 
 from collections import deque
@@ -33,32 +33,32 @@ from tasks.quarantine.rejection import Received
 
 log = structlog.get_logger()
 
-LARGEST: Final = 50
-"""How many events one transaction takes at most."""
-EVENTS_AT_ONCE: Final = 200
-"""How many monitoring events go to the broker in one message at most; each turn of the loop sends what there is."""
+MAX_BATCH: Final = 50
+"""Largest number of events in one transaction."""
+MONITORING_BUFFER: Final = 200
+"""Largest number of monitoring events in one message to the broker. The buffer is flushed at intervals as well."""
 
-Call = tuple[str, object, str | None, object]
-"""What a process needs of an event: its task's id, the event, where to answer, and what its desk says beside it."""
+EventCall = tuple[str, object, str | None, object]
+"""The data of an event for a pool process: task id, event, reply queue, and the station's status header."""
 
 
-def gather(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]:
-    """The strategy: what a worker's consumer does with each message for `task`."""
-    as_ever = strategy.default(task, app, consumer)
+def batch_strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]:
+    """Return the consumer's handler of messages for `task`."""
+    default = strategy.default(task, app, consumer)
     controller = consumer.controller
     if consumer.hub is None or not (controller.pool.uses_semaphore or _is_solo(controller.pool)):
-        return as_ever
+        return default
     if consumer.event_dispatcher is not None:
-        consumer.event_dispatcher.buffer_limit = max(consumer.event_dispatcher.buffer_limit, EVENTS_AT_ONCE)
-    gathering = EventBatcher(task, consumer)
-    request_of = create_request_cls(
+        consumer.event_dispatcher.buffer_limit = max(consumer.event_dispatcher.buffer_limit, MONITORING_BUFFER)
+    batcher = EventBatcher(task, consumer)
+    request_class = create_request_cls(
         symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=app
     )
 
     def on_message(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any) -> Any:
         if body is not None or _is_unusual(message) or consumer.task_buckets[task.name]:
-            return as_ever(message, body, ack, reject, callbacks, **options)
-        request = request_of(
+            return default(message, body, ack, reject, callbacks, **options)
+        request = request_class(
             message, on_ack=ack, on_reject=reject, app=app, hostname=consumer.hostname,
             eventer=consumer.event_dispatcher, task=task, connection_errors=consumer.connection_errors,
             body=message.body, headers=message.headers, decoded=False, utc=True,
@@ -67,7 +67,7 @@ def gather(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., Any]:
             return None
         for callback in callbacks or ():
             callback(request)
-        return gathering.take_in(request)
+        return batcher.add(request)
 
     return on_message
 
@@ -80,95 +80,96 @@ class EventBatcher:
         self._consumer = consumer
         self._controller = consumer.controller
         self._waiting: deque[Any] = deque()
-        self._to_announce: list[Any] = []
-        self._is_due = False
-        self._asked = False
-        """Whether we stand in the line for the next free process."""
+        self._received: list[Any] = []
+        """Requests whose `task-received` is not emitted yet."""
+        self._is_scheduled = False
+        self._awaits_process = False
+        """True while the batcher is in the line for the next idle process."""
 
-    def take_in(self, request: Any) -> None:
-        """Have the event done as soon as a process is free."""
+    def add(self, request: Any) -> None:
+        """Run the event as soon as a process is idle."""
         state.task_reserved(request)
         self._waiting.append(request)
-        self._to_announce.append(request)
-        if not self._is_due:
-            # Once for all that arrive in this turn of the loop: free processes share them.
-            self._is_due = True
-            self._consumer.hub.call_later(0, self._hand_out)
+        self._received.append(request)
+        if not self._is_scheduled:
+            # Once for all events that arrive in this turn of the loop: the idle processes share them.
+            self._is_scheduled = True
+            self._consumer.hub.call_later(0, self._dispatch)
 
-    def _hand_out(self) -> None:
-        self._is_due = False
-        announced, self._to_announce = self._to_announce, []
+    def _dispatch(self) -> None:
+        self._is_scheduled = False
+        received, self._received = self._received, []
         if self._controller.pool.uses_semaphore:
-            self._share()
-            self._announce(announced)
-        else:  # the pool is this very process: what is handed over has been done when it returns
-            self._announce(announced)
-            while group := self._take(LARGEST):
-                self._run(group)
+            self._dispatch_to_idle()
+            self._emit_received(received)
+        else:  # the solo pool is this very process: a job has finished when `_submit` returns
+            self._emit_received(received)
+            while group := self._next_group(MAX_BATCH):
+                self._submit(group)
 
-    def _share(self) -> None:
-        """Give the free processes what there is; stand in line with the rest."""
-        free = self._controller.semaphore.value
-        while free > 0 and self._waiting:
-            group = self._take(-(-len(self._waiting) // free))
+    def _dispatch_to_idle(self) -> None:
+        """Distribute the waiting events over the idle processes; await a process for the rest."""
+        idle = self._controller.semaphore.value
+        while idle > 0 and self._waiting:
+            group = self._next_group(-(-len(self._waiting) // idle))
             if group:
-                self._controller._quick_acquire(self._run, group)  # noqa: SLF001 - Celery has no public name for it
-            free -= 1
-        self._ask()
+                self._controller._quick_acquire(self._submit, group)  # noqa: SLF001 - Celery has no public name for it
+            idle -= 1
+        self._await_process()
 
-    def _ask(self) -> None:
-        if self._waiting and not self._asked:
-            self._asked = True
-            self._controller._quick_acquire(self._freed)  # noqa: SLF001
+    def _await_process(self) -> None:
+        if self._waiting and not self._awaits_process:
+            self._awaits_process = True
+            self._controller._quick_acquire(self._on_process_idle)  # noqa: SLF001
 
-    def _freed(self) -> None:
-        """A process is free, and ours."""
-        self._asked = False
-        group = self._take(LARGEST)
+    def _on_process_idle(self) -> None:
+        """Called with a process acquired."""
+        self._awaits_process = False
+        group = self._next_group(MAX_BATCH)
         if group:
-            self._run(group)
+            self._submit(group)
         else:
             self._controller._quick_release()  # noqa: SLF001
-        self._ask()
+        self._await_process()
 
-    def _take(self, number: int) -> list[Any]:
-        """The next events that are still ours to do, at most `number`."""
+    def _next_group(self, size: int) -> list[Any]:
+        """Remove and return the next events that are still reserved, at most `size`."""
         group: list[Any] = []
-        while self._waiting and len(group) < min(number, LARGEST):
+        while self._waiting and len(group) < min(size, MAX_BATCH):
             request = self._waiting.popleft()
-            # After a lost connection everything reserved was forgotten, and comes again.
+            # After a lost connection Celery has discarded all reserved requests; the broker redelivers them.
             if request in state.reserved_requests and not request.revoked():
                 group.append(request)
         return group
 
-    def _run(self, group: list[Any]) -> None:
-        """Send `group` to the process that was had for it."""
+    def _submit(self, group: list[Any]) -> None:
+        """Submit `group` to the pool, with a process acquired for it."""
         if len(group) == 1:
             self._controller._process_task(group[0])  # noqa: SLF001
             return
-        calls: list[Call] = [
+        calls: list[EventCall] = [
             (each.id, each.args[0] if each.args else None, each.reply_to, each.request_dict.get(HEADER))
             for each in group
         ]
-        job = Job(group, self._again)
+        job = BatchJob(group, self._run_one_by_one)
         self._controller.pool.apply_async(
-            run_calls,
+            run_batch,
             args=(self._task.name, calls),
-            accept_callback=job.accepted,
-            timeout_callback=job.timed_out,
-            callback=job.done,
-            error_callback=job.failed,
+            accept_callback=job.on_accepted,
+            timeout_callback=job.on_timeout,
+            callback=job.on_finished,
+            error_callback=job.on_failure,
             soft_timeout=self._task.soft_time_limit,
             timeout=self._task.time_limit,
             correlation_id=group[0].id,
         )
 
-    def _again(self, group: Sequence[Any]) -> None:
-        """One by one, Celery's own way."""
+    def _run_one_by_one(self, group: Sequence[Any]) -> None:
+        """Run each request in Celery's own way."""
         for request in group:
             self._controller.process_task(request)
 
-    def _announce(self, requests: Sequence[Any]) -> None:
+    def _emit_received(self, requests: Sequence[Any]) -> None:
         for request in requests:
             signals.task_received.send(sender=self._consumer, request=request)
             request.send_event(
@@ -184,58 +185,61 @@ class EventBatcher:
             )
 
 
-class Job:
-    """A group of events in one process: what the pool says of the job, said of each event."""
+class BatchJob:
+    """A group of events in one pool job. Forwards the pool's callbacks to the request of each event."""
 
-    def __init__(self, group: Sequence[Any], again: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, group: Sequence[Any], run_one_by_one: Callable[[Sequence[Any]], None]) -> None:
         self._group = group
-        self._again = again
+        self._run_one_by_one = run_one_by_one
         self._is_over = False
 
-    def accepted(self, pid: int, at: float) -> None:
-        """A process has begun."""
+    def on_accepted(self, pid: int, at: float) -> None:
+        """Called when process `pid` begins."""
         for request in self._group:
             request.on_accepted(pid, at)
 
-    def done(self, result: tuple[list[str] | None, str, float]) -> None:
-        """The process is through: all of them are done, or none is and `error` says why."""
+    def on_finished(self, result: tuple[list[str] | None, str, float]) -> None:
+        """Called with the result of `run_batch`: all events have succeeded, or none has."""
         outcomes, error, seconds = result
         if outcomes is None:
-            self._one_by_one(error)
+            self._split(error)
             return
         self._is_over = True
         for request, outcome in zip(self._group, outcomes, strict=True):
             request.on_success((False, repr(outcome), seconds))
 
-    def failed(self, info: ExceptionInfo, **_: Any) -> None:
-        """The process is gone, or was ended at its time limit."""
-        self._one_by_one(type(getattr(info.exception, "exc", info.exception)).__name__)
+    def on_failure(self, info: ExceptionInfo, **_: Any) -> None:
+        """Called when the process has died, or was ended at its time limit."""
+        self._split(type(getattr(info.exception, "exc", info.exception)).__name__)
 
-    def timed_out(self, soft: bool, timeout: float) -> None:
-        """The job runs too long. After a hard limit the pool reports it as failed as well."""
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Called when the job exceeds its time limit. After a hard limit the pool reports a failure as well."""
         log.warning("batch_timed_out", count=len(self._group), seconds=timeout, state="soft" if soft else "hard")
 
-    def _one_by_one(self, error: str) -> None:
+    def _split(self, error: str) -> None:
         if self._is_over:
             return
         self._is_over = True
         log.warning("batch_split", count=len(self._group), error=error)
-        self._again([request for request in self._group if not request.revoked()])
+        self._run_one_by_one([request for request in self._group if not request.revoked()])
 
 
-def run_calls(task: str, calls: Sequence[Call]) -> tuple[list[str] | None, str, float]:
-    """In a process of the pool: all events in one transaction. Gives outcomes, or the error's name; and seconds."""
+def run_batch(task: str, calls: Sequence[EventCall]) -> tuple[list[str] | None, str, float]:
+    """Process all events in one transaction, in a pool process.
+
+    Returns the outcomes, or None and the name of the error; and the duration in seconds.
+    """
     began = monotonic()
     try:
         received = [Received(event, reply_to, task, task_id, status) for task_id, event, reply_to, status in calls]
         outcomes = process(received, BATCH_HANDLERS[task], context.current()).outcomes(received)
-    except Exception as error:  # noqa: BLE001 - whatever it is, each event is done again by itself, and told there
+    except Exception as error:  # noqa: BLE001 - any error: each event runs again by its own task, which logs its error
         return None, type(error).__name__, monotonic() - began
     return outcomes, "", monotonic() - began
 
 
 def _is_unusual(message: Any) -> bool:
-    """Whether the message asks for more than to be done once and soon."""
+    """Return True if the message has options: a start time, a time limit, other arguments, callbacks."""
     headers = message.headers or {}
     try:
         args, kwargs, embed = message.payload

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The schedule of housekeeping, in a process beside its worker that ends when the worker does, however it ended."""
+"""The scheduler of housekeeping, in a process beside its worker; it ends with the worker, even with a killed one."""
 
 import os
 from typing import Any
@@ -9,18 +9,18 @@ from celery.beat import Scheduler as CeleryScheduler
 
 
 class Scheduler(CeleryScheduler):
-    """Celery's scheduler. When its worker was killed it would go on for ever, beside the next one's.
+    """Celery's scheduler. Celery's own continues after its worker was killed, beside the scheduler of the next worker.
 
-    It keeps nothing on the disk: what is swept every few seconds is swept again after a restart.
+    It stores nothing on disk: sweeps that run every few seconds run again after a restart.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # None where beat is a program of its own (`celery beat`).
+        # None where beat is a separate program (`celery beat`).
         self._worker = getattr(current_process(), "_parent_pid", None)
         super().__init__(*args, **kwargs)
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
-        """Do what is due. Ends the process when its worker is gone."""
+        """Run what is due. Ends the process when the worker is gone."""
         if self._worker is not None and os.getppid() != self._worker:
             raise SystemExit
         return super().tick(*args, **kwargs)

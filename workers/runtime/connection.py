@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker's connection to its broker, which goes on showing life while the broker is away."""
+"""The worker's connection to its broker; it emits heartbeats while it waits for an unavailable broker."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,20 +8,20 @@ from workers import heartbeat, redis_transport
 
 
 class Connection(redis_transport.Connection):
-    """Waits for the broker inside the main loop, which does not turn meanwhile: so it beats from here.
+    """Emits the worker's heartbeat from `ensure_connection`, because Celery waits there and its timers do not run.
 
-    A worker that waits is alive. Ending it would not bring the broker back, and would lose what it has in hand.
+    A waiting worker is alive. To kill it would not bring the broker back, and would interrupt its running jobs.
     """
 
     def ensure_connection(self, *arguments: Any, **options: Any) -> Any:
-        """Connect, trying again as told; beat at every try, and at every second of waiting: then kombu calls `callback`."""
-        theirs: Callable[[], object] | None = options.pop("callback", None)
+        """Connect, with retries. Emits a heartbeat at each attempt and in each second of a wait: kombu calls `callback`."""
+        caller_callback: Callable[[], object] | None = options.pop("callback", None)
 
-        def at_every_second() -> None:
+        def each_second() -> None:
             heartbeat.beat()
-            if theirs is not None:
-                theirs()
+            if caller_callback is not None:
+                caller_callback()
 
-        heartbeat.beat()  # a server that takes the connection and refuses what comes next keeps us here as well
-        options["callback"] = at_every_second
+        heartbeat.beat()  # also for a server that accepts the connection and refuses the next command, again and again
+        options["callback"] = each_second
         return super().ensure_connection(*arguments, **options)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Celery's consumer, which loses no message that it cannot do: it goes among the dead letters, and the worker lives.
+"""A Celery consumer that rejects messages it cannot process, so that they become dead letters.
 
-Celery drops what it cannot read and what it does not know, and writes all of it into the log. A message whose parts have
-the wrong types it does not expect: that ends the worker.
+Celery acknowledges a message that it cannot decode, and logs its whole content. It does not expect parts of wrong types in
+a message: those end the worker.
 """
 
 from collections.abc import Callable
@@ -18,53 +18,58 @@ log = structlog.get_logger()
 
 
 class Consumer(NonBlockingConsumer):
-    """A consumer that rejects what it cannot do. On RabbitMQ, and with our transport on Redis, that is kept."""
+    """Rejects malformed and unknown messages. RabbitMQ and the atomic transport on Redis store them as dead letters."""
 
     controller: Any
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
-        """What is done with each message."""
+        """Return the handler of each message: Celery's, behind a check of the message."""
         handle = super().create_task_handler(*args, **options)
 
         def on_task_received(message: Any) -> Any:
-            wrong = self._defect(message)
-            if wrong is not None:
-                return self._put_aside(message, wrong)
+            defect = self._defect(message)
+            if defect is not None:
+                return self._reject(message, defect)
             try:
                 return handle(message)
-            except (TypeError, ValueError, LookupError, AttributeError) as error:  # a header that nobody looked at
-                return self._put_aside(message, type(error).__name__)
+            except (
+                TypeError,
+                ValueError,
+                LookupError,
+                AttributeError,
+            ) as error:  # a header that `_defect` does not check
+                return self._reject(message, type(error).__name__)
 
         return on_task_received
 
     def on_close(self) -> None:
-        """Called when the connection is let go of: what has begun is done, all else the broker gives to somebody."""
+        """Called when the connection closes. Running jobs finish; the broker redelivers the rest."""
         if self.controller.semaphore:
-            self.controller.semaphore.clear()  # nothing more begins
+            self.controller.semaphore.clear()  # no further job starts
         drain_job_acceptance(self.pool, self.hub)
         super().on_close()
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Called for what is no task message."""
-        self._put_aside(message, "not_a_task")
+        """Called for a message that is not a task message."""
+        self._reject(message, "not_a_task")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Called for a task that this worker does not know."""
-        self._put_aside(message, "unknown_task")
+        """Called for a task that this worker has not registered."""
+        self._reject(message, "unknown_task")
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Called for a task message that cannot be right."""
-        self._put_aside(message, type(exc).__name__)
+        """Called for a task message that Celery finds invalid."""
+        self._reject(message, type(exc).__name__)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Called for what cannot be decoded."""
-        self._put_aside(message, type(exc).__name__)
+        """Called for a message that kombu cannot decode."""
+        self._reject(message, type(exc).__name__)
 
     def _defect(self, message: Any) -> str | None:
-        """What is wrong with a message, if anything: it must be a task message of protocol 2 with fitting arguments."""
+        """Return the defect of a message, or None for a task message of protocol 2 with matching arguments."""
         try:
             payload = message.payload
-        except Exception as error:  # noqa: BLE001 - whatever decoding raises, it cannot be read
+        except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
             return type(error).__name__
         match message.headers, payload:
             case ({"task": str(name), "id": str()} as headers, [list() as args, dict() as kwargs, dict() | None]):
@@ -79,7 +84,7 @@ class Consumer(NonBlockingConsumer):
             return "other_arguments"
         return None
 
-    def _put_aside(self, message: Any, reason: str) -> None:
+    def _reject(self, message: Any, reason: str) -> None:
         if message.acknowledged:
             return
         queue = (message.delivery_info or {}).get("routing_key")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every queue as the wire contract declares it, whether named in a setting or on a command line with `-Q`."""
+"""Queue declarations with the arguments of the wire contract, also for queues named on a command line with `-Q`."""
 
 from typing import Any
 
@@ -12,33 +12,33 @@ from workers.runtime import connection
 
 
 def queue_declaration(name: str) -> Queue:
-    """Queue `name` on the anonymous exchange, with the arguments that everybody gives."""
+    """Return queue `name` on the anonymous exchange, with the arguments that stations and workers declare."""
     return Queue(name, Exchange(""), routing_key=name, durable=True, queue_arguments=queue_arguments(name))
 
 
 class DeclaredQueues(Queues):
-    """Celery's table of queues, which makes missing ones by the contract."""
+    """Celery's table of queues. It creates missing ones with the arguments of the contract."""
 
     def new_missing(self, name: str) -> Queue:
-        """A queue that no setting lists, such as `printing.main` after `-Q`."""
+        """Return a queue that no setting lists, for example `printing.main` after `-Q`."""
         return queue_declaration(name)
 
 
 class DeclaredAMQP(AMQP):
-    """Celery's AMQP interface with our table of queues, and with our transport where it is asked for."""
+    """Celery's AMQP interface with `DeclaredQueues` and the worker's connection."""
 
     Connection = connection.Connection
     queues_cls = DeclaredQueues
 
 
 class DeadLetters(bootsteps.StartStopStep):
-    """A step of the worker, at each new connection: the queue of dead letters is there before anything goes to it.
+    """A bootstep of the consumer: declares the dead-letter queue at each new connection, before any message goes there.
 
-    RabbitMQ drops a dead letter whose queue nobody has declared.
+    RabbitMQ drops a dead letter whose queue is not declared.
     """
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def start(self, parent: Any) -> None:
-        """Declare it."""
+        """Declare the dead-letter queue."""
         queue_declaration(DEAD_LETTER_QUEUE).bind(parent.connection.default_channel).queue_declare()

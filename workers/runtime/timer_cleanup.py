@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time limits of jobs that are done: Celery calls them off, and kombu's timer keeps them until their time has come.
+"""Remove cancelled time-limit timers; kombu keeps them until they would have fired.
 
-After many scans the loop would wake for each of them, for as long as a job may take, and hold its job's memory for so long.
+Celery starts a timer for the time limit of each job and cancels it when the job is done. After many scans the event loop
+would wake for each cancelled timer, and each would hold its job's memory for as long as a job may run.
 """
 
 import heapq
@@ -10,11 +11,12 @@ from typing import Any, Final
 from celery import bootsteps
 from kombu.asynchronous.timer import Timer
 
-FORGET_SECONDS: Final = 5.0
+CLEANUP_SECONDS: Final = 5.0
+"""Interval between two cleanups, in seconds."""
 
 
 class TimerCleanup(bootsteps.StartStopStep):
-    """A step of the worker that forgets, now and then, what was called off."""
+    """A bootstep of the worker that removes cancelled timers at intervals."""
 
     requires = ("celery.worker.components:Timer",)
 
@@ -23,18 +25,18 @@ class TimerCleanup(bootsteps.StartStopStep):
         self._entry: Any = None
 
     def start(self, parent: Any) -> None:
-        """Begin, in a worker whose loop has such a timer; pools of threads have another, and no time limits."""
+        """Start, if the worker's loop has a kombu timer. Thread pools have another timer, and no time limits."""
         if isinstance(parent.timer, Timer):
-            self._entry = parent.timer.call_repeatedly(FORGET_SECONDS, forget, (parent.timer,), priority=10)
+            self._entry = parent.timer.call_repeatedly(CLEANUP_SECONDS, remove_cancelled, (parent.timer,), priority=10)
 
     def close(self, parent: Any) -> None:
-        """Called before anything ends: while the pool does, Celery fires the timers in another thread."""
+        """Stop before any other part of the worker: while the pool stops, Celery fires the timers in another thread."""
         if self._entry is not None:
             self._entry.cancel()
 
 
-def forget(timer: Timer) -> None:
-    """Take out of `timer` what was called off. To be called by the loop whose timer it is."""
-    waiting = timer._queue  # noqa: SLF001 - it has no way of its own; the loop holds this very list
-    waiting[:] = [each for each in waiting if not each.entry.canceled]
-    heapq.heapify(waiting)
+def remove_cancelled(timer: Timer) -> None:
+    """Remove cancelled entries from `timer`. Call it in the event loop that owns the timer."""
+    queue = timer._queue  # noqa: SLF001 - kombu has no public method; the loop holds this very list
+    queue[:] = [item for item in queue if not item.entry.canceled]
+    heapq.heapify(queue)
