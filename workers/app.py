@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Celery application. Settings are read when it is first asked for one, not at import.
+"""The Celery application. It reads its settings at first use, not at import.
 
 Start a worker with `bookdrop worker ROLE`, or with Celery's own command:
 `BOOKDROP_ROLE=returns celery -A workers.app worker -Q returns`.
@@ -38,12 +38,12 @@ SWEEPS_PER_PURGE = 12
 
 
 def celery_settings() -> dict[str, Any]:
-    """Celery's configuration, from ours."""
+    """Return Celery's configuration, made from `WorkerSettings`."""
     settings = WorkerSettings.load()
     broker = settings.broker
     roles = [settings.role] if settings.role in TASK_MODULES else list(TASK_MODULES)
     sweep = timedelta(seconds=settings.sweep_interval_seconds)
-    # With an end to the wait for RabbitMQ's word: a connection lost in silence would end all sweeping.
+    # The publisher confirm has a timeout: a RabbitMQ that vanished without notice would stop all sweeps.
     sweeps = {"queue": topology.HOUSEKEEPING_QUEUE, "expires": 60, "confirm_timeout": RESPONSE_TIMEOUT_SECONDS}
     options = broker_options(broker, settings.redis_visibility_timeout_seconds)
     if broker.is_redis and settings.redis_transport == "atomic" and settings.role != "flower":
@@ -54,8 +54,8 @@ def celery_settings() -> dict[str, Any]:
         "broker_url": broker.url,
         "broker_use_ssl": broker.ssl or False,
         "broker_transport_options": options,
-        # RabbitMQ: a connection that was lost without a word is noticed by both sides after two to three of these; until
-        # the server has noticed, nobody else may have the worker's queue for remote control, and it cannot begin anew.
+        # RabbitMQ: both sides detect a connection that was lost without notice after two to three heartbeats. Until the
+        # server has detected it, the worker's exclusive queue for remote control is locked, and the worker cannot start again.
         "broker_heartbeat": 30,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -73,14 +73,14 @@ def celery_settings() -> dict[str, Any]:
             **{task: {"queue": topology.RETURNS_QUEUE} for task in topology.STATION_TASKS},
             **{task: {"queue": topology.PRINT_ACTIONS_QUEUE} for task in topology.PRINT_ACTIONS},
         },
-        # A message is acknowledged when its work is committed, and comes back when its process is lost.
+        # A message is acknowledged when its work is committed, and redelivered when its process is lost.
         "task_acks_late": True,
-        # Not `task_retry_on_worker_lost`: it publishes the message anew, so nobody counts, and a message that kills
-        # its process does so for ever. Rejected, it is counted, and goes to the dead letters in the end.
+        # Not `task_retry_on_worker_lost`: it publishes a new message, so that the broker counts no deliveries, and a message
+        # that kills its process does so for ever. A rejected message is counted, and becomes a dead letter at the limit.
         "task_reject_on_worker_lost": True,
-        # Below the visibility timeout: a task that still runs is never delivered a second time.
-        # No soft limit: raised amid a statement, it can leave a transaction open that nobody ends, with all its locks.
-        # A process that is ended lets go of everything, and whoever wanted it asks again: a station, or a sweep.
+        # Below the visibility timeout, so that the broker does not redeliver a task that still runs.
+        # No soft limit: raised during a statement, it can leave a transaction open, with all its locks. The end of a
+        # process releases everything, and a station or a sweep asks again.
         "task_time_limit": settings.redis_visibility_timeout_seconds // 2,
         "task_ignore_result": True,
         "result_backend": None,
@@ -90,8 +90,8 @@ def celery_settings() -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "worker_send_task_events": True,
         "worker_consumer": "workers.runtime.consumer:Consumer",
-        # What gathers while all processes are busy goes to the next free one as one job (workers/runtime/batching.py).
-        # A full batch lies ready when a process gets free, while the broker brings the next.
+        # Events that wait while all processes are busy run as one job (workers/runtime/batching.py). The prefetch count
+        # allows a full batch to be ready when a process becomes idle, while the broker delivers the next.
         "worker_prefetch_multiplier": 64 if settings.role == "returns" and settings.batching else 4,
         "worker_enable_remote_control": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -122,13 +122,35 @@ def celery_settings() -> dict[str, Any]:
     }
 
 
-app = Celery("bookdrop", amqp="workers.runtime.queues:DeclaredAMQP", events="workers.runtime.event_dispatcher:Events")
+class Application(Celery):
+    """A Celery application that can be used again after an invalid setting was corrected.
+
+    Celery marks itself as configured and finalized before it reads the configuration. If that fails, the application
+    keeps Celery's defaults and a registry with one task, for ever. Here invalid settings raise before either mark.
+    """
+
+    finalized: bool
+
+    def on_configure(self) -> None:  # type: ignore[override]  # a signal in its stubs; Celery calls a method as well
+        """Validate the settings. Raises `ConfigurationError`."""
+        WorkerSettings.load()
+
+    def finalize(self, auto: bool = False) -> None:
+        """Read the configuration, then fill the registry of tasks."""
+        if not self.finalized:
+            _ = self.conf.task_acks_late
+        super().finalize(auto)
+
+
+app = Application(
+    "bookdrop", amqp="workers.runtime.queues:DeclaredAMQP", events="workers.runtime.event_dispatcher:Events"
+)
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
 app.steps["worker"].add(TimerCleanup)
 app.steps["consumer"].add(DeadLetters)
 
-_POOLS_OF_THREADS = frozenset({"threads", "thread", "gevent", "eventlet"})
+_THREAD_POOLS = frozenset({"threads", "thread", "gevent", "eventlet"})
 
 _engines: list[Engine] = []
 
@@ -146,32 +168,32 @@ def _name_heartbeat(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _prepare(sender: Any, **_: Any) -> None:
-    """Make the context of the parent process, for pools that do not fork; let events gather while it is busy."""
-    _use_own_context(connections_of(sender.pool_cls, sender.concurrency))
+def _prepare_parent(sender: Any, **_: Any) -> None:
+    """Create the context of the parent process, for pools that do not fork; switch on batching."""
+    _create_context(database_connections(sender.pool_cls, sender.concurrency))
     if WorkerSettings.load().batching:
         for name in BATCH_HANDLERS:
-            app.tasks[name].Strategy = "workers.runtime.batching:gather"
+            app.tasks[name].Strategy = "workers.runtime.batching:batch_strategy"
 
 
 @signals.worker_process_init.connect
 def _prepare_child(**_: Any) -> None:
-    """Forget the parent's connections without closing them, and make the child's own."""
+    """Discard the parent's connections without closing them, and create the child's own."""
     for engine in _engines:
         engine.dispose(close=False)
-    _use_own_context(connections_of("prefork", 1))
+    _create_context(database_connections("prefork", 1))
 
 
-def connections_of(pool: object, concurrency: int) -> int:
-    """How many database connections a process keeps: one for each thread that works, one for what it tidies up.
+def database_connections(pool: object, concurrency: int) -> int:
+    """Return the number of database connections of a process: one for each working thread, one for its flushers.
 
-    `pool`: the name of Celery's pool, or its class. Only a pool of threads has more than one at work in a process.
+    `pool`: the name of Celery's pool, or its class. Only in a pool of threads does a process run several tasks at once.
     """
     module = pool if isinstance(pool, str) else getattr(pool, "__module__", "")
-    return 1 + (concurrency if module.rpartition(".")[2] in _POOLS_OF_THREADS else 1)
+    return 1 + (concurrency if module.rpartition(".")[2] in _THREAD_POOLS else 1)
 
 
-def _use_own_context(connections: int) -> None:
+def _create_context(connections: int) -> None:
     settings = WorkerSettings.load()
     engine = open_engine(settings.database_url, pool_size=connections, name=f"bookdrop-{settings.role}")
     _engines[:] = [engine]
@@ -181,14 +203,14 @@ def _use_own_context(connections: int) -> None:
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def _close(**_: Any) -> None:
-    """Write the last notes; let the outbox rows go that the broker has (the sweep publishes once more what is left)."""
+    """Write the last metrics, and delete published outbox rows. The sweep would publish remaining ones again."""
     try:
-        here = task_context.current()
+        context = task_context.current()
     except LookupError:
         return
-    flusher.flush(here.sessions, here.metrics)
-    if isinstance(here.publisher, BrokerPublisher):
-        here.publisher.close()
+    flusher.flush(context.sessions, context.metrics)
+    if isinstance(context.publisher, BrokerPublisher):
+        context.publisher.close()
 
 
 @signals.task_prerun.connect

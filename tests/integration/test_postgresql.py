@@ -26,7 +26,7 @@ from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.library import Library
-from workers.app import connections_of
+from workers.app import database_connections
 from workers.cli import main
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -192,7 +192,7 @@ def test_a_frozen_worker_lets_go(engine, postgres_url, monkeypatch):
 )
 def test_a_process_keeps_as_many_connections_as_it_has_work_for(pool, concurrency, connections):
     """One for each thread that works, one to tidy up: a pool of processes has one thread in each."""
-    assert connections_of(pool, concurrency) == connections
+    assert database_connections(pool, concurrency) == connections
 
 
 def test_a_connection_says_whose_it_is(postgres_url):
