@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker process's own connections: made once per process, after any fork."""
+"""Create the context of a worker process, with its own connections: once per process, after any fork."""
 
 import os
 import socket
@@ -21,31 +21,31 @@ from workers.task_events import TaskEventPublisher
 
 
 def utc_now() -> datetime:
-    """The clock of a worker, aware UTC."""
+    """Return the time of the worker's clock, aware UTC."""
     return datetime.now(UTC)
 
 
-def connect(settings: WorkerSettings, *, wait_each: bool = True) -> Connection:
-    """A connection to publish on, not opened yet. A broker that is away is told at once: the outbox waits for it.
+def connect(settings: WorkerSettings, *, confirm_each: bool = True) -> Connection:
+    """Return a connection for publishing, not opened yet. It fails at once when the broker is unavailable.
 
-    `wait_each`: RabbitMQ has what was published when `publish` returns; else whoever publishes waits for the receipts.
+    `confirm_each`: on RabbitMQ each `publish` waits for its publisher confirm; otherwise the caller waits for them.
     """
     broker = settings.broker
     options = {**broker_options(broker, settings.redis_visibility_timeout_seconds), "max_retries": 0}
     if not broker.is_redis:
-        options |= {**socket_timeouts(RESPONSE_TIMEOUT_SECONDS), "confirm_publish": wait_each}
+        options |= {**socket_timeouts(RESPONSE_TIMEOUT_SECONDS), "confirm_publish": confirm_each}
     return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
 
 
 def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:
-    """The context for this process."""
+    """Create the context of this process."""
     sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)
     published_rows = PublishedRows()
     worker = f"{socket.gethostname()}:{os.getpid()}"
     return context.Context(
         sessions=sessions,
         now=utc_now,
-        publisher=BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, published_rows, worker),
+        publisher=BrokerPublisher(lambda: connect(settings, confirm_each=False), sessions, published_rows, worker),
         published_rows=published_rows,
         worker=worker,
         metrics=MetricsFlusher(sessions).recorder,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue of the dead letters, on either broker: looked at, let go of, and messages put back where they were.
+"""The dead-letter queue on either broker: read letters, remove them, requeue messages.
 
-A letter stays with the broker until its row is committed. On Redis it is read where it lies and removed by its content; on
-RabbitMQ it is taken and acknowledged.
+A letter stays with the broker until its row is committed. On Redis it is read in its place and removed by its content; on
+RabbitMQ it is received and acknowledged.
 """
 
 import base64
@@ -22,45 +22,45 @@ from workers.runtime.queues import queue_declaration
 
 @contextmanager
 def open_dead_letters(connect: Callable[[], Connection]) -> Iterator[DeadLetters]:
-    """The dead letters over a connection of their own."""
+    """Open the dead-letter queue over a separate connection."""
     connection = connect()
     try:
         connection.ensure_connection(max_retries=1, timeout=5)
         redis = connection.transport.driver_type == "redis"
-        yield _OnRedis(connection) if redis else _OnRabbit(connection)
+        yield _RedisDeadLetters(connection) if redis else _RabbitDeadLetters(connection)
     finally:
         connection.release()
 
 
-class _OnEither:
+class _Queue:
     def __init__(self, connection: Connection) -> None:
         self.channel: Any = connection.default_channel
 
     def requeue(self, message: Outgoing) -> None:
-        """Publish, and return when the broker has it."""
+        """Publish `message`; return when the broker has confirmed it."""
         queue_declaration(message.queue).bind(self.channel).queue_declare()
-        around = message.envelope
+        envelope = message.envelope
         Producer(self.channel).publish(
             message.body,
             exchange="",
             routing_key=message.queue,
-            headers=dict(around.headers),
-            content_type=around.content_type,
-            content_encoding=around.content_encoding,
-            correlation_id=around.correlation_id,
-            reply_to=around.reply_to,
+            headers=dict(envelope.headers),
+            content_type=envelope.content_type,
+            content_encoding=envelope.content_encoding,
+            correlation_id=envelope.correlation_id,
+            reply_to=envelope.reply_to,
             delivery_mode=2,
             mandatory=True,
             retry=False,
         )
 
 
-class _OnRabbit(_OnEither):
+class _RabbitDeadLetters(_Queue):
     def peek(self, limit: int) -> Sequence[DeadLetter]:
-        """Take the oldest letters; what is not acknowledged comes back when the connection ends."""
+        """Receive the oldest letters. RabbitMQ requeues those that are not acknowledged when the connection closes."""
         queue_declaration(DEAD_LETTER_QUEUE).bind(self.channel).queue_declare()
-        taken = iter(partial(self.channel.basic_get, DEAD_LETTER_QUEUE), None)
-        return [_taken(message) for message in islice(taken, limit)]
+        messages = iter(partial(self.channel.basic_get, DEAD_LETTER_QUEUE), None)
+        return [_from_message(message) for message in islice(messages, limit)]
 
     def remove(self, letters: Sequence[DeadLetter]) -> None:
         """Acknowledge."""
@@ -68,7 +68,7 @@ class _OnRabbit(_OnEither):
             self.channel.basic_ack(letter.handle)
 
 
-def _taken(message: Any) -> DeadLetter:
+def _from_message(message: Any) -> DeadLetter:
     properties = message.properties
     return DeadLetter(
         body=message.body if isinstance(message.body, bytes) else message.body.encode(),
@@ -83,22 +83,22 @@ def _taken(message: Any) -> DeadLetter:
     )
 
 
-class _OnRedis(_OnEither):
+class _RedisDeadLetters(_Queue):
     def peek(self, limit: int) -> Sequence[DeadLetter]:
-        """Read the oldest letters; the list's right end has them."""
-        raws = self.channel.client.lrange(DEAD_LETTER_QUEUE, -limit, -1)
-        return [_read(raw) for raw in reversed(raws)]
+        """Read the oldest letters, at the right end of the list."""
+        entries = self.channel.client.lrange(DEAD_LETTER_QUEUE, -limit, -1)
+        return [_from_entry(entry) for entry in reversed(entries)]
 
     def remove(self, letters: Sequence[DeadLetter]) -> None:
-        """Remove each once, looking from the old end."""
+        """Remove each letter once, searching from the old end of the list."""
         with self.channel.client.pipeline(transaction=False) as pipe:
             for letter in letters:
                 pipe.lrem(DEAD_LETTER_QUEUE, -1, letter.handle)
             pipe.execute()
 
 
-def _read(raw: bytes) -> DeadLetter:
-    """A list's entry: an envelope of kombu, or what somebody wrote straight there."""
+def _from_entry(raw: bytes) -> DeadLetter:
+    """Parse an entry of the list: an envelope of kombu, or any bytes that another program wrote there."""
     try:
         message = json.loads(raw)
         properties, headers = message["properties"], message.get("headers")

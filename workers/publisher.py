@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Giving promised messages to the broker, on a kept connection, and letting go of their outbox rows."""
+"""Publish committed messages over a kept connection, and delete their outbox rows."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ log = structlog.get_logger()
 
 
 FLUSH_SECONDS = 1.0
-"""After how long settled rows go in a transaction of their own, when no other takes them along."""
+"""Interval after which published rows are deleted in a separate transaction, if no other has deleted them, in seconds."""
 
 
 class BrokerPublisher:
-    """A `tasks.context.Publisher` over kombu. One connection per thread: kombu's channels are not thread-safe."""
+    """A `tasks.ports.Publisher` over kombu. One connection per thread, because kombu's channels are not thread-safe."""
 
     def __init__(
         self,
@@ -47,42 +47,42 @@ class BrokerPublisher:
         self._flusher: threading.Thread | None = None
 
     def publish_outbox(self, entries: Sequence[PendingMessage]) -> int:
-        """Publish `entries` in order and note the rows of those the broker has; return how many it has."""
+        """Publish `entries` in order, and record the rows of those that the broker has confirmed; return how many."""
         self._start_flusher()
         sent: list[PendingMessage] = []
         try:
             self._publish_all(entries, sent)
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises: the sweep takes over
-            self._let_go()
+        except Exception as error:  # noqa: BLE001 - any error of the transport: the sweep publishes the rest
+            self._disconnect()
             log.warning("publish_failed", error=type(error).__name__, left=len(entries) - len(sent))
         self._published_rows.add(entry.outbox_id for entry in sent if entry.outbox_id is not None)
         return len(sent)
 
     def _publish_all(self, entries: Sequence[PendingMessage], sent: list[PendingMessage]) -> None:
-        """Publish in order, and note in `sent` what the broker has; all of it in one round trip."""
+        """Publish in order, in one round trip, and add to `sent` the messages that the broker has confirmed."""
         if not entries:
             return
         producer, declared = self._producer()
         for queue in {entry.queue for entry in entries} - declared:
             self._declare(queue)
-        receipts: PublisherConfirms[PendingMessage] | None = self._local.receipts
-        if receipts is None:
+        confirms: PublisherConfirms[PendingMessage] | None = self._local.confirms
+        if confirms is None:
             with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
                 for entry in entries:
                     self._publish(producer, entry)
-            # Not before: of a batch that breaks nobody knows how much is there; sent once more it does no harm.
+            # Not earlier: of a batch that fails, an unknown part has arrived. The sweep publishes all of it again.
             sent += entries
             return
         try:
             for entry in entries:
                 self._publish(producer, entry)
-                receipts.expect(entry.queue, entry)
-            receipts.wait(RESPONSE_TIMEOUT_SECONDS)
+                confirms.expect(entry.queue, entry)
+            confirms.wait(RESPONSE_TIMEOUT_SECONDS)
         finally:
-            sent += receipts.collect()
+            sent += confirms.collect()
 
     def flush(self) -> None:
-        """Delete the settled rows now."""
+        """Delete the published rows now."""
         ids = self._published_rows.drain()
         if not ids:
             return
@@ -94,30 +94,30 @@ class BrokerPublisher:
             log.warning("outbox_rows_left", error=type(error).__name__, left=len(ids))
 
     def close(self) -> None:
-        """Flush, and drop this thread's connection. The publisher is not used after this."""
+        """Flush, and close this thread's connection. Do not use the publisher after this."""
         self._closing.set()
         self.flush()
-        self._let_go()
+        self._disconnect()
 
     def _start_flusher(self) -> None:
-        """Not before it is needed: a process that only forks others has no threads."""
+        """Start the flusher with the first publish, because a process that only forks others must have no threads."""
         with self._starting:
             if self._flusher is None:
-                self._flusher = threading.Thread(target=self._flush_now_and_then, name="bookdrop-outbox", daemon=True)
+                self._flusher = threading.Thread(target=self._flush_at_intervals, name="bookdrop-outbox", daemon=True)
                 self._flusher.start()
 
-    def _flush_now_and_then(self) -> None:
+    def _flush_at_intervals(self) -> None:
         while not self._closing.wait(FLUSH_SECONDS):
             self.flush()
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         connection: Connection | None = getattr(self._local, "connection", None)
         self._local.__dict__.clear()
         if connection is not None:
             connection.release()
 
     def _declare(self, queue: str) -> None:
-        """Declared by whoever publishes: on Redis that is what lets an unread reply queue expire."""
+        """Declare the queue before the first publish: on Redis, that lets an unread reply queue expire."""
         arguments = queue_arguments(queue)
         declared = Queue(queue, exchange="", routing_key=queue, durable=True, queue_arguments=arguments)
         declared.bind(self._local.channel).queue_declare()
@@ -144,7 +144,7 @@ class BrokerPublisher:
             content_encoding="utf-8",
             delivery_mode=2,
             correlation_id=correlation_id,
-            mandatory=True,  # RabbitMQ: a queue that is gone is an error, and declared anew with the next connection
+            mandatory=True,  # RabbitMQ: a deleted queue is an error; the next connection declares it again
             retry=False,
         )
 
@@ -154,6 +154,6 @@ class BrokerPublisher:
             self._local.connection = connection
             self._local.channel = connection.default_channel
             self._local.producer = Producer(self._local.channel)
-            self._local.receipts = confirms_of(self._local.channel)
+            self._local.confirms = confirms_of(self._local.channel)
             self._local.declared = set()
         return self._local.producer, self._local.declared

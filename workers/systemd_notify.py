@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker tells the supervisor that started it: up, alive, ending. Source: sd_notify(3) of systemd."""
+"""Notify the supervisor that started the worker: ready, alive, stopping. Source: sd_notify(3) of systemd."""
 
 import os
 import socket
@@ -12,19 +12,19 @@ STOPPING = "STOPPING=1"
 
 
 def notify(state: str) -> bool:
-    """Send `state` to the supervisor; False when there is none, or when it does not listen.
+    """Send `state` to the supervisor; return False if there is none, or if its socket is not reachable.
 
-    One datagram, never waited for: a supervisor that is busy must not hold up a worker.
+    Sends one datagram and does not wait: a busy supervisor must not block a worker.
     """
     address = os.environ.get(VARIABLE, "")
     if not address.startswith(("/", "@")):
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-        speaker.setblocking(False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
         try:
-            # The kernel's own name space is written with an @ and meant with a zero byte.
-            speaker.connect("\0" + address[1:] if address.startswith("@") else address)
-            speaker.send(state.encode())
+            # An address in the kernel's abstract namespace is written with an @ in place of its zero byte.
+            sender.connect("\0" + address[1:] if address.startswith("@") else address)
+            sender.send(state.encode())
         except OSError:
             return False
     return True

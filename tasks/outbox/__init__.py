@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outbox: what a commit promised, published until it is out."""
+"""The outbox: messages of a commit, published until the broker has confirmed them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sweep: what was committed and not published goes out now. Safe to run twice and side by side."""
+"""The sweep of the outbox: publish committed messages that are still there. Sweeps may run concurrently."""
 
 from datetime import timedelta
 
@@ -10,34 +10,34 @@ from tasks.context import Context
 from tasks.ports import PendingMessage
 
 BATCH = 200
-"""How many messages one transaction takes."""
+"""Number of messages that one transaction claims."""
 
 
 def retry_after(attempts: int) -> timedelta:
-    """How long a message that was tried `attempts` times waits for its next try: from 2 seconds to 1 minute."""
+    """Return the backoff of a message after `attempts` attempts: from 2 seconds to 1 minute."""
     return timedelta(seconds=min(2 * 2 ** min(attempts, 10), 60))
 
 
-def sweep(here: Context, *, limit: int = 5_000) -> int:
-    """Publish what is due, oldest first, at most `limit` messages; return how many the broker has now.
+def sweep(context: Context, *, limit: int = 5_000) -> int:
+    """Publish due messages, oldest first, at most `limit`; return how many the broker has confirmed.
 
-    The rows are claimed by moving their next attempt on in a transaction of its own, so no lock is held while
-    the broker is spoken to, and a sweep that dies leaves them for a later one.
+    A separate transaction claims the rows: it moves their next attempt. So the sweep holds no lock while it publishes,
+    and a later sweep publishes the rows of one that died.
     """
     total = 0
     while total < limit:
-        claimed = _claim(here)
+        claimed = _claim(context)
         if not claimed:
             return total
-        published = here.publisher.publish_outbox(claimed)
+        published = context.publisher.publish_outbox(claimed)
         total += published
         if published < len(claimed):
             return total
     return total
 
 
-def _claim(here: Context) -> list[PendingMessage]:
-    with here.unit_of_work() as uow:
+def _claim(context: Context) -> list[PendingMessage]:
+    with context.unit_of_work() as uow:
         rows = uow.session.execute(
             select(
                 OutboxEntry.id,

@@ -10,5 +10,5 @@ from tasks.outbox.relay import sweep
 
 @shared_task(name=SWEEP_OUTBOX)
 def sweep_outbox() -> int:
-    """Publish what was committed and not published. Gives how many messages went out."""
+    """Publish committed messages that are not published yet. Returns how many the broker has confirmed."""
     return sweep(context.current())

@@ -51,7 +51,7 @@ def publishing(library, url):
     """A worker's publisher, and how to promise it something."""
     settings = WorkerSettings(broker_url=SecretStr(url))
     sessions, settled = sessionmaker(library.engine), PublishedRows()
-    made: Any = BrokerPublisher(lambda: connect(settings, wait_each=False), sessions, settled, "a test")
+    made: Any = BrokerPublisher(lambda: connect(settings, confirm_each=False), sessions, settled, "a test")
     made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
     yield made
     made.close()

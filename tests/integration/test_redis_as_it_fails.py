@@ -66,7 +66,7 @@ def publish(broker_url, engine, *bodies):
     """Say answers to the desk, as a worker does."""
     settings = WorkerSettings(broker_url=SecretStr(broker_url))
     made = publisher.BrokerPublisher(
-        lambda: bootstrap.connect(settings, wait_each=False), sessionmaker(engine), PublishedRows(), "a test"
+        lambda: bootstrap.connect(settings, confirm_each=False), sessionmaker(engine), PublishedRows(), "a test"
     )
     published = made.publish_outbox([PendingMessage(uuid7(), reply_queue(CODE), None, body, None) for body in bodies])
     made.close()

@@ -67,7 +67,7 @@ def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tm
     address, ear = supervisor
     monkeypatch.setenv(systemd_notify.VARIABLE, address)
     monkeypatch.setattr(heartbeat.Heartbeat, "path", tmp_path / "heartbeat")
-    monkeypatch.setattr(heartbeat.Heartbeat, "beating", os.getpid() + 1)
+    monkeypatch.setattr(heartbeat.Heartbeat, "worker_pid", os.getpid() + 1)
 
     heartbeat.beat()
 
@@ -80,7 +80,7 @@ def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tm
 def test_a_worker_beats_whenever_it_connects(monkeypatch, tmp_path):
     """A server that takes each connection at once and refuses what comes next: the worker tries on, and does not hang."""
     monkeypatch.setattr(heartbeat.Heartbeat, "path", tmp_path / "heartbeat")
-    monkeypatch.setattr(heartbeat.Heartbeat, "beating", os.getpid())
+    monkeypatch.setattr(heartbeat.Heartbeat, "worker_pid", os.getpid())
 
     with Connection("memory://") as connection:
         connection.ensure_connection()
