@@ -174,10 +174,7 @@ class StationClient:
 
     def replay(self) -> int:
         """Mark every unanswered event due now, oldest first; return their number."""
-        now = self._now()
-        count = self.journal.mark_all_due(now, now)
-        self._sender.wake()
-        return count
+        return self._sender.replay()
 
     def _unsigned_header(self) -> dict[str, Any]:
         return {

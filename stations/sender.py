@@ -53,6 +53,7 @@ class EventSender:
         self._publisher = EventPublisher(settings.broker_url.get_secret_value(), settings.code)
         self._new: deque[Entry] = deque()
         self._wakeup = threading.Event()
+        self._replay_requested = threading.Event()
         self._is_connected = True
         self._reconnect_at = 0.0
         self._in_flight = 0
@@ -77,6 +78,14 @@ class EventSender:
     def wake(self) -> None:
         """Check for due events, and for the end, without waiting for the next poll."""
         self._wakeup.set()
+
+    def replay(self) -> int:
+        """Mark every unanswered event due now, oldest first; return their number."""
+        now = self._now()
+        count = self._journal.mark_all_due(now, now)
+        self._replay_requested.set()
+        self._wakeup.set()
+        return count
 
     def retry_delay(self, attempts: int) -> timedelta:
         """Time to wait for a reply after `attempts` sendings before the next one; doubles up to the maximum."""
@@ -113,6 +122,9 @@ class EventSender:
                     self._publish(self._take_new())
 
     def _run_once(self) -> None:
+        if self._replay_requested.is_set():
+            self._replay_requested.clear()
+            self._progress.start()
         if self._is_connected:
             self._publish(self._take_new())
             if self._is_connected:

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from uuid6 import uuid7
 
 from schemas.circulation_events import read_reply
+from schemas.topology import PROCESS_SCAN
 from stations.client import StationClient
-from stations.journal.events import Journal
+from stations.journal.events import Journal, NewEvent
 from stations.journal.file import JournalError
 from stations.journal.replay import Progress
 from stations.settings import StationSettings
@@ -28,6 +30,7 @@ from tests.integration.test_station_client import (
     until,
 )
 
+HOUR = timedelta(hours=1)
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
@@ -207,6 +210,34 @@ def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[]
     assert (told["held"], told["answered"], told["pending"]) == (3, 3, 0)
     assert [entry["subject"] for entry in told["refused"]] == ["X2"]
     assert [event["barcode"] for event in worker.events] == ["A1", "X2", "A3"]
+
+
+def scan_of(barcode: str) -> NewEvent:
+    """A scan for the journal; the worker of these tests checks no signature."""
+    event_id = str(uuid7())
+    payload = json.dumps({"event_id": event_id, "barcode": barcode})
+    return NewEvent(event_id, PROCESS_SCAN, barcode, lambda _sequence: payload)
+
+
+def test_requested_replay_counts_every_held_event(worker: Worker, settings: StationSettings) -> None:
+    """A replay requested while one is running starts the count again: never more events left than its total."""
+    journal = Journal(settings.journal_file, CODE)
+    now = datetime.now(UTC)
+    entries = [journal.append(scan_of(name), now, now + HOUR) for name in ("A1", "A2", "A3")]
+    journal.hold([entries[-1].event_id], now)
+    journal.close()
+    worker.script = lambda _worker, _event: None
+    asked_again_soon = settings.model_copy(update={"retry_interval_seconds": 0.3})
+    reported: list[Progress] = []
+    with StationClient(asked_again_soon, on_progress=reported.append) as client:
+        until(lambda: reported)
+        assert client.replay() == 3
+        until(lambda: reported[-1].total == 3)
+        worker.script = lambda running, event: running.send(reply_to(event))
+        until(lambda: reported[-1].is_complete)
+
+    assert reported[0].total == 1
+    assert all(0 <= progress.answered <= progress.total for progress in reported)
 
 
 def test_exceptions_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:
