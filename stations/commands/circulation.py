@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`receive`, `loan`, `discharge`, `complete`: the cycle around the Return."""
+"""`receive`, `loan`, `discharge`, `complete`: the circulation events around the Return."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from stations.commands.output import TimeOption, backdate_option, json_option, send_and_print, wait_option
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from stations.client import StationClient
+
 
 @click.command("receive")
 @click.argument("request")
 @click.argument("barcodes", nargs=-1, required=True, metavar="BARCODE...")
-@click.option("--strap", is_flag=True, help="The barcodes are straps of ours, to be used again for other items.")
+@click.option(
+    "--strap", is_flag=True, help="The barcodes are on the library's own straps, which are reused for other items."
+)
 @click.option(
     "--also",
     nargs=2,
     multiple=True,
     metavar="BARCODE OTHER",
-    help="OTHER is on the same item as BARCODE, such as the lender's own barcode under the strap.",
+    help="OTHER is on the same item as BARCODE, for example the lender's barcode under the strap.",
 )
-@click.option("--not-for-loan", is_flag=True, help="The lender allows reading in the library only.")
+@click.option("--not-for-loan", is_flag=True, help="The lender allows use in the library only.")
 @click.option(
-    "--return-to", multiple=True, metavar="LINE", help="Return address given with this item; once for each line."
+    "--return-to", multiple=True, metavar="LINE", help="Return address that came with this item; repeat for each line."
 )
 @wait_option
 @json_option
@@ -37,7 +45,7 @@ def receive_command(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """A parcel came for REQUEST: make its items, one for each BARCODE.
+    """Receive the parcel for REQUEST, with one item for each BARCODE.
 
     \b
     bookdrop-station receive BR-2026-00017 31000000170
@@ -46,35 +54,32 @@ def receive_command(
     from schemas.circulation_events import ItemsReceived, ReceivedItem
 
     if unknown := [first for first, _ in also if first not in barcodes]:
-        raise click.UsageError(f"--also names {unknown[0]}, which is none of the items. Nothing was sent.")
-    send_and_print(
-        code,
-        lambda client: client.send_event(
-            ItemsReceived,
-            request=request,
-            items=tuple(
-                ReceivedItem(
-                    barcode=each, temporary=strap, other_barcodes=tuple(other for first, other in also if first == each)
-                )
-                for each in barcodes
-            ),
-            for_loan=not not_for_loan,
-            return_address=return_to,
-        ),
-        request,
-        wait=wait,
-        as_json=as_json,
-    )
+        raise click.UsageError(f"--also names {unknown[0]}, which is not one of the items. Nothing was sent.")
+
+    def send(client: "StationClient") -> "UUID":
+        items = tuple(
+            ReceivedItem(
+                barcode=client.read_barcode(barcode),
+                temporary=strap,
+                other_barcodes=tuple(client.read_barcode(other) for first, other in also if first == barcode),
+            )
+            for barcode in barcodes
+        )
+        return client.send_event(
+            ItemsReceived, request=request, items=items, for_loan=not not_for_loan, return_address=return_to
+        )
+
+    send_and_print(code, send, request, wait=wait, as_json=as_json)
 
 
 @click.command("loan")
 @click.argument("barcode")
-@click.option("--due", type=TimeOption(), metavar="TIME", help="When it is due back, such as 2026-12-20.")
+@click.option("--due", type=TimeOption(), metavar="TIME", help="Due date, for example 2026-12-20.")
 @wait_option
 @json_option
 @click.pass_obj
 def loan_command(code: str | None, barcode: str, due: datetime | None, wait: float | None, as_json: bool) -> None:
-    """Lend the item that bears BARCODE to the reader of its request.
+    """Lend the item with BARCODE to the patron of its request.
 
     \b
     bookdrop-station loan 31000000170 --due 2026-12-20
@@ -99,7 +104,7 @@ def loan_command(code: str | None, barcode: str, due: datetime | None, wait: flo
 def discharge_command(
     code: str | None, barcode: str, backdate: datetime | None, wait: float | None, as_json: bool
 ) -> None:
-    """End the loan of the item that bears BARCODE without returning it to its lender: "Returned by patron".
+    """Discharge the loan of the item with BARCODE without returning it to its lender: "Returned by patron".
 
     \b
     bookdrop-station discharge 31000000170
@@ -121,7 +126,7 @@ def discharge_command(
 @json_option
 @click.pass_obj
 def complete_command(code: str | None, request: str, wait: float | None, as_json: bool) -> None:
-    """The lender has confirmed that REQUEST is back: "Request completed".
+    """Record that the lender has confirmed the return of REQUEST: "Request completed".
 
     \b
     bookdrop-station complete BR-2026-00017

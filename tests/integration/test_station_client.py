@@ -460,6 +460,24 @@ def test_return_on_a_request(worker: Worker, settings: StationSettings) -> None:
     assert worker.events[0]["note"] == "damp"
 
 
+@pytest.mark.parametrize("arguments", [("2000001",), ("A1", "--also", "A1", "2000001")], ids=["item", "alias"])
+def test_receive_refuses_a_patron_card(worker: Worker, settings: StationSettings, arguments: tuple[str, ...]) -> None:
+    """A patron card among the barcodes of a parcel is neither stored nor sent, and is not printed."""
+    done = station(settings, "receive", "BR-00017", *arguments, BOOKDROP_STATION_PATRON_CARD_PATTERN=r"2\d{6}")
+
+    assert done.returncode == 1, done.stderr
+    assert "That is a patron card" in done.stdout
+    assert "2000001" not in done.stdout
+    assert worker.events == []
+
+
+def test_receive_reads_barcodes_as_a_scan_does(worker: Worker, settings: StationSettings) -> None:
+    """The scanner's prefix and the spaces of each barcode are stripped before the event is signed."""
+    station(settings, "receive", "BR-00017", "#A1 ", "--wait", "1", BOOKDROP_STATION_SCANNER_PREFIX="#")
+
+    assert [item["barcode"] for event in worker.events for item in event["items"]] == ["A1"]
+
+
 def test_a_desk_on_a_pipe(worker: Worker, settings: StationSettings) -> None:
     """Each line is scanned once, whatever ends it; garbage and cards stay here; all answers come before the end."""
     lines = "A1\r\nX2\n\nA3\tA3\t" + "z" * 65 + "\n2000001\n:pending\nA4"
