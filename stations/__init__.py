@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who asks: a desk with a scanner, its journal, and the client that never loses a scan."""
+"""The station: its prompt, its journal, and the client that sends each scan and receives the reply."""

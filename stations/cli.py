@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop-station`: a desk at this terminal, or single scans for scripts."""
+"""`bookdrop-station`: a station at this terminal, or single commands for scripts."""
 
 import click
 
@@ -10,31 +10,31 @@ from stations.commands.prompt import desk_command
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bookdrop")
-@click.option("--code", help="Code of this station, if not the one of the settings.")
+@click.option("--code", help="Code of this station; overrides the setting.")
 @click.pass_context
 def main(ctx: click.Context, code: str | None) -> None:
-    """A desk that returns interlibrary loans. Without a command: the desk.
+    """Return interlibrary loans at a station. Without a command: the prompt.
 
     \b
     bookdrop-station                             a prompt: scan, Enter, scan, Enter...
-    bookdrop-station scan 31000000170            one scan, and its answer
+    bookdrop-station scan 31000000170            one scan, and its reply
     bookdrop-station return BR-2026-00017        Return from the request
-    bookdrop-station undo last                   take the last Return back
-    bookdrop-station reprint last --reason torn  another slip for it; COPY 2 stands on it
-    bookdrop-station pack SLIP BARCODE           do slip and item belong together?
-    bookdrop-station journal list                the last scans and their answers
-    bookdrop-station journal replay              after an outage: send what was held
+    bookdrop-station undo last                   undo the last Return
+    bookdrop-station reprint last --reason torn  print its slip again, marked COPY 2
+    bookdrop-station pack SLIP BARCODE           check that slip and item belong together
+    bookdrop-station journal list                the last scans and their replies
+    bookdrop-station journal replay              after an outage: send the held scans
     cat barcodes.txt | bookdrop-station          a pipe of barcodes
 
-    Every scan is kept on this machine's disk until it is answered. With the network away go on scanning:
-    what was taken is sent later, with its own time.
+    Every scan is stored on this machine's disk until its reply arrives. Continue scanning during a network outage:
+    the station sends held scans later, each with the time of its scan.
 
     \b
-    Exit codes:  0  all answered: returned, or returned before
-                 1  something was refused (the desk shows it and ends with 0)
-                 2  wrong use or settings
-                 3  something is pending: kept, and asked again by the next command or desk
-                 4  not taken: the journal cannot be written; nothing was sent
+    Exit codes:  0  every scan has a reply: returned, or already returned
+                 1  at least one refusal (the prompt shows refusals and ends with 0)
+                 2  wrong usage or settings
+                 3  at least one scan is pending: stored, and resent by the next command of this station
+                 4  not stored: the journal cannot be written; nothing was sent
 
     Settings: BOOKDROP_STATION_CODE, BOOKDROP_STATION_KEY (or BOOKDROP_STATION_KEY_FILE), BOOKDROP_BROKER_URL
     and more, or [station] in bookdrop.toml.

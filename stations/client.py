@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A station's client: stores each event on disk, publishes it, and retries until the reply arrives.
+"""A station's client: stores each event on disk, publishes it, and resends it until the reply arrives.
 
-A retry carries the same event id and the same bytes, so the worker's inbox makes it harmless.
+A resend carries the same event id and the same bytes, so the worker's inbox makes it harmless.
 """
 
 import json

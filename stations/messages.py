@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a desk shows: from an answer to words, a colour and a tone. Pure.
+"""The texts on a station's screen: format replies, slips and errors as lines with a colour and a tone. Pure.
 
-Words come first; colour and tone only repeat what the words say.
+The text carries the whole meaning; colour and tone only repeat it.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from stations.journal.replay import Progress
 
 @dataclass(frozen=True)
 class ScreenMessage:
-    """Lines for the screen, and the colour and tone that go with them."""
+    """Lines for the screen, with a colour and a tone."""
 
     lines: tuple[str, ...]
-    """The first is the large one."""
+    """The first line is the headline."""
     colour: str = ""
     """`green`, `yellow`, `red`, `magenta` or none."""
     tone: int = 0
-    """How many times the bell rings; each outcome has its own number."""
+    """Number of rings of the bell; each outcome has its own number."""
 
 
 _RETURN_STYLES: Final = {
@@ -37,17 +37,17 @@ _ACTION_STYLES: Final = {
     ActionOutcome.ALREADY_DONE: ("yellow", 2),
     ActionOutcome.REFUSED: ("red", 3),
 }
-_MAX_EXCEPTIONS_SHOWN: Final = 10
-"""How many exceptions are shown at once."""
+_REFUSED_TONE: Final = _RETURN_STYLES[Outcome.REFUSED][2]
 _PENDING_TONE: Final = 4
 _NOT_TAKEN_TONE: Final = 5
+_MAX_EXCEPTIONS_SHOWN: Final = 10
 _REPRINT_STATES: Final = frozenset({"unknown", "expired"})
-"""Nothing comes by itself any more: staff are offered another one."""
+"""States of a slip that bookdrop does not print without a decision; the screen offers staff a reprint."""
 _TROUBLE_STATES: Final = frozenset({"held", "failed_safe", "unknown", "expired"})
 
 
 def format_reply(reply: Reply, subject: str) -> ScreenMessage:
-    """The answer: the large word with what it is about, the message as it came, then what staff do."""
+    """A reply: the outcome with its barcode or request, the message unchanged, then the next step for staff."""
     return _format_action(reply, subject) if isinstance(reply, ActionReply) else _format_return(reply, subject)
 
 
@@ -86,7 +86,7 @@ def _format_return(reply: ReturnReply, subject: str) -> ScreenMessage:
 
 
 def format_slip(entry: Entry) -> ScreenMessage:
-    """A word of a slip: loud only when staff must do something."""
+    """The state of a slip, with colour and tone only when staff must act."""
     needs_action = entry.slip_state in _TROUBLE_STATES
     lines = [f"{entry.slip_message}  ({entry.subject})"]
     if entry.slip_state in _REPRINT_STATES:
@@ -95,18 +95,18 @@ def format_slip(entry: Entry) -> ScreenMessage:
 
 
 def pending(subject: str, *, is_connected: bool = True) -> ScreenMessage:
-    """No answer yet, with the broker in reach or away."""
-    why = (
-        "No answer yet. It is kept at this desk and asked again until the answer comes. Go on scanning."
+    """A scan without a reply, with the broker reachable or not."""
+    text = (
+        "No reply yet. The scan is kept at this station and sent again until the reply comes. Continue scanning."
         if is_connected
-        else "Held, slip follows: the network is away. It is kept at this desk and sent later. Go on scanning."
+        else "Held, slip follows: the network is away. The scan is kept at this station and sent later. Continue scanning."
     )
-    return ScreenMessage((f"PENDING  {subject}", why), "magenta", _PENDING_TONE)
+    return ScreenMessage((f"PENDING  {subject}", text), "magenta", _PENDING_TONE)
 
 
 def refused_locally(subject: str, text: str) -> ScreenMessage:
-    """Refused at the desk itself: nothing was sent."""
-    return ScreenMessage((f"REFUSED  {subject}".rstrip(), text), "red", _RETURN_STYLES[Outcome.REFUSED][2])
+    """A refusal by the station itself: nothing was sent."""
+    return ScreenMessage((f"REFUSED  {subject}".rstrip(), text), "red", _REFUSED_TONE)
 
 
 def refused_line(line: str, error: ValueError) -> ScreenMessage:
@@ -119,12 +119,12 @@ def refused_line(line: str, error: ValueError) -> ScreenMessage:
 
 
 def duplicate_scan(subject: str) -> ScreenMessage:
-    """The same barcode twice within two seconds."""
+    """The same barcode again within two seconds: one scan."""
     return ScreenMessage((f"SAME SCAN  {subject}", "Scanned twice within two seconds: taken once."), "", 1)
 
 
 def slip_scanned() -> ScreenMessage:
-    """A slip's own code was scanned."""
+    """A slip's code was scanned; the item is expected next."""
     return ScreenMessage(
         (
             "SLIP  Now scan the item that it lies in.",
@@ -134,7 +134,7 @@ def slip_scanned() -> ScreenMessage:
 
 
 def not_taken(text: str) -> ScreenMessage:
-    """The journal could not keep it."""
+    """The journal could not store a scan."""
     return ScreenMessage(("NOT TAKEN", text), "red", _NOT_TAKEN_TONE)
 
 
@@ -152,13 +152,13 @@ def format_notice(notice: JournalNotice) -> ScreenMessage:
 
 
 def replies_overdue(stats: JournalStats) -> ScreenMessage:
-    """Scans wait for longer than they should."""
+    """A warning that scans wait for longer than the limit."""
     since = f"{stats.oldest.astimezone():%Y-%m-%d %H:%M}" if stats.oldest else "-"
     return ScreenMessage(
         (
-            f"NO ANSWER SINCE {since}",
-            f"{stats.unanswered} scans wait at this desk. They are safe, and go out by themselves.",
-            "-> Tell the person who runs the stations. Do not wipe this machine; its journal can be moved.",
+            f"NO REPLY SINCE {since}",
+            f"{stats.unanswered} scans wait at this station. They are safe, and are sent automatically.",
+            "-> Inform the person who runs the stations. Do not wipe this machine; its journal can be moved.",
         ),
         "yellow",
         _PENDING_TONE,
@@ -166,49 +166,47 @@ def replies_overdue(stats: JournalStats) -> ScreenMessage:
 
 
 def format_progress(progress: Progress) -> ScreenMessage:
-    """How far held scans are; at the end, which of them were refused."""
+    """The number of held scans that have a reply; at the end also the refused ones."""
     if not progress.is_complete:
-        return ScreenMessage((f"HELD SCANS  {progress.answered} of {progress.total} answered",))
-    lines = [f"HELD SCANS  all {progress.total} answered"]
+        return ScreenMessage((f"HELD SCANS  {progress.replied} of {progress.total} done",))
+    lines = [f"HELD SCANS  all {progress.total} done"]
     if not progress.exceptions:
         return ScreenMessage(tuple(lines), "green", 1)
-    lines += [
-        f"Refused: {len(progress.exceptions)}",
-        *(format_entry(entry) for entry in progress.exceptions[:_MAX_EXCEPTIONS_SHOWN]),
-    ]
+    lines += [f"Refused: {len(progress.exceptions)}"]
+    lines += [format_entry(entry) for entry in progress.exceptions[:_MAX_EXCEPTIONS_SHOWN]]
     if (more := len(progress.exceptions) - _MAX_EXCEPTIONS_SHOWN) > 0:
         lines.append(f"... and {more} more: :exceptions")
     lines.append("-> Find these items and see to them, then type :exceptions done")
-    return ScreenMessage(tuple(lines), "red", _RETURN_STYLES[Outcome.REFUSED][2])
+    return ScreenMessage(tuple(lines), "red", _REFUSED_TONE)
 
 
 def format_entry(entry: Entry) -> str:
-    """A journal line for a list."""
-    answer = "pending"
+    """A stored event as one line of a list."""
+    result = "pending"
     if entry.reply is not None:
         reply = read_reply(entry.reply)
-        answer = f"{reply.outcome.value.replace('_', ' ')}: {reply.message}"
+        result = f"{reply.outcome.value.replace('_', ' ')}: {reply.message}"
     slip = f"  [{entry.slip_message}]" if entry.slip_message else ""
-    return f"{entry.made_at.astimezone():%m-%d %H:%M:%S}  {entry.subject}  {answer}{slip}"
+    return f"{entry.made_at.astimezone():%m-%d %H:%M:%S}  {entry.subject}  {result}{slip}"
 
 
 def printable(line: str, max_length: int = 64) -> str:
-    """What was scanned, fit to be shown: control characters as question marks, cut when too long."""
+    """A scanned line for the screen: control characters become question marks, a long line is cut."""
     cut = line.strip(" \t\r\n")[: max_length + 1]
     shown = "".join(char if char.isprintable() else "?" for char in cut)
     return shown if len(shown) <= max_length else shown[: max_length - 3] + "..."
 
 
-NOTHING_RETURNED: Final = "Nothing was returned at this desk. Nothing was sent."
+NOTHING_RETURNED: Final = "Nothing was returned at this station. Nothing was sent."
 HELP: Final = (
-    "Scan or type a barcode, then Enter. The prompt is ready again at once; answers name their barcode.",
+    "Scan or type a barcode, then Enter. The next scan can follow at once; each reply names its barcode.",
     ":return REQUEST               Return from the request",
-    ":undo                         take back the last Return of this desk;   :undo REQUEST [reason]",
-    "a slip's own code, then its item: packing; says whether they belong together",
-    ":reprint [reason]             another slip for the last Return of this desk; COPY 2 stands on it",
+    ":undo                         undo the last Return of this station;   :undo REQUEST [reason]",
+    "a slip's own code, then its item: packing; checks that they belong together",
+    ":reprint [reason]             print the slip of the last Return again, marked COPY 2",
     ":recent                       the last scans",
-    ":pending                      those without an answer",
-    ":exceptions                   held scans that were refused later;   :exceptions done   they were seen to",
+    ":pending                      scans without a reply",
+    ":exceptions                   held scans that were refused later;   :exceptions done   acknowledge them",
     ":backdate 2026-11-22 18:00    drop-box mode: the items came back then;   :backdate off",
     ":help   this                  :quit   leave (Ctrl-D does too)",
 )

@@ -10,7 +10,7 @@ from schemas.circulation_events import Reply, read_reply
 from stations.journal.events import Entry, Journal
 
 MAX_FOLLOWED: Final = 500
-"""Answered events that are still followed, because notices about their slips may come."""
+"""Events with a reply that are still followed, because notices about their slips may come."""
 POLL_SECONDS: Final = 0.1
 """Interval at which the journal is polled for what another process of this station wrote."""
 
@@ -98,7 +98,7 @@ class ReplyNotifier:
                 self.notify_slip(entry)
 
     def _drop_oldest(self) -> None:
-        answered = [event_id for event_id, result in self._notified.items() if result]
-        for event_id in answered[: max(0, len(answered) - MAX_FOLLOWED)]:
+        replied = [event_id for event_id, result in self._notified.items() if result]
+        for event_id in replied[: max(0, len(replied) - MAX_FOLLOWED)]:
             del self._notified[event_id]
             self._slips.pop(event_id, None)

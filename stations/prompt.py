@@ -84,7 +84,7 @@ class ScanPrompt:
                 warnings.join()
 
     def wait_for_replies(self, client: StationClient, seconds: float) -> list[str]:
-        """Wait until every event is answered, or no reply has come for `seconds`; show and return what is pending."""
+        """Wait until every event has its reply, or none has come for `seconds`; show and return what is pending."""
         self._replied_at = time.monotonic()
         while self._pending and time.monotonic() - self._replied_at < seconds:
             time.sleep(0.02)
@@ -185,7 +185,7 @@ class ScanPrompt:
             case ["recent"]:
                 self._list(client.journal.recent, "Nothing was scanned here yet.")
             case ["pending"]:
-                self._list(client.journal.unanswered, "Everything is answered.")
+                self._list(client.journal.unanswered, "Every scan has a reply.")
             case ["exceptions"]:
                 self._list(client.journal.exceptions, "No held scan was refused, or all of them were seen to.")
             case ["exceptions", "done"]:
@@ -212,7 +212,7 @@ class ScanPrompt:
                 self._send(request, client.send_event, UndoRequested, request=request, reason=reason)
             case ["reprint", *words]:
                 if (event_id := self._last_returned(client, ":reprint")) is not None:
-                    reason = " ".join(words) or "asked for at the desk"
+                    reason = " ".join(words) or "requested at the station"
                     self._send("reprint", client.send_event, ReprintRequested, reprints=event_id, reason=reason)
             case _:
                 return False

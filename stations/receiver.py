@@ -77,7 +77,7 @@ class ReplyReceiver:
     def handle(self, bodies: Sequence[str]) -> None:
         """Store all replies in one write, then each slip notice; notify about each after its write.
 
-        A message that cannot be read is skipped: the sender retries its event. Of several replies to one event the
+        A message that cannot be read is skipped; the sender resends its event. Of several replies to one event the
         first final one counts.
         """
         replies: dict[str, _Received] = {}

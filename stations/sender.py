@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publish each event at once, retry it until it is answered, and replay held events in order after an outage.
+"""Publish each event at once, resend it until its reply arrives, and replay held events in order after an outage.
 
 While disconnected or just reconnected the sender publishes nothing new: held events are queued before new ones.
 """
@@ -164,7 +164,7 @@ class EventSender:
                 self._wakeup.set()
 
     def _due_retry_delay(self, attempts: int) -> timedelta:
-        """The longest delay during a long replay: nobody waits at the station, and early retries would prolong it."""
+        """The longest delay during a long replay: staff have moved on, and early resends would prolong it."""
         return MAX_RETRY_INTERVAL if self._progress.total >= REPLAY_BATCH else self.retry_delay(attempts)
 
     def _take_new(self) -> list[Entry]:
@@ -187,7 +187,7 @@ class EventSender:
         ]
         try:
             self._publisher.publish(events)
-        except Exception:  # noqa: BLE001 - whatever the transport raises: the journal holds the events for a retry
+        except Exception:  # noqa: BLE001 - whatever the transport raises: the journal holds the events for a resend
             self._is_connected = False
             self._reconnect_at = time.monotonic() + RECONNECT_INTERVAL.total_seconds()
             self._journal.hold((entry.event_id for entry in entries), self._now())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a desk: one typed object, read when asked for."""
+"""The station's settings as one typed object, read on demand."""
 
 import os
 import re
@@ -17,35 +17,35 @@ from stations.journal.file import JournalLimits
 
 
 class StationSettings(SideSettings):
-    """What a desk needs to know. Environment prefix `BOOKDROP_STATION_`, table `[station]`."""
+    """Settings of one station. Environment prefix `BOOKDROP_STATION_`, table `[station]`."""
 
     model_config = SettingsConfigDict(env_prefix="BOOKDROP_STATION_")
     table: ClassVar[str] = "station"
 
     code: Annotated[str, Field(pattern=CODE_PATTERN, max_length=40)]
-    """The station's code, as the server knows it, such as `main-desk-1`."""
+    """Code of the station, as registered in the database, for example `main-desk-1`."""
     key: Annotated[SecretStr, Field(min_length=1)]
-    """The station's key; signs what it says."""
+    """Key of the station, with which it signs its events."""
     broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """The broker; without a setting of its own, BOOKDROP_BROKER_URL is taken."""
+    """URL of the broker; without this setting the station uses `BOOKDROP_BROKER_URL`."""
     journal: Path | None = None
-    """File in which scans are kept until they are answered; by default one per station in the user's state folder."""
+    """File that stores scans until their replies arrive; by default one per station in the user's state folder."""
     journal_max_unanswered: int = Field(default=20_000, ge=1, le=1_000_000)
-    """How many scans may wait here without an answer; a scan beyond that is refused before it is taken."""
+    """Maximum number of scans without a reply; a further scan is rejected before it is stored."""
     journal_min_free_mb: int = Field(default=50, ge=0, le=1_000_000_000)
-    """How much of the journal's disk is left alone, in MB; with less a scan is refused before it is taken."""
+    """Space in MB that must stay free on the journal's disk; with less, a scan is rejected before it is stored."""
     unanswered_warning_hours: float = Field(default=4.0, gt=0, le=720)
-    """After how many hours without an answer the desk warns."""
+    """Age in hours of the oldest scan without a reply at which the station warns."""
     scanner_prefix: str = ""
-    """What the scanner puts before each barcode, if it does."""
+    """Prefix that the scanner puts before each barcode."""
     print_slip: bool = True
-    """Whether a scan wants a slip."""
+    """Print a slip for each scan."""
     patron_card_pattern: str | None = None
-    """Regular expression of our patron cards' numbers; a scan that matches as a whole never leaves the desk."""
+    """Regular expression of the patron cards' numbers; the station neither stores nor sends a line that fully matches."""
     reply_timeout_seconds: float = Field(default=15.0, gt=0, le=3600)
-    """How long a command waits for its answers, in seconds."""
+    """Time in seconds that a command waits for its replies."""
     retry_interval_seconds: float = Field(default=3.0, gt=0, le=30)
-    """After how long an unanswered event is asked again for the first time, in seconds."""
+    """Time in seconds before an event without a reply is sent again for the first time; each further wait doubles."""
 
     @field_validator("broker_url")
     @classmethod
@@ -59,12 +59,12 @@ class StationSettings(SideSettings):
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise ValueError(f"is no regular expression: {error}") from None
+            raise ValueError(f"is not a regular expression: {error}") from None
         return pattern
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the settings, with the workers' broker as the fallback. Raises `ConfigurationError`."""
+        """Read the settings, with the workers' broker URL as the fallback. Raises `ConfigurationError`."""
         settings = super().load(**overrides)
         common = os.environ.get("BOOKDROP_BROKER_URL")
         if common and "broker_url" not in settings.model_fields_set:
@@ -73,17 +73,17 @@ class StationSettings(SideSettings):
 
     @property
     def journal_limits(self) -> JournalLimits:
-        """How far the journal may grow."""
+        """Limits of the journal's growth."""
         return JournalLimits(self.journal_max_unanswered, self.journal_min_free_mb * 1_000_000)
 
     @property
     def unanswered_warning_after(self) -> timedelta:
-        """After how long without an answer the desk warns."""
+        """Age of the oldest unanswered scan at which the station warns."""
         return timedelta(hours=self.unanswered_warning_hours)
 
     @property
     def journal_file(self) -> Path:
-        """Where the journal is."""
+        """Path of the journal."""
         if self.journal is not None:
             return self.journal.expanduser()
         state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")

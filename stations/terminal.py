@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scanner is a keyboard that ends with CR, LF, CR LF or Tab: lines come in, words go out, never mixed."""
+"""The terminal: read scanned lines, and show messages above the line being typed.
+
+A scanner is a keyboard that ends each barcode with CR, LF, CR LF or Tab.
+"""
 
 import codecs
 import os
@@ -16,9 +19,9 @@ from stations.messages import ScreenMessage
 LINE_ENDS: Final = "\r\n\t"
 PROMPT: Final = "> "
 MAX_LINE_LENGTH: Final = 10_000
-"""What comes beyond this without an end is cut off, in characters; no barcode is nearly as long."""
+"""Characters of a line beyond this number are discarded; no barcode is nearly as long."""
 BELL_INTERVAL_SECONDS: Final = 0.2
-"""Terminals make one sound of bells that come at once; in seconds."""
+"""Interval between two bells; a terminal plays bells without an interval as one sound."""
 
 _COLOURS: Final = {"green": "32", "yellow": "33", "red": "31", "magenta": "35"}
 _INTERRUPT, _END, _BACKSPACES, _KILL = "\x03", "\x04", "\x7f\b", "\x15"
@@ -26,7 +29,7 @@ _INTERRUPT, _END, _BACKSPACES, _KILL = "\x03", "\x04", "\x7f\b", "\x15"
 
 @dataclass
 class Keys:
-    """Characters become lines. A CR LF is one end; at a terminal, editing keys edit."""
+    """Splits characters into lines. CR LF is one line end; with `edits`, editing keys edit."""
 
     edits: bool
     typed: str = ""
@@ -35,7 +38,7 @@ class Keys:
     _last: str = ""
 
     def feed(self, chars: str) -> Iterator[str]:
-        """Give each line that `chars` end. Raises `KeyboardInterrupt` for Ctrl-C at a terminal."""
+        """Yield each line that `chars` complete. Raises `KeyboardInterrupt` for Ctrl-C when `edits` is true."""
         for char in chars:
             is_crlf_end, self._last = char == "\n" and self._last == "\r", char
             if is_crlf_end:
@@ -49,7 +52,7 @@ class Keys:
                 return
 
     def _edit(self, char: str) -> bool:
-        """Do what an editing key does; tell whether it was one."""
+        """Apply an editing key; return False for any other character."""
         if char == _INTERRUPT:
             raise KeyboardInterrupt
         if char == _END:
@@ -64,7 +67,7 @@ class Keys:
 
 
 def read_lines(stream: TextIO) -> Iterator[str]:
-    """The lines of a pipe; an empty line is given as it is."""
+    """Yield the lines of a pipe, empty lines included."""
     keys, decoder = Keys(edits=False), _decoder()
     while chunk := os.read(stream.fileno(), 65536):
         yield from keys.feed(decoder.decode(chunk))
@@ -73,7 +76,7 @@ def read_lines(stream: TextIO) -> Iterator[str]:
 
 
 class Screen:
-    """Where words go. On a terminal the line being typed is kept below them."""
+    """Writes messages to a stream. On a terminal the line being typed stays below them. Thread-safe."""
 
     def __init__(self, output: TextIO, *, interactive: bool, sounds: bool) -> None:
         self._output = output
@@ -86,7 +89,7 @@ class Screen:
         self._bell_lock = threading.Lock()
 
     def show(self, shown: ScreenMessage) -> None:
-        """Print words above the prompt, the first line large, with colour and tone where there are such."""
+        """Print a message above the prompt: the headline in bold and colour where the output supports it, and its tone."""
         first, *rest = ["".join(char if char.isprintable() else "?" for char in line) for line in shown.lines]
         if self._styled and shown.colour:
             first = f"\x1b[1;{_COLOURS[shown.colour]}m{first}\x1b[0m"
@@ -98,31 +101,31 @@ class Screen:
             threading.Thread(target=self._ring, args=(shown.tone,), daemon=True).start()
 
     def set_banner(self, text: str) -> None:
-        """Show `words` before every prompt from now on; none when empty."""
+        """Show `text` before each prompt from now on; an empty text removes it."""
         with self._lock:
             self._clear()
             self._banner = text
             self._draw_prompt()
 
     def show_input(self, typed: str) -> None:
-        """Show the line as it is typed."""
+        """Show the line being typed."""
         with self._lock:
             self._clear()
             self._typed = typed
             self._draw_prompt()
 
     def hide_prompt(self) -> None:
-        """Take the prompt away."""
+        """Remove the prompt."""
         with self._lock:
             self._clear()
             self._interactive = False
             self._output.flush()
 
     def _ring(self, times: int) -> None:
-        with self._bell_lock:  # one pattern after the other, so that each is told by its number
+        with self._bell_lock:  # one tone after the other, so that each can be counted
             for _ in range(times):
                 with self._lock:
-                    # Not through the buffer: a bell that rings on at the end must not hold its lock.
+                    # Not through the buffer: a bell that still rings at exit must not hold the buffer's lock.
                     os.write(self._output.fileno(), b"\a")
                 time.sleep(BELL_INTERVAL_SECONDS)
             time.sleep(BELL_INTERVAL_SECONDS)
@@ -138,9 +141,10 @@ class Screen:
 
 
 def read_typed_lines(stream: TextIO, screen: Screen) -> Iterator[str]:
-    """The lines typed or scanned at a terminal; ends at Ctrl-D on an empty line. Raises `KeyboardInterrupt`.
+    """Yield the lines typed or scanned at a terminal until Ctrl-D on an empty line. Raises `KeyboardInterrupt`.
 
-    Echo and line editing are ours, so that a Tab ends a line and an answer never tears what is being typed.
+    The program echoes and edits lines itself, so that a Tab ends a line and a reply does not break the line being
+    typed.
     """
     keys, decoder = Keys(edits=True), _decoder()
     with _raw_mode(stream):
@@ -154,7 +158,7 @@ def read_typed_lines(stream: TextIO, screen: Screen) -> Iterator[str]:
 
 def _read(stream: TextIO) -> bytes:
     try:
-        # In short waits: a signal that comes just before a read without an end would be noticed at the next key only.
+        # Wait in short intervals: a signal that comes just before an unlimited read would be handled at the next key.
         while not select.select([stream], [], [], 0.5)[0]:
             pass
         return os.read(stream.fileno(), 4096)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A desk's two queues: what it says goes to `returns`, what it hears comes on its own reply queue."""
+"""A station's two queues: publish events to `returns`, consume replies from the station's own reply queue."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +14,18 @@ from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
 
 _PREFETCH = 50
+"""Also the largest number of replies that are handled together."""
 _TIMEOUT_SECONDS = 5
 _HEARTBEAT_SECONDS = 10
-"""RabbitMQ: an ear that heard nothing for twice as long has lost its connection without a word, and needs another."""
+"""RabbitMQ: after twice this time without a frame the consumer treats its connection as lost."""
 _GATHER_SECONDS = 0.002
-"""When nothing more comes for so long, what was gathered is heard."""
+"""When no further reply comes within this time, the gathered ones are handled."""
 
 
 def connect(url: str, station: str, *, heartbeat: int = 0) -> Connection:
-    """A connection that fails at once when the broker is away; what was taken waits in the journal.
+    """A connection that fails at once when the broker is unreachable; the journal holds the events meanwhile.
 
-    Raises `ValueError` when `url` is no broker's.
+    Raises `ValueError` when `url` is not a broker's.
     """
     broker = read_broker_url(url)
     return Connection(
@@ -43,16 +44,16 @@ def _options(broker: Broker, station: str) -> dict[str, Any]:
             "read_timeout": _TIMEOUT_SECONDS,
             "write_timeout": _TIMEOUT_SECONDS,
         }
-    # Own keys for what is not acknowledged: the shortest visibility timeout of all who share them would win.
+    # Own keys for unacknowledged messages: among clients that share keys, the shortest visibility timeout applies.
     keys = unacked_keys(station)
     options: dict[str, Any] = {
         "socket_timeout": _TIMEOUT_SECONDS,
         "socket_connect_timeout": 3,
         "health_check_interval": 10,
         "max_retries": 0,
-        "polling_interval": 0.25,  # how long one BRPOP waits, and so the longest goodbye
+        "polling_interval": 0.25,  # duration of one BRPOP, and so the longest time that closing takes
         "unacked_mutex_expire": 10,
-        "priority_steps": [0],  # answers have no priorities; a user of the server's may read the one list
+        "priority_steps": [0],  # replies have no priorities; a station's Redis user may read this one list
         "unacked_key": keys[0],
         "unacked_index_key": keys[1],
         "unacked_mutex_key": keys[2],
@@ -64,22 +65,22 @@ def _options(broker: Broker, station: str) -> dict[str, Any]:
 
 
 def queue_declaration(name: str) -> Queue:
-    """Queue `name` as everybody declares it."""
+    """The declaration of queue `name`, with the same arguments as at the workers."""
     return Queue(name, exchange="", routing_key=name, durable=True, queue_arguments=queue_arguments(name))
 
 
 class OutgoingEvent(NamedTuple):
-    """An event to say: the task it asks for, and its JSON, signed."""
+    """An event to publish: the task that processes it, and its signed JSON."""
 
     event_id: str
     task: str
     payload: str
     status: Mapping[str, Any] | None = None
-    """What goes beside it for monitoring (`schemas.station_status`)."""
+    """The station's status for monitoring, sent as a header (`schemas.station_status`)."""
 
 
 class EventPublisher:
-    """Says events. Not for two threads at once."""
+    """Publishes events. Not thread-safe."""
 
     def __init__(self, url: str, station: str) -> None:
         self._url = url
@@ -90,10 +91,10 @@ class EventPublisher:
         self._confirms: PublisherConfirms[OutgoingEvent] | None = None
 
     def publish(self, events: Sequence[OutgoingEvent]) -> None:
-        """Publish events in order, connecting first if need be; all of them in one round trip.
+        """Publish events in order and in one round trip; connect first when necessary.
 
-        Raises whatever the transport raises, when a fresh connection does not do either; then any of them may have
-        been said.
+        A failure on an existing connection is retried once on a new one. Raises whatever the transport raises; then
+        any of the events may have been published.
         """
         was_connected = self._producer is not None
         try:
@@ -102,7 +103,7 @@ class EventPublisher:
             self.close()
             if not was_connected:
                 raise
-            # The kept connection may have died while nobody spoke; twice said is harmless, unsaid is not.
+            # The connection may have died while idle. Publishing twice is harmless, not publishing is not.
             try:
                 self._publish_all(events)
             except Exception:
@@ -110,7 +111,7 @@ class EventPublisher:
                 raise
 
     def connect(self) -> None:
-        """Connect, if need be. Raises whatever the transport raises."""
+        """Connect when necessary. Raises whatever the transport raises."""
         try:
             self._ready()
         except Exception:
@@ -118,7 +119,7 @@ class EventPublisher:
             raise
 
     def close(self) -> None:
-        """Let go of the connection; the next event makes a new one."""
+        """Close the connection; the next event opens a new one."""
         connection, self._connection, self._producer, self._confirms = self._connection, None, None, None
         _release(connection)
 
@@ -150,20 +151,21 @@ class EventPublisher:
             correlation_id=event.event_id,
             reply_to=reply_queue(self._station),
             retry=False,
-            mandatory=True,  # RabbitMQ: a queue that is gone is an error, not a message that is gone
+            mandatory=True,  # RabbitMQ: a missing queue raises an error instead of losing the message
         )
 
     def _ready(self) -> Producer:
         if self._producer is None:
             self._connection = connect(self._url, self._station)
             channel = self._connection.default_channel
-            # A message for a queue that nobody declared vanishes on RabbitMQ, and so does an answer.
+            # RabbitMQ discards a message for a queue that is not declared; that would lose the reply as well.
             queue_declaration(reply_queue(self._station)).bind(channel).queue_declare()
             work = queue_declaration(RETURNS_QUEUE).bind(channel)
             try:
                 work.queue_declare(passive=not self._is_redis)
             except self._connection.channel_errors:
-                # Not there. A station's own user on RabbitMQ may not make it: then it is held until a worker has.
+                # The queue is missing. A station's own RabbitMQ user may not create it; then the journal holds the
+                # events until a worker has declared it.
                 work.queue_declare()
             self._confirms = confirms_of(channel)
             self._producer = Producer(channel)
@@ -171,7 +173,7 @@ class EventPublisher:
 
 
 class ReplyConsumer:
-    """Hears answers. Not for two threads at once. `hear` keeps what it is given before it returns."""
+    """Consumes replies. Not thread-safe. `handle` must have stored the messages when it returns."""
 
     def __init__(self, url: str, station: str, handle: Callable[[Sequence[str]], None]) -> None:
         self._connection = connect(url, station, heartbeat=_HEARTBEAT_SECONDS)
@@ -180,7 +182,8 @@ class ReplyConsumer:
         is_redis = read_broker_url(url).is_redis
         queue = queue_declaration(reply_queue(station))
         if is_redis:
-            # Here the worker's word counts. Given ours, kombu would sweep what belongs to queues that are not ours.
+            # On Redis the workers' declaration sets the queue's expiry. With an expiry declared here as well, kombu
+            # would sweep binding tables, including those of other clients' queues.
             queue.queue_arguments = None
         try:
             self._consumer = Consumer(
@@ -188,8 +191,8 @@ class ReplyConsumer:
                 [queue],
                 on_message=self._received.append,
                 prefetch_count=_PREFETCH,
-                # On Redis acknowledging takes longer than hearing, and keeps no promise: what a crash takes along is
-                # an answer that is asked for again, for it was not written down.
+                # On Redis acknowledging takes longer than receiving, and guarantees nothing more: a reply that a crash
+                # loses is not in the journal, so the station sends its event again.
                 no_ack=is_redis,
             )
             self._consumer.consume()
@@ -198,9 +201,9 @@ class ReplyConsumer:
             raise
 
     def receive(self, seconds: float, *, gather: bool) -> None:
-        """Hear what comes within `seconds`. Raises whatever the transport raises.
+        """Receive what comes within `seconds`. Raises whatever the transport raises.
 
-        `gather`: many are expected, so hear those together that come close behind each other.
+        `gather`: many replies are expected, so handle those together that come close behind each other.
         """
         with contextlib.suppress(TimeoutError):
             self._connection.drain_events(timeout=seconds)
@@ -208,14 +211,14 @@ class ReplyConsumer:
                 self._connection.drain_events(timeout=_GATHER_SECONDS)
         if self._received:
             self._handle([_text(message.body) for message in self._received])
-            # Acknowledged only after it was kept: what is heard and lost by a crash comes again.
+            # Acknowledge after storing: the broker redelivers what a crash loses before.
             for message in self._received:
                 message.ack()
             self._received.clear()
         self._connection.heartbeat_check()
 
     def close(self) -> None:
-        """Let go of the connection; what is not acknowledged is heard again."""
+        """Close the connection; the broker redelivers unacknowledged messages."""
         _release(self._connection)
 
 
@@ -225,5 +228,5 @@ def _text(body: Any) -> str:
 
 def _release(connection: Connection | None) -> None:
     if connection is not None:
-        with contextlib.suppress(Exception):  # a dead connection cannot always say goodbye
+        with contextlib.suppress(Exception):  # a dead connection cannot always be closed cleanly
             connection.release()

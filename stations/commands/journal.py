@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`journal`: what this desk took, what became of it, and how it is sent or moved after an outage."""
+"""`journal`: list the stored scans, replay them after an outage, and move the journal to another machine."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,35 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stations.commands.output import NOT_TAKEN, PENDING, REFUSED, SUCCESS, CommandError, journal_errors, load_settings
+from stations.commands.output import NOT_STORED, PENDING, REFUSED, SUCCESS, CommandError, journal_errors, load_settings
 
 if TYPE_CHECKING:
     from stations.journal.events import Entry, Journal
     from stations.journal.transfer import TransferCounts
     from stations.settings import StationSettings
 
-json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for scripts.")
 
 
 @click.group("journal")
 def journal_group() -> None:
-    """What this desk took, what became of it, and how it is sent or moved after an outage.
+    """List the scans of this station, replay them after an outage, and move the journal to another machine.
 
-    Exit codes are those of the station: 0 all well, 1 something was refused, 2 wrong use, 3 something is still
+    Exit codes are those of the station: 0 success, 1 at least one refusal, 2 wrong usage, 3 at least one scan is
     pending, 4 the journal cannot be used or was not changed.
     """
 
 
 @journal_group.command("list")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 100_000), help="How many, newest last.")
-@click.option("--unanswered", is_flag=True, help="Only those without an answer.")
-@click.option("--refused", is_flag=True, help="Only those that were refused (with --unanswered: both).")
-@click.option("--json", "as_json", is_flag=True, help="One JSON record a line, for scripts.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 100_000), help="Number of scans, newest last."
+)
+@click.option("--unanswered", is_flag=True, help="Only scans without a reply.")
+@click.option("--refused", is_flag=True, help="Only refused scans (with --unanswered: both).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON record a line, for scripts.")
 @click.pass_context
 def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refused: bool, as_json: bool) -> None:
-    """Show the last scans of this desk, with their answers and slips.
+    """List the last scans of this station, with their replies and slips.
 
-    Warns when the oldest scan has waited for its answer for longer than the setting unanswered_warning_hours.
+    Warns when the oldest unanswered scan is older than the setting unanswered_warning_hours.
 
     \b
     bookdrop-station journal list --limit 100
@@ -56,18 +58,18 @@ def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refus
     if stats.is_overdue(datetime.now(UTC), settings.unanswered_warning_after):
         click.echo("Warning: " + "\n  ".join(messages.replies_overdue(stats).lines), err=True)
     if moved is not None:
-        click.echo(f"Warning: this journal was moved to {moved}. Nothing is taken or sent from here.", err=True)
+        click.echo(f"Warning: this journal was moved to {moved}. This machine accepts and sends nothing.", err=True)
 
 
 @journal_group.command("exceptions")
-@click.option("--done", multiple=True, metavar="EVENT", help="Somebody has seen to this one; may be repeated.")
-@click.option("--all-done", is_flag=True, help="Somebody has seen to all of them.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON record a line, for scripts.")
+@click.option("--done", multiple=True, metavar="EVENT", help="Acknowledge this exception; may be repeated.")
+@click.option("--all-done", is_flag=True, help="Acknowledge all exceptions.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON record a line, for scripts.")
 @click.pass_context
 def journal_exceptions_command(ctx: click.Context, done: tuple[str, ...], all_done: bool, as_json: bool) -> None:
-    """Show held scans that were refused later, when nobody stood at the desk any more.
+    """List held scans that were refused later, after staff had moved on.
 
-    They stay on this list until somebody says that they were seen to. The exit code is 1 while there are any.
+    They stay on this list until staff acknowledge them. The exit code is 1 while the list has entries.
 
     \b
     bookdrop-station journal exceptions
@@ -79,7 +81,7 @@ def journal_exceptions_command(ctx: click.Context, done: tuple[str, ...], all_do
         entries = journal.exceptions()
     _print_entries(entries, as_json=as_json, with_ids=True)
     if unknown:
-        raise CommandError(f"Not on the list: {unknown} of those named. The others are noted.", REFUSED)
+        raise CommandError(f"Not on the list: {unknown} of those named. The others are acknowledged.", REFUSED)
     if not entries and not as_json:
         click.echo("No held scan was refused, or all of them were seen to.")
     raise SystemExit(REFUSED if entries else SUCCESS)
@@ -90,15 +92,15 @@ def journal_exceptions_command(ctx: click.Context, done: tuple[str, ...], all_do
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="How long to wait after the last answer for the next one (default: the setting reply_timeout_seconds, 15).",
+    help="Time to wait after each reply for the next one (default: the setting reply_timeout_seconds, 15).",
 )
 @json_option
 @click.pass_context
 def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool) -> None:
-    """Send everything now that has no answer, in the order in which it was taken, and wait for the answers.
+    """Send every unanswered scan now, in the order of the scans, and wait for the replies.
 
-    A desk does it by itself when the network is back; this is for a desk that is closed, or a journal that was moved
-    here. Each scan keeps its own time. What was performed before is not performed again.
+    An open prompt does this automatically after an outage; use this command for a closed station, or for a journal
+    that was moved here. Each scan keeps its own time, and a worker processes each scan once.
     """
     import time
 
@@ -119,48 +121,50 @@ def journal_replay_command(ctx: click.Context, wait: float | None, as_json: bool
 
     with journal_errors(), StationClient(settings, on_progress=show) as client:
         if (moved := client.journal.moved_to()) is not None:
-            raise CommandError(f"This journal was moved to {moved}. Nothing was sent.", NOT_TAKEN)
+            raise CommandError(f"This journal was moved to {moved}. Nothing was sent.", NOT_STORED)
         before = {entry.event_id for entry in client.journal.exceptions()}
         total = client.replay()
         while (left := client.journal.stats().unanswered) and time.monotonic() - replied_at < seconds:
             time.sleep(0.05)
         refused = [entry for entry in client.journal.exceptions() if entry.event_id not in before]
         is_connected = client.is_connected
-    answered = max(0, total - left)
+    replied = max(0, total - left)
     if as_json:
         click.echo(
-            json.dumps({"held": total, "answered": answered, "pending": left, "refused": [*map(_record, refused)]})
+            json.dumps({"held": total, "answered": replied, "pending": left, "refused": [*map(_record, refused)]})
         )
     else:
         away = "" if is_connected else " The network is away."
-        click.echo(f"Held scans: {total}, answered: {answered}, refused: {len(refused)}, pending: {left}.{away}")
+        click.echo(f"Held scans: {total}, answered: {replied}, refused: {len(refused)}, pending: {left}.{away}")
         _print_entries(refused, as_json=False, with_ids=True)
     raise SystemExit(PENDING if left else REFUSED if refused else SUCCESS)
 
 
 @journal_group.command("export")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--copy", is_flag=True, help="Only a copy, to look at: this desk goes on.")
+@click.option("--copy", is_flag=True, help="Write a copy only; this journal stays in use.")
 @json_option
 @click.pass_context
 def journal_export_command(ctx: click.Context, file: Path, copy: bool, as_json: bool) -> None:
-    """Move the journal into FILE, such as on a stick, to send it from another machine.
+    """Move the journal into FILE, for example on a USB stick, to send it from another machine.
 
-    From then on nothing is taken or sent here. On the other machine, with the same station code and key:
+    Afterwards this machine accepts and sends nothing. On the other machine, with the same station code and key:
 
     \b
     bookdrop-station journal import FILE
     bookdrop-station journal replay
 
-    To take it back, import FILE here again.
+    To use the journal here again, import FILE here.
     """
     from stations.journal.transfer import export_journal
 
     with _open_journal(load_settings(ctx.obj)) as journal:
         counts = export_journal(journal, file.absolute(), datetime.now(UTC), closes=not copy)
-    _print_counts(counts, as_json, f"Written to {file}: {counts.events} scans, {counts.unanswered} without an answer.")
+    _print_counts(counts, as_json, f"Written to {file}: {counts.events} scans, {counts.unanswered} without a reply.")
     if not copy and not as_json:
-        click.echo("Nothing is taken or sent here any more. On the other machine: bookdrop-station journal import FILE")
+        click.echo(
+            "This machine accepts and sends nothing any more. On the other machine: bookdrop-station journal import FILE"
+        )
 
 
 @journal_group.command("import")
@@ -168,15 +172,15 @@ def journal_export_command(ctx: click.Context, file: Path, copy: bool, as_json: 
 @json_option
 @click.pass_context
 def journal_import_command(ctx: click.Context, file: Path, as_json: bool) -> None:
-    """Take what FILE holds into the journal of this machine, which must be of the same station.
+    """Import the scans in FILE into this machine's journal, which must belong to the same station.
 
-    Nothing is sent yet: the next desk or 'journal replay' does that. To import twice does no harm.
+    The import sends nothing; the next command of this station or 'journal replay' does. A second import is harmless.
     """
     from stations.journal.transfer import import_journal
 
     with _open_journal(load_settings(ctx.obj)) as journal:
         counts = import_journal(journal, file, datetime.now(UTC))
-    _print_counts(counts, as_json, f"New here: {counts.events} scans, {counts.unanswered} without an answer.")
+    _print_counts(counts, as_json, f"New here: {counts.events} scans, {counts.unanswered} without a reply.")
 
 
 @contextmanager

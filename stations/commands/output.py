@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands share: settings and errors in words, options, and answers on standard output with an exit code."""
+"""Shared by all commands: settings, options, error texts, and replies on standard output with an exit code."""
 
 import json
 import sys
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from stations.messages import ScreenMessage
     from stations.settings import StationSettings
 
-SUCCESS, REFUSED, USAGE_ERROR, PENDING, NOT_TAKEN = range(5)
+SUCCESS, REFUSED, USAGE_ERROR, PENDING, NOT_STORED = range(5)
 
 
 class CommandError(click.ClickException):
-    """An error told in words, with an exit code of its own."""
+    """An error that ends a command with its text and the exit code given here."""
 
-    def __init__(self, words: str, code: int) -> None:
-        super().__init__(words)
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
         self.exit_code = code  # type: ignore[misc]  # click reads it from the instance
 
 
 def load_settings(code: str | None) -> "StationSettings":
-    """The settings of this station. Raises an error that is told in words."""
+    """Load the station's settings; `code` overrides the setting. Raises `CommandError`."""
     from stations.settings import StationSettings
 
     try:
@@ -42,58 +42,58 @@ def load_settings(code: str | None) -> "StationSettings":
 
 @contextmanager
 def journal_errors() -> Iterator[None]:
-    """Tell in words when the journal cannot be used."""
+    """Raise a `JournalError` as a `CommandError` with exit code 4."""
     from stations.journal.file import JournalError
 
     try:
         yield
     except JournalError as error:
-        raise CommandError(str(error), NOT_TAKEN) from None
+        raise CommandError(str(error), NOT_STORED) from None
 
 
 class TimeOption(click.ParamType[datetime]):
-    """A date and time as a desk writes it: by the clock on the wall, or with an offset. Aware."""
+    """A date and time in ISO 8601: local time, or with an offset. The value is aware."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read ISO 8601."""
+        """Parse ISO 8601."""
         try:
             return datetime.fromisoformat(str(value)).astimezone()
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time; write it as 2026-11-22 or '2026-11-22 18:00'", param, ctx)
+            self.fail(f"{value!r} is not a time; write it as 2026-11-22 or '2026-11-22 18:00'", param, ctx)
 
 
 wait_option = click.option(
     "--wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="How long to wait for answers (default: the setting reply_timeout_seconds, 15).",
+    help="Time to wait for replies (default: the setting reply_timeout_seconds, 15).",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON reply a line, for scripts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON reply a line, for scripts.")
 
 
 backdate_option = click.option(
     "--backdate",
     type=TimeOption(),
     metavar="TIME",
-    help="When it really came back (drop-box mode), such as '2026-11-22 18:00'.",
+    help="When the item came back (drop-box mode), for example '2026-11-22 18:00'.",
 )
 
 
 class ReplyPrinter:
-    """Shows answers on standard output; each method gives the exit code that goes with it."""
+    """Prints replies on standard output; each method returns the exit code that belongs to the reply."""
 
     def __init__(self, client: "StationClient", seconds: float, *, as_json: bool) -> None:
         import time
 
         self._client = client
-        self._as_json = as_json
-        self._deadline = time.monotonic() + seconds
         self._clock = time.monotonic
+        self._deadline = self._clock() + seconds
+        self._as_json = as_json
 
     def reply(self, event_id: "UUID", subject: str) -> int:
-        """Wait for the answer to an event, and show it."""
+        """Wait for the reply to an event, and print it."""
         from stations import messages
 
         reply = self._client.wait(event_id, max(0.0, self._deadline - self._clock()))
@@ -106,8 +106,16 @@ class ReplyPrinter:
             show(messages.format_reply(reply, subject))
         return REFUSED if reply.outcome == "refused" else SUCCESS
 
+    def refused_line(self, line: str, error: ValueError) -> int:
+        """Print why the station refuses a barcode. A patron card's number is not printed."""
+        from stations.client import PatronCardError
+        from stations.messages import printable, refused_locally
+
+        subject = "" if isinstance(error, PatronCardError) else printable(line)
+        return self.without_reply(refused_locally(subject, str(error)), subject, "refused")
+
     def without_reply(self, shown: "ScreenMessage", subject: str, outcome: str, event_id: "UUID | None" = None) -> int:
-        """Show what the desk itself says."""
+        """Print a message of the station itself."""
         if self._as_json:
             record: dict[str, Any] = {"event_id": event_id and str(event_id), "barcode": subject or None}
             click.echo(json.dumps({**record, "outcome": outcome, "message": shown.lines[1]}))
@@ -117,7 +125,7 @@ class ReplyPrinter:
 
 
 def show(shown: "ScreenMessage") -> None:
-    """Put it on standard output."""
+    """Print a message on standard output."""
     from stations.terminal import Screen
 
     Screen(sys.stdout, interactive=False, sounds=False).show(shown)
@@ -126,12 +134,11 @@ def show(shown: "ScreenMessage") -> None:
 def send_and_print(
     code: str | None, send: "Callable[[StationClient], UUID]", subject: str, *, wait: float | None, as_json: bool
 ) -> NoReturn:
-    """Have `send` send one event, show its answer, and end with the exit code that goes with it."""
+    """Open a client, let `send` send one event, print its reply, and exit with the reply's code."""
     from pydantic import ValidationError
 
     from schemas.barcodes import BarcodeRefusedError
     from stations.client import PatronCardError, StationClient
-    from stations.messages import printable, refused_locally
 
     settings = load_settings(code)
     with journal_errors(), StationClient(settings) as client:
@@ -141,12 +148,10 @@ def send_and_print(
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise CommandError(
-                f"{where + ': ' if where else ''}{first['msg']}. Nothing was sent.", USAGE_ERROR
-            ) from None
+            text = f"{where + ': ' if where else ''}{first['msg']}. Nothing was sent."
+            raise CommandError(text, USAGE_ERROR) from None
         except (BarcodeRefusedError, PatronCardError) as error:
-            shown = "" if isinstance(error, PatronCardError) else printable(subject)
-            result = printer.without_reply(refused_locally(shown, str(error)), shown, "refused")
+            result = printer.refused_line(subject, error)
         else:
             result = printer.reply(event_id, subject)
     raise SystemExit(result)

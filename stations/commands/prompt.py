@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`desk`: the prompt, or a pipe of barcodes."""
+"""The command that opens the prompt for a scanner, or reads a pipe of barcodes."""
 
 import sys
 
 import click
 
-from stations.commands.output import NOT_TAKEN, PENDING, SUCCESS, journal_errors, load_settings
+from stations.commands.output import NOT_STORED, PENDING, SUCCESS, journal_errors, load_settings
 
 
 @click.command("desk")
 @click.pass_obj
 def desk_command(code: str | None) -> None:
-    """A prompt for a scanner, or a pipe of barcodes, one a line.
+    """Read barcodes from a scanner at a prompt, or from a pipe, one a line.
 
-    The prompt is ready again at once after each scan; answers follow, each with its barcode. ":help" at the prompt
-    says what else it can do. At the end of the input (Ctrl-D) it waits for the answers that are still out; Ctrl-C
-    leaves at once. Refusals are shown and do not change the exit code here.
+    The prompt accepts the next scan at once; each reply follows with its barcode. ":help" at the prompt lists the
+    other commands. At the end of the input (Ctrl-D) the command waits for outstanding replies; Ctrl-C leaves at once.
+    Refusals are shown and do not change the exit code here.
 
     \b
     bookdrop-station desk
@@ -29,7 +29,7 @@ def desk_command(code: str | None) -> None:
     from stations.terminal import Screen, read_lines, read_typed_lines
 
     settings = load_settings(code)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # leave as Ctrl-C does, with the terminal as it was found
+    for number in (signal.SIGTERM, signal.SIGHUP):  # exit as Ctrl-C does, so that the terminal mode is restored
         signal.signal(number, signal.default_int_handler)
     interactive = sys.stdin.isatty()
     screen = Screen(sys.stdout, interactive=interactive, sounds=interactive)
@@ -44,7 +44,7 @@ def desk_command(code: str | None) -> None:
             click.echo(f"Station {settings.code}. Scan an item, or :help.")
         stats = client.journal.stats()
         if stats.unanswered:
-            click.echo(f"Earlier scans without an answer: {stats.unanswered}. They are asked again.")
+            click.echo(f"Earlier scans without a reply: {stats.unanswered}. They are sent again.")
         if stats.exceptions:
             click.echo(f"Held scans that were refused later: {stats.exceptions}. Type :exceptions to see them.")
         try:
@@ -56,7 +56,7 @@ def desk_command(code: str | None) -> None:
             pending = prompt.show_pending(client)
     if pending:
         click.echo(
-            f"Still pending: {len(pending)}. Kept in {settings.journal_file}, and asked again by the next command or"
-            " desk of this station."
+            f"Still pending: {len(pending)}. Kept in {settings.journal_file}, and sent again by the next command of"
+            " this station."
         )
-    raise SystemExit(NOT_TAKEN if prompt.not_stored else PENDING if pending else SUCCESS)
+    raise SystemExit(NOT_STORED if prompt.not_stored else PENDING if pending else SUCCESS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from stations.commands.output import (
-    NOT_TAKEN,
+    NOT_STORED,
     SUCCESS,
     USAGE_ERROR,
     CommandError,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.command("scan")
 @click.argument("barcodes", nargs=-1, required=True, metavar="BARCODE...")
 @click.option(
-    "--print-slip/--no-print-slip", default=None, help="Whether a slip is wanted (default: the station's setting)."
+    "--print-slip/--no-print-slip", default=None, help="Print a slip or not (default: the station's setting)."
 )
 @backdate_option
 @wait_option
@@ -45,35 +45,33 @@ def scan_command(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """Scan each BARCODE, all at once, and show the answers in their order.
+    """Scan each BARCODE, all at once, and print the replies in the order given.
 
     \b
     bookdrop-station scan 31000000170 31000000187
     bookdrop-station scan --json --no-print-slip 31000000170 | jq .message
-    bookdrop-station scan --wait 0 31000000170       do not wait: code 3, answered to a later command
+    bookdrop-station scan --wait 0 31000000170       do not wait: exit code 3, resent by a later command
     """
     from schemas.barcodes import BarcodeRefusedError
     from stations.client import PatronCardError, StationClient
     from stations.journal.file import JournalError
-    from stations.messages import printable, refused_locally
+    from stations.messages import printable
 
     settings = load_settings(code)
     with journal_errors(), StationClient(settings) as client:
-        show = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
+        printer = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
         steps: list[Callable[[], int]] = []
         failure: CommandError | None = None
         for barcode in barcodes:
             try:
                 event_id = client.scan(barcode, returned_at=backdate, print_slip=print_slip)
             except (BarcodeRefusedError, PatronCardError) as error:
-                subject = "" if isinstance(error, PatronCardError) else printable(barcode)
-                shown = refused_locally(subject, str(error))
-                steps.append(partial(show.without_reply, shown, subject, "refused"))
+                steps.append(partial(printer.refused_line, barcode, error))
             except JournalError as error:
-                failure = CommandError(f"{printable(barcode)}: {error}", NOT_TAKEN)
+                failure = CommandError(f"{printable(barcode)}: {error}", NOT_STORED)
                 break
             else:
-                steps.append(partial(show.reply, event_id, barcode))
+                steps.append(partial(printer.reply, event_id, barcode))
         result = max((step() for step in steps), default=SUCCESS)
         if failure is not None:
             raise failure
@@ -82,18 +80,22 @@ def scan_command(
 
 @click.command("return")
 @click.argument("request")
-@click.option("--form", is_flag=True, help="Ask for note and slip, then for OK or Cancel.")
+@click.option("--form", is_flag=True, help="Ask for the note and the slip, then for OK or Cancel.")
 @click.option("--note", help="A note for the request's history.")
 @click.option("--print-slip/--no-print-slip", default=False, help="Automatically print slip (default: no).")
 @backdate_option
-@click.option("--partial", is_flag=True, help="Return it although not all of its items are here.")
+@click.option("--partial", is_flag=True, help="Return the request although some of its items are missing.")
 @click.option(
     "--resolution",
     type=click.Choice(["found_by_library", "returned_by_patron"]),
-    help="How a claim that it was returned long ago ends.",
+    help="Resolution of a claim that the item was returned earlier.",
 )
-@click.option("--supervisor", metavar="NAME", help="Who lets a lost item go home; needs --override-reason.")
-@click.option("--override-reason", metavar="TEXT", help="Why; needs --supervisor.")
+@click.option(
+    "--supervisor",
+    metavar="NAME",
+    help="Name of the supervisor who allows the Return of a lost item; requires --override-reason.",
+)
+@click.option("--override-reason", metavar="TEXT", help="Reason for the override; requires --supervisor.")
 @wait_option
 @json_option
 @click.pass_obj
@@ -111,7 +113,7 @@ def return_command(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """Return REQUEST (its external identifier), loaned to a patron or never loaned.
+    """Return REQUEST (its external identifier), whether or not it was loaned to a patron.
 
     \b
     bookdrop-station return BR-2026-00017
@@ -122,7 +124,7 @@ def return_command(
     from schemas.events import Override
 
     if (supervisor is None) != (override_reason is None):
-        raise click.UsageError("An override needs both --supervisor and --override-reason. Nothing was sent.")
+        raise click.UsageError("An override requires both --supervisor and --override-reason. Nothing was sent.")
     if form:
         note = click.prompt("Note", default=note or "", show_default=bool(note)) or None
         print_slip = click.confirm("Automatically print slip", default=print_slip)
@@ -147,18 +149,18 @@ def return_command(
 
 @click.command("undo")
 @click.argument("event", required=False)
-@click.option("--request", help="Take back the last Return of this request, wherever it was made.")
-@click.option("--reason", help="Needed once the undo window is over; then the status alone comes back.")
+@click.option("--request", help="Undo the last Return of this request, from any station.")
+@click.option("--reason", help="Required after the undo window; then only the status is restored.")
 @wait_option
 @json_option
 @click.pass_obj
 def undo_command(
     code: str | None, event: str | None, request: str | None, reason: str | None, wait: float | None, as_json: bool
 ) -> None:
-    """Take back a Return that was made by mistake: that of EVENT, or "last" for this desk's last one.
+    """Undo a Return that was made by mistake: the Return of EVENT, or "last" for the last one of this station.
 
-    Within the undo window (10 minutes, unless set) status, loan and slip are as before. Later the status alone,
-    with a reason. Never once the lender has confirmed.
+    Within the undo window (10 minutes by default) the status, the loan and the slip are restored. After it only the
+    status is restored, and a reason is required. After the lender has confirmed, an undo is refused.
 
     \b
     bookdrop-station undo last

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`pack` and `reprint`: what a desk says of slips."""
+"""`pack` and `reprint`: the commands for slips."""
 
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, as_json: bool) -> None:
-    """Check that SLIP (its own code, as scanned) lies in the item that bears BARCODE.
+    """Check that SLIP (its own code, as scanned) lies in the item with BARCODE.
 
-    When they belong together the slip is confirmed; a wrong slip in a book is refused, loudly. At a desk scan the
+    The slip is confirmed when both belong together; a slip in the wrong item is refused. At the prompt, scan the
     slip's code and then the item.
 
     \b
@@ -31,12 +31,12 @@ def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, 
     from schemas.barcodes import SLIP_PREFIX, slip_of
     from schemas.circulation_events import SlipSeen
 
-    wanted = slip_of(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
-    if wanted is None:
-        raise CommandError(f"{slip} is no slip's code. Nothing was sent.", USAGE_ERROR)
+    slip_id = slip_of(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
+    if slip_id is None:
+        raise CommandError(f"{slip} is not a slip's code. Nothing was sent.", USAGE_ERROR)
     send_and_print(
         code,
-        lambda client: client.send_event(SlipSeen, slip=wanted, barcode=client.read_barcode(barcode)),
+        lambda client: client.send_event(SlipSeen, slip=slip_id, barcode=client.read_barcode(barcode)),
         barcode,
         wait=wait,
         as_json=as_json,
@@ -45,14 +45,14 @@ def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, 
 
 @click.command("reprint")
 @click.argument("event")
-@click.option("--reason", required=True, help="Why; stands in the history.")
+@click.option("--reason", required=True, help="Reason for the request's history.")
 @wait_option
 @json_option
 @click.pass_obj
 def reprint_command(code: str | None, event: str, reason: str, wait: float | None, as_json: bool) -> None:
-    """Have the slip of a Return printed once more: that of EVENT, or "last" for this desk's last one.
+    """Print the slip of a Return again: the Return of EVENT, or "last" for the last one of this station.
 
-    COPY 2 (or 3 ...) stands on it, for the first one may still be in a book.
+    The slip is marked COPY 2 (or 3 ...), because the first one may still be in an item.
 
     \b
     bookdrop-station reprint last --reason "torn"
@@ -62,9 +62,9 @@ def reprint_command(code: str | None, event: str, reason: str, wait: float | Non
     from stations.messages import NOTHING_RETURNED
 
     def send(client: "StationClient") -> "UUID":
-        wanted = last_returned(client.journal) if event == "last" else event
-        if wanted is None:
+        event_id = last_returned(client.journal) if event == "last" else event
+        if event_id is None:
             raise CommandError(NOTHING_RETURNED, USAGE_ERROR)
-        return client.send_event(ReprintRequested, reprints=wanted, reason=reason)
+        return client.send_event(ReprintRequested, reprints=event_id, reason=reason)
 
     send_and_print(code, send, event, wait=wait, as_json=as_json)

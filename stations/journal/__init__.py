@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The station's journal: every scan on its own disk until the reply arrives."""
+"""The station's journal: every event on the station's own disk until its reply arrives."""

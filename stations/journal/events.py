@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A station's events, on its own disk until they are answered.
+"""A station's events, on its own disk until their replies arrive.
 
 Several processes of one station may open the journal at once. They share replies through it: the process that
 receives a reply stores it here, and the process that waits for the reply polls for it here.
@@ -14,8 +14,8 @@ from uuid import UUID
 from schemas.circulation_events import read_reply
 from stations.journal.file import JournalFile
 
-MAX_ANSWERED: Final = 1_000
-"""Answered events that are kept for `recent`; unanswered ones are always kept."""
+MAX_REPLIED: Final = 1_000
+"""Events with a reply that are kept for `recent`; unanswered ones are always kept."""
 MAX_EXCEPTIONS: Final = 5_000
 """Refusals of held events that are kept until staff acknowledge them."""
 LATE_AFTER: Final = timedelta(minutes=1)
@@ -53,7 +53,7 @@ class Entry:
     subject: str
     """The barcode or the request, as staff see it."""
     payload: str
-    """The event's JSON, signed; a retry carries these bytes."""
+    """The event's JSON, signed; a resend carries these bytes."""
     made_at: datetime
     attempts: int
     """Number of sendings, failed ones included; storing the event counts as the first."""
@@ -237,8 +237,8 @@ class Journal(JournalFile):
             ).fetchone()
         return count, last or 0
 
-    def prune(self, keep: int = MAX_ANSWERED) -> int:
-        """Delete the oldest answered events beyond `keep`, one batch at a time; return the number deleted."""
+    def prune(self, keep: int = MAX_REPLIED) -> int:
+        """Delete the oldest events with a reply beyond `keep`, one batch at a time; return the number deleted."""
         with self._write() as connection:
             return sum(
                 connection.execute(

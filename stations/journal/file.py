@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file of a desk's journal: opened, found whole, shared by processes, and told of in words when it cannot be used."""
+"""The journal's file: open and verify it, share it between processes, and report its errors with the next step."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 VERSION: Final = 1
-"""What a program that knows a lower number cannot use. A column more does not change it."""
+"""Format version; a program that supports a lower one cannot use the file. An added column does not change it."""
 _LOCK_TIMEOUT_SECONDS = 10
 _LATER_COLUMNS = (
     ("events", "held", "INTEGER NOT NULL DEFAULT 0"),
@@ -22,7 +22,7 @@ _LATER_COLUMNS = (
     ("station", "moved_at", "TEXT"),
     ("station", "moved_to", "TEXT"),
 )
-"""Columns that a journal of an earlier program has not."""
+"""Columns that are missing from the journal of an earlier program."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS station (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), code TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS events (
@@ -45,19 +45,19 @@ CREATE INDEX IF NOT EXISTS events_due ON events (next_resend_at) WHERE answered_
 
 @dataclass(frozen=True)
 class JournalLimits:
-    """How far a journal may grow. A scan beyond that is refused before it is taken."""
+    """Limits of a journal's growth. A scan beyond them is rejected before it is stored."""
 
     max_unanswered: int = 20_000
     min_free_bytes: int = 50_000_000
-    """How much of the disk is left alone."""
+    """Space on the journal's disk that must stay free."""
 
 
 class JournalError(Exception):
-    """The journal cannot be used, so nothing can be taken. The text says why and what to do."""
+    """The journal cannot be used, so no scan can be stored. The text states the cause and the next step."""
 
 
 class JournalFile:
-    """A journal's file, of the station `code`. Thread-safe. Every method raises `JournalError` when it cannot be used."""
+    """The file of station `code`. Thread-safe. Every method raises `JournalError` when the file cannot be used."""
 
     def __init__(self, path: Path, code: str, limits: JournalLimits = JournalLimits()) -> None:
         self.path = path
@@ -73,18 +73,18 @@ class JournalFile:
                 raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._connection.close()
 
     def moved_to(self) -> str | None:
-        """Where this journal went, if it was moved: nothing is taken or sent here any more."""
+        """Where this journal was moved, if it was: then this copy accepts and sends nothing."""
         with self.reading() as connection:
             found: str | None = connection.execute("SELECT moved_to FROM station").fetchone()[0]
         return found
 
     def write_blocker(self) -> str | None:
-        """Why the next scan would not be taken, in words; `None` when it would."""
+        """The reason why the next scan would be rejected; `None` when it would be stored."""
         try:
             with self.writing("The next scan would not be taken") as connection:
                 self.check_capacity(connection)
@@ -93,14 +93,14 @@ class JournalFile:
         return None
 
     def data_version(self) -> int:
-        """A number that differs from the last one when another process or connection wrote to the journal."""
+        """A number that changes when another process or connection writes to the journal (`PRAGMA data_version`)."""
         with self.reading() as connection:
             number: int = connection.execute("PRAGMA data_version").fetchone()[0]
         return number
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A barcode can lead to a reader, so the file is for nobody else's eyes; SQLite's side files follow it.
+        # A barcode can lead to a patron, so only this user may read the file; SQLite's side files inherit the mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         return sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
 
@@ -122,7 +122,7 @@ class JournalFile:
         if owner != code:
             raise JournalError(
                 f"The journal {self.path} belongs to station {owner}, and this is {code}. Nothing was taken;"
-                " give each station a journal of its own (setting journal)."
+                " give each station its own journal (setting journal)."
             )
 
     @staticmethod
@@ -132,16 +132,16 @@ class JournalFile:
         }
         for name, column, kind in _LATER_COLUMNS:
             if (name, column) not in present:
-                with contextlib.suppress(sqlite3.OperationalError):  # another process was quicker
+                with contextlib.suppress(sqlite3.OperationalError):  # another process added it first
                     connection.execute(f"ALTER TABLE {name} ADD COLUMN {column} {kind}")
 
     def check_capacity(self, connection: sqlite3.Connection) -> None:
-        """Raises `JournalError` when nothing more is to be taken."""
+        """Raise `JournalError` when the journal was moved, is at its limit, or its disk is nearly full."""
         (moved,) = connection.execute("SELECT moved_to FROM station").fetchone()
         if moved is not None:
             raise JournalError(
-                f"Not taken; nothing was sent: this desk's journal was moved to {moved}. Scan where it is now, or take it"
-                " back: bookdrop-station journal import FILE"
+                f"Not taken; nothing was sent: this station's journal was moved to {moved}. Scan where it is now, or import"
+                " it here again: bookdrop-station journal import FILE"
             )
         (waiting,) = connection.execute(
             "SELECT count(*) FROM (SELECT 1 FROM events WHERE answered_at IS NULL LIMIT ?)",
@@ -149,29 +149,29 @@ class JournalFile:
         ).fetchone()
         if waiting >= self.limits.max_unanswered:
             raise JournalError(
-                f"Not taken; nothing was sent: {waiting} scans wait here without an answer, and no more are kept (setting"
+                f"Not taken; nothing was sent: {waiting} scans wait here without a reply, and no more are stored (setting"
                 " journal_max_unanswered). They are safe. Put further items aside until the server is back, then scan them."
             )
         free = shutil.disk_usage(self.path.parent).free
         if free < self.limits.min_free_bytes:
             raise JournalError(
                 f"Not taken; nothing was sent: the disk of {self.path} has {free // 1_000_000} MB left, and"
-                f" {self.limits.min_free_bytes // 1_000_000} MB must stay free (setting journal_min_free_mb). What was taken"
-                " before is safe. Free some disk space, then scan again."
+                f" {self.limits.min_free_bytes // 1_000_000} MB must stay free (setting journal_min_free_mb). Earlier"
+                " scans are safe. Free some disk space, then scan again."
             )
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, to look only."""
-        with self._errors_as_text("It could not be read"), self._lock:
+        """The connection, for reading only."""
+        with self._errors_as_text("Nothing was read"), self._lock:
             yield self._connection
 
     def _write(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        return self.writing("What was taken before is kept as it is")
+        return self.writing("Earlier scans are kept unchanged")
 
     @contextmanager
     def writing(self, consequence: str) -> Iterator[sqlite3.Connection]:
-        """One transaction. `consequence`: what is said first when it fails."""
+        """One transaction. The text of an error starts with `consequence`."""
         with self._errors_as_text(consequence), self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -199,5 +199,5 @@ def _next_step(error: Exception) -> str:
     if "readonly" in text or "read-only" in text or "permission" in text or "unable to open" in text:
         return "Make the file and its folder writable for this user, then scan again."
     if "malformed" in text or "not a database" in text:
-        return "Move the damaged file aside and keep it for whoever mends it, then scan again."
-    return "Mend the disk or name another file (setting journal), then scan again."
+        return "Move the damaged file aside and keep it for repair, then scan again."
+    return "Repair the disk or name another file (setting journal), then scan again."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the events are that were held while nothing could be reached: told now and then, and at the end."""
+"""Count the replies to held events while they are sent, and report the progress at most once a second."""
 
 import time
 from collections.abc import Callable
@@ -9,26 +9,25 @@ from typing import Final
 from stations.journal.events import Entry, Journal
 
 POLL_INTERVAL_SECONDS: Final = 1.0
-"""Seconds."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Of held events, how many have their answer."""
+    """The number of held events, and how many of them have a reply."""
 
     total: int
-    answered: int
+    replied: int
     exceptions: tuple[Entry, ...] = ()
-    """At the end: held events of this or an earlier replay that were refused and that nobody has seen to."""
+    """At the end: refused held events of this or an earlier replay that staff have not acknowledged."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether all have theirs."""
-        return self.answered >= self.total
+        """True when every held event has a reply."""
+        return self.replied >= self.total
 
 
 class ReplayProgressTracker:
-    """Watches a journal while what it holds goes out. Not for two threads at once."""
+    """Counts the replies to a journal's held events. Not thread-safe."""
 
     def __init__(self, journal: Journal, on_progress: Callable[[Progress], None]) -> None:
         self._journal = journal
@@ -40,25 +39,25 @@ class ReplayProgressTracker:
 
     @property
     def total(self) -> int:
-        """How many held events go out just now, answered or not; 0 when none do."""
+        """Number of held events in the current replay, with or without a reply; 0 without a replay."""
         return self._total
 
     def start(self) -> None:
-        """Count what is held: from now on it goes out."""
+        """Start a replay: count the held events."""
         self._total, self._last_sequence = self._journal.count_held()
         self._reported = -1
 
     def poll(self) -> None:
-        """Tell what is new, at most once a second. Call it only while the broker is in reach."""
+        """Report progress since the last report, at most once a second. Call only while the broker is reachable."""
         if not self._total or time.monotonic() - self._polled_at < POLL_INTERVAL_SECONDS:
             return
         self._polled_at = time.monotonic()
         left, _ = self._journal.count_held(self._last_sequence)
-        answered = self._total - left
-        if answered == self._reported:
+        replied = self._total - left
+        if replied == self._reported:
             return
-        self._reported = answered
-        progress = Progress(self._total, answered, tuple(self._journal.exceptions()) if not left else ())
+        self._reported = replied
+        progress = Progress(self._total, replied, tuple(self._journal.exceptions()) if not left else ())
         if progress.is_complete:
             self._total = 0
         self._on_progress(progress)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A journal goes to another machine: as one file, whole, and never in two places as if it were in one.
+"""Export and import a journal. Exporting closes the source, so one copy is active.
 
-The moment it is written out, it is closed where it was: nothing is taken, sent or heard there any more. Should both go on
-all the same (somebody copied the file by hand), no harm is done: an event is performed once, whoever sends it.
+A closed journal accepts no scans, and its station sends and receives nothing. When two copies are active anyway, because
+the file was copied by hand, no harm is done: a worker processes an event once, whichever machine sends it.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ _BASE = "event_id, task, subject, payload, made_at, attempts, answered_at, reply
 
 @dataclass(frozen=True)
 class TransferCounts:
-    """What went or came."""
+    """Number of events that were exported or imported."""
 
     events: int
     unanswered: int
 
 
 def export_journal(journal: Journal, target: Path, now: datetime, *, closes: bool = True) -> TransferCounts:
-    """Write the whole journal into the new file `target`; unless `closes` is false it is closed here.
+    """Write the whole journal into the new file `target`, and close the journal here unless `closes` is false.
 
-    Raises `JournalError`; then nothing was changed, and `target` is not there.
+    Raises `JournalError`; then nothing was changed, and `target` does not exist.
     """
     if target.exists():
-        raise JournalError(f"There is a file {target} already. Nothing was changed; name another one.")
+        raise JournalError(f"The file {target} exists already. Nothing was changed; name another one.")
     part = target.with_name(target.name + ".part")
     try:
         with journal.writing("Nothing was changed") as connection:
@@ -43,7 +43,7 @@ def export_journal(journal: Journal, target: Path, now: datetime, *, closes: boo
                 raise JournalError(f"This journal was moved to {journal.moved_to()} already. Nothing was changed.")
             _copy(journal.path, part)
             counts = _counts(connection)
-            # The file is there before the journal closes: killed in between, there are two, which does no harm.
+            # The file exists before the journal closes: a crash in between leaves two copies, which is harmless.
             part.rename(target)
             _fsync_folder(target.parent)
             if closes:
@@ -54,10 +54,10 @@ def export_journal(journal: Journal, target: Path, now: datetime, *, closes: boo
 
 
 def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCounts:
-    """Take what a journal's file holds into this one of the same station; give what is new here. Safe to do twice.
+    """Import a journal's file into this journal of the same station; return what is new here. Idempotent.
 
-    An empty journal takes everything; one in use takes what has no answer, and refusals that nobody has seen to. A journal
-    that was closed when it was moved is open again. Raises `JournalError`; then nothing was changed.
+    An empty journal imports everything; a journal in use imports unanswered events and unacknowledged exceptions. A
+    journal that an export closed is open again. Raises `JournalError`; then nothing was changed.
     """
     with _open_source(source, journal.code) as other:
         columns = {row[1] for row in other.execute("PRAGMA table_info(events)")}
@@ -87,7 +87,7 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
 
 
 def _copy(path: Path, part: Path) -> None:
-    """A copy as of the last commit, in one file, on the disk when this returns."""
+    """Copy the last commit into one file, which is on disk when this returns."""
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT, 0o600))
     with contextlib.closing(sqlite3.connect(path)) as read, contextlib.closing(sqlite3.connect(part)) as written:
@@ -99,7 +99,7 @@ def _copy(path: Path, part: Path) -> None:
 
 @contextmanager
 def _open_source(source: Path, code: str) -> Iterator[sqlite3.Connection]:
-    """The other journal, to read. Raises `JournalError` when it is none of this station."""
+    """The other journal, for reading. Raises `JournalError` when it does not belong to this station."""
     if not source.is_file():
         raise JournalError(f"There is no file {source}. Nothing was changed.")
     with contextlib.closing(sqlite3.connect(f"file:{quote(str(source.resolve()))}?mode=ro", uri=True)) as other:
@@ -107,7 +107,7 @@ def _open_source(source: Path, code: str) -> Iterator[sqlite3.Connection]:
             _check(other, source, code)
             yield other
         except sqlite3.Error as error:
-            raise JournalError(f"{source} is no journal that can be read ({error}). Nothing was changed.") from error
+            raise JournalError(f"{source} is not a readable journal ({error}). Nothing was changed.") from error
 
 
 def _check(other: sqlite3.Connection, source: Path, code: str) -> None:
@@ -124,7 +124,7 @@ def _check(other: sqlite3.Connection, source: Path, code: str) -> None:
 
 
 def _advance_sequence(connection: sqlite3.Connection, last: int) -> None:
-    """Have the next number be beyond `last`: a station's numbers are not used twice."""
+    """Move the next sequence number beyond `last`: a station uses no number twice."""
     if connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (last,)).rowcount == 0:
         connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (last,))
 

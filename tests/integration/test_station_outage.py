@@ -140,7 +140,7 @@ def test_a_desk_tells_how_far_it_is(
     terminal.type("X12\r")
     terminal.see("PENDING  X12")
     back()
-    terminal.see("HELD SCANS  all 13 answered")
+    terminal.see("HELD SCANS  all 13 done")
     terminal.see("Refused: 1")
     terminal.type(":exceptions done\r")
     terminal.see("Seen to: 1")
@@ -186,14 +186,14 @@ def test_waiting_past_the_limit_warns(away: StationSettings) -> None:
     listed = station(away, "journal", "list", "--json")
     quiet = station(away, "journal", "list", BOOKDROP_STATION_UNANSWERED_WARNING_HOURS="6")
     terminal = Terminal(away)
-    terminal.see("NO ANSWER SINCE")
+    terminal.see("NO REPLY SINCE")
     terminal.type(":quit\r")
     terminal.end()
     terminal.close()
 
-    assert "NO ANSWER SINCE" in listed.stderr
+    assert "NO REPLY SINCE" in listed.stderr
     assert json.loads(listed.stdout)["subject"] == "A1"
-    assert "NO ANSWER" not in quiet.stderr
+    assert "NO REPLY" not in quiet.stderr
 
 
 def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:
@@ -237,7 +237,7 @@ def test_requested_replay_counts_every_held_event(worker: Worker, settings: Stat
         until(lambda: reported[-1].is_complete)
 
     assert reported[0].total == 1
-    assert all(0 <= progress.answered <= progress.total for progress in reported)
+    assert all(0 <= progress.replied <= progress.total for progress in reported)
 
 
 def test_exceptions_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:

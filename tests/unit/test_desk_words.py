@@ -152,18 +152,18 @@ def test_the_end_of_a_replay_names_what_was_refused() -> None:
     on_the_way = messages.format_progress(Progress(120, 60))
     end = messages.format_progress(Progress(120, 120, (refused,) * 12))
 
-    assert (on_the_way.lines, on_the_way.tone) == (("HELD SCANS  60 of 120 answered",), 0)
-    assert end.lines[:2] == ("HELD SCANS  all 120 answered", "Refused: 12")
+    assert (on_the_way.lines, on_the_way.tone) == (("HELD SCANS  60 of 120 done",), 0)
+    assert end.lines[:2] == ("HELD SCANS  all 120 done", "Refused: 12")
     assert len([line for line in end.lines if "31000000170" in line]) == 10
     assert end.lines[-2] == "... and 2 more: :exceptions"
     assert (end.colour, end.tone) == ("red", messages.refused_locally("", "").tone)
-    assert messages.format_progress(Progress(3, 3)).lines == ("HELD SCANS  all 3 answered",)
+    assert messages.format_progress(Progress(3, 3)).lines == ("HELD SCANS  all 3 done",)
 
 
 def test_waiting_too_long_says_what_to_do() -> None:
     """Since when, how many, that they are safe, and whom to tell."""
     shown = messages.replies_overdue(JournalStats(7, NOW, 0))
 
-    assert shown.lines[0] == f"NO ANSWER SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"
+    assert shown.lines[0] == f"NO REPLY SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"
     assert "7 scans wait" in shown.lines[1]
     assert "Do not wipe this machine" in shown.lines[2]

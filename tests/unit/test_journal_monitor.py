@@ -74,7 +74,7 @@ def test_overdue_replies_are_reported_once_an_hour(journal: Journal, later: Call
     [
         (WritesBlocked("The disk is full."), "NOTHING CAN BE TAKEN"),
         (WritesResumed(), "Scans are taken again."),
-        (RepliesOverdue(JournalStats(7, NOW, 0)), f"NO ANSWER SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"),
+        (RepliesOverdue(JournalStats(7, NOW, 0)), f"NO REPLY SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"),
     ],
 )
 def test_each_notice_has_its_screen_text(notice: monitor.JournalNotice, line: str) -> None:

@@ -60,7 +60,7 @@ def test_where_it_was_nothing_is_taken_or_sent(here: Journal, tmp_path: Path) ->
     """A desk that is still open there is told so at its next scan; the list can still be seen."""
     export_journal(here, tmp_path / "stick", NOW)
 
-    with pytest.raises(JournalError, match=r"Not taken; nothing was sent: this desk's journal was moved to .*stick"):
+    with pytest.raises(JournalError, match=r"Not taken; nothing was sent: this station's journal was moved to .*stick"):
         take(here, "more")
 
     assert here.claim_due(NOW + timedelta(days=1), lambda _: timedelta(minutes=1)) == []

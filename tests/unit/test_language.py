@@ -24,6 +24,7 @@ PRODUCT = (
 
 CLEAN = (
     "docs",
+    "stations",
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
