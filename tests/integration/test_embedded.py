@@ -9,9 +9,12 @@ import select as io_select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 import urllib.request
 from base64 import b64encode
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -116,7 +119,7 @@ def up(home):
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        until(lambda: DataDirectory(home).remembered().flower)
+        until(lambda: DataDirectory(home).load_state().flower)
         yield process
     finally:
         if process.poll() is None:
@@ -225,6 +228,24 @@ def flower_tasks(url, login):
         return json.load(page)["data"]
 
 
+def test_worker_that_cannot_start_ends_up_with_its_error(home):
+    """With an unknown setting no worker starts: `up` shows the worker's error, exits 1 soon and leaves no process."""
+    env = {name: value for name, value in environment(home).items() if name != "BOOKDROP_CONFIG"}
+    started = time.monotonic()
+
+    done = subprocess.run(
+        [*BOOKDROP, "up"], env={**env, "BOOKDROP_UNDO_MINUTES": "10"}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "ended 3 times in a row right after its start" in done.stderr
+    assert "environment variable BOOKDROP_UNDO_MINUTES" in done.stderr
+    assert "pending" not in done.stdout.lower()
+    assert time.monotonic() - started < 60  # the demo's own wait
+    assert processes_of(home) == ""
+
+
 def test_interrupt_stops_everything(home, up):
     """Ctrl-C ends with code 0 and leaves no process."""
     up.send_signal(signal.SIGINT)
@@ -297,5 +318,39 @@ def test_a_terminal_gets_the_prompt(home):
     finally:
         if process.poll() is None:
             process.kill()
+        os.close(parent)
+    assert processes_of(home) == ""
+
+
+@pytest.mark.thorough
+def test_down_ends_an_open_prompt(home):
+    """`bookdrop down` in another terminal ends a station's prompt, restores the terminal, and exits 0."""
+    filled(home)
+    parent, child = pty.openpty()
+    env = {k: v for k, v in environment(home).items() if k != "BOOKDROP_CONFIG"}
+    process = subprocess.Popen([*BOOKDROP, "up", "--no-flower"], env=env, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    shown = bytearray()
+
+    def read() -> None:
+        with suppress(OSError):  # the terminal has no reader any more
+            while chunk := os.read(parent, 4096):
+                shown.extend(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        until(lambda: b"> " in shown, patience=60)
+        mode = termios.tcgetattr(parent)[3]
+
+        assert "Stopped" in bookdrop(home, "down").stdout
+
+        assert process.wait(60) == 0
+        assert not mode & termios.ICANON
+        assert termios.tcgetattr(parent)[3] & termios.ICANON
+    finally:
+        if process.poll() is None:
+            process.kill()
+        reader.join(10)
         os.close(parent)
     assert processes_of(home) == ""

@@ -207,7 +207,7 @@ def test_status_names_a_worker_that_hangs(bookdrop, tmp_path):
         os.utime(beat, (time.time() - seconds, time.time() - seconds))
     us = (os.getpid(), started_at(os.getpid()) or "")
     with home.lock():
-        home.remember(ProcessState(pid=os.getpid(), children={"returns": us, "printing": us}))
+        home.save_state(ProcessState(pid=os.getpid(), children={"returns": us, "printing": us}))
         code, told = bookdrop("status", "--home", str(home.path))
 
     assert code == 0

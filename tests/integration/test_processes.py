@@ -1,112 +1,178 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes of the embedded default: watched, stopped, cleared when left over."""
+"""Processes of the embedded default: restarted, stopped, ended when left over; and its data directory."""
 
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from workers.embedded.data_dir import AlreadyRunningError, DataDirectory, ProcessState
-from workers.embedded.supervisor import ProcessSupervisor, Program, end, started_at
+from workers.embedded.supervisor import MAX_EARLY_EXITS, ProcessSupervisor, Program, end, started_at
 
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
-STUBBORN = (
+IGNORES_TERM = (
     sys.executable,
     "-c",
-    "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)",
+    "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)",
+)
+FAILS = (
+    sys.executable,
+    "-c",
+    "print('started\\n\\nError: unknown setting.\\nNothing was changed.'); raise SystemExit(2)",
 )
 
+Processes = dict[str, tuple[int, str]]
 
-def until(condition, patience=10.0):
-    deadline = time.monotonic() + patience
+
+def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
 
 
 @pytest.fixture
-def crew(tmp_path):
-    """A crew, what it tells of its processes, and nothing left of it."""
-    told: dict[str, tuple[int, str]] = {}
-
-    def tell(children):
-        told.clear()
-        told.update(children)
-
-    crew = ProcessSupervisor(tmp_path, tell)
-    yield crew, told
-    crew.stop()
+def processes() -> Processes:
+    """The processes that the supervisor reported last."""
+    return {}
 
 
-def test_a_dead_process_is_started_again(crew):
-    """A process that is killed is back soon, under its name."""
-    crew, told = crew
-    crew.start([Program("sleeper", SLEEPER, {})])
-    first, _ = told["sleeper"]
-
-    os.kill(first, signal.SIGKILL)
-
-    until(lambda: told["sleeper"][0] != first)
-    assert started_at(told["sleeper"][0]) == told["sleeper"][1]
+@pytest.fixture
+def failed() -> threading.Event:
+    """Set when the supervisor reports a failure."""
+    return threading.Event()
 
 
-def test_stop_leaves_nothing(crew, tmp_path):
-    """Stop ends all of them, the deaf ones by force."""
-    crew, told = crew
-    crew.start([Program("sleeper", SLEEPER, {}), Program("deaf", STUBBORN, {}, patience=0.2)])
-    until(lambda: (tmp_path / "deaf.log").read_bytes() == b"deaf\n")
-    pids = [pid for pid, _ in told.values()]
+@pytest.fixture
+def supervised(tmp_path: Path, processes: Processes, failed: threading.Event) -> Iterator[ProcessSupervisor]:
+    """A supervisor for which no exit is early, because the tests' processes live shortly."""
+    supervisor = ProcessSupervisor(tmp_path, _store_in(processes), failed.set, early_exit_seconds=0.0)
+    yield supervisor
+    supervisor.stop()
 
-    crew.stop()
+
+def _is_restarted(processes: Processes, pid: int) -> bool:
+    return processes["sleeper"][0] != pid
+
+
+def _store_in(processes: Processes) -> Callable[[Processes], None]:
+    def store(reported: Processes) -> None:
+        processes.clear()
+        processes.update(reported)
+
+    return store
+
+
+def test_killed_process_is_restarted(supervised, processes, failed):
+    """A process that is killed again and again is restarted under its name; that is not a failure."""
+    supervised.start([Program("sleeper", SLEEPER, {})])
+
+    for _ in range(MAX_EARLY_EXITS + 1):
+        pid, _ = processes["sleeper"]
+        os.kill(pid, signal.SIGKILL)
+        until(partial(_is_restarted, processes, pid))
+
+    assert started_at(processes["sleeper"][0]) == processes["sleeper"][1]
+    assert (supervised.failure, failed.is_set()) == (None, False)
+
+
+def test_process_that_ends_at_every_start_is_a_failure(tmp_path, processes, failed):
+    """After three early exits the supervisor reports the exit code and the last lines, once, and restarts nothing."""
+    supervisor = ProcessSupervisor(tmp_path, _store_in(processes), failed.set)
+    try:
+        supervisor.start([Program("sleeper", SLEEPER, {}), Program("returns", FAILS, {})])
+        assert failed.wait(20)
+        failed.clear()
+        time.sleep(1.0)
+        starts = (tmp_path / "returns.log").read_text().count("started")
+    finally:
+        supervisor.stop()
+
+    failure = supervisor.failure
+    assert failure is not None
+    assert (failure.name, failure.code, failure.log) == ("returns", 2, tmp_path / "returns.log")
+    assert failure.output == "started\nError: unknown setting.\nNothing was changed."
+    assert "returns.log ends with:\nstarted\nError: unknown setting." in str(failure)
+    assert (starts, failed.is_set()) == (MAX_EARLY_EXITS, False)
+
+
+def test_stop_ends_every_process(supervised, processes, tmp_path):
+    """A process that ignores TERM is killed after its timeout."""
+    stubborn = Program("stubborn", IGNORES_TERM, {}, stop_timeout=0.2)
+    supervised.start([Program("sleeper", SLEEPER, {}), stubborn])
+    until(lambda: (tmp_path / "stubborn.log").read_bytes() == b"ready\n")
+    pids = [pid for pid, _ in processes.values()]
+
+    supervised.stop()
 
     assert [started_at(pid) for pid in pids] == [None, None]
-    assert told == {}
+    assert processes == {}
 
 
-def test_a_reused_process_id_is_left_alone():
-    """A process that started at another time than the one remembered is not ours to end."""
+def test_reused_process_id_is_not_ended():
+    """A process with another start time than the stored one is left running."""
     process = subprocess.Popen(SLEEPER, start_new_session=True)
     try:
-        assert not end(process.pid, "Mon Jan  1 00:00:00 2001", patience=1)
+        assert not end(process.pid, "Mon Jan  1 00:00:00 2001", timeout=1)
         assert process.poll() is None
     finally:
         process.kill()
         process.wait()
 
 
-def test_a_folder_is_used_by_one(tmp_path):
-    """While one holds the folder, another is told who; afterwards it is free."""
-    home = DataDirectory(tmp_path / "home")
-    home.prepare()
-    home.remember(ProcessState(pid=4711))
+def test_data_directory_is_locked_by_one_process(tmp_path):
+    """While one process holds the lock, another gets an error with the process id; afterwards the lock is free."""
+    directory = DataDirectory(tmp_path / "home")
+    directory.prepare()
+    directory.save_state(ProcessState(pid=4711))
 
-    with home.lock():
-        assert home.is_running()
-        with pytest.raises(AlreadyRunningError, match="process 4711"), home.lock():
+    with directory.lock():
+        assert directory.is_running()
+        with pytest.raises(AlreadyRunningError, match="process 4711"), directory.lock():
             pass
 
-    assert not home.is_running()
+    assert not directory.is_running()
 
 
-def test_keys_are_made_once_and_private(tmp_path):
-    """A station's key stays the same from start to start; nobody else may read it."""
-    home = DataDirectory(tmp_path / "home")
-    home.prepare()
+def test_station_keys_are_generated_once_and_private(tmp_path):
+    """A station's key is the same at each start; only the owner can read the files."""
+    directory = DataDirectory(tmp_path / "home")
+    directory.prepare()
 
-    first = home.station_keys(["a", "b"])
-    home.write_config(first)
+    first = directory.station_keys(["a", "b"])
+    directory.write_config(first)
 
-    assert home.station_keys(["b", "a"]) == {"b": first["b"], "a": first["a"]}
+    assert directory.station_keys(["b", "a"]) == {"b": first["b"], "a": first["a"]}
     assert first["a"] != first["b"]
-    assert home.config.stat().st_mode & 0o077 == 0
-    assert home.station_config("b").stat().st_mode & 0o077 == 0
+    assert directory.config.stat().st_mode & 0o077 == 0
+    assert directory.station_config("b").stat().st_mode & 0o077 == 0
+
+
+def test_flower_login_is_generated_once_and_private(tmp_path):
+    """Name and password are the same at each start, a damaged file gets a new password; only the owner can read it."""
+    directory = DataDirectory(tmp_path / "home")
+    directory.prepare()
+
+    name, password = directory.flower_login()
+    values: dict[str, list[str]] = {}
+    exec(directory.flower_config.read_text(), values)
+
+    assert values["basic_auth"] == [f"{name}:{password}"]
+    assert directory.flower_login() == (name, password)
+    assert directory.flower_config.stat().st_mode & 0o077 == 0
+    directory.flower_config.write_text("basic_auth = [")
+    assert directory.flower_login() not in {(name, password), (name, "")}
 
 
 def test_socket_path_stays_short(tmp_path):
-    """A folder far down gets its socket in a short place: sockets allow about 100 characters."""
+    """A deep data directory gets its socket in a temporary folder: the limit is about 100 characters."""
     deep = DataDirectory(tmp_path / ("d" * 120))
 
     assert len(str(deep.socket)) < 100

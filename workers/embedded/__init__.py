@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything on one machine: `bookdrop up`."""
+"""The embedded default behind `bookdrop up`: broker, workers, Flower and a station on one machine, in one folder."""

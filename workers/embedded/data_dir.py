@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of the embedded default: its configuration, its lock, and what it remembers of its processes."""
+"""The data directory of the embedded default: configuration, lock, and the state of its processes."""
 
 import fcntl
 import getpass
@@ -16,12 +16,13 @@ from pathlib import Path
 _BASIC_AUTH = "basic_auth = "
 """Start of the one line in Flower's configuration file."""
 
-LONGEST_SOCKET_PATH = 90
-"""A unix socket's path may have about 100 characters (104 on macOS); beyond this a short folder is used."""
+MAX_SOCKET_PATH = 90
+"""Maximum length of the socket's path in the data directory. The kernel's limit is about 100 (104 on macOS); for a longer
+path the socket is in a temporary folder."""
 
 
 class AlreadyRunningError(Exception):
-    """Another `bookdrop up` runs in this folder."""
+    """Another `bookdrop up` runs in this data directory."""
 
     def __init__(self, pid: int | None) -> None:
         self.pid = pid
@@ -30,65 +31,65 @@ class AlreadyRunningError(Exception):
 
 @dataclass
 class ProcessState:
-    """What the last `bookdrop up` wrote of itself, for `down`, `status` and the next start."""
+    """The processes of the last `bookdrop up`, for `down`, `status` and the next start."""
 
     pid: int = 0
     flower: str | None = None
     children: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Name to (process id, when it started in the words of `ps`): a reused id is not taken for ours."""
+    """Name to process id and start time as `ps` prints it. The time identifies a process id that was reused."""
 
 
 class DataDirectory:
-    """A folder such as `.bookdrop`. Nothing is made before `prepare`."""
+    """A folder, for example `.bookdrop`. `prepare` creates it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
 
     @classmethod
     def default(cls) -> "DataDirectory":
-        """`$BOOKDROP_HOME`, or `.bookdrop` in the working folder."""
+        """Return `$BOOKDROP_HOME`, or `.bookdrop` in the working folder."""
         return cls(Path(os.environ.get("BOOKDROP_HOME", ".bookdrop")))
 
     @property
     def config(self) -> Path:
-        """Settings of the workers and of the first station."""
+        """Settings file of the workers and of the first station."""
         return self.path / "bookdrop.toml"
 
     @property
     def database_url(self) -> str:
-        """The SQLite database."""
+        """URL of the SQLite database."""
         return f"sqlite:///{self.path / 'bookdrop.db'}"
 
     @property
     def spool(self) -> Path:
-        """Where slips come out."""
+        """Folder into which the demo's printers write slips."""
         return self.path / "slips"
 
     @property
     def logs(self) -> Path:
-        """A file per process."""
+        """Folder with one log file per process."""
         return self.path / "logs"
 
     @property
     def socket(self) -> Path:
-        """Socket of the Valkey server; in a short temporary folder when this one's path is too long."""
+        """Socket of the Valkey server; in a temporary folder if the path here is too long."""
         inside = self.path / "valkey.sock"
-        if len(str(inside)) <= LONGEST_SOCKET_PATH:
+        if len(str(inside)) <= MAX_SOCKET_PATH:
             return inside
         digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"bookdrop-{os.getuid()}-{digest}" / "valkey.sock"
 
     @property
     def broker_url(self) -> str:
-        """The Valkey server, as kombu names it."""
+        """URL of the Valkey server, as kombu reads it."""
         return f"redis+socket://{self.socket}"
 
     def station_config(self, code: str) -> Path:
-        """Settings of one station."""
+        """Settings file of one station."""
         return self.path / "stations" / f"{code}.toml"
 
     def prepare(self) -> None:
-        """Make the folders, readable by nobody else."""
+        """Create the folders with mode 0700."""
         for folder in (
             self.path,
             self.spool,
@@ -100,7 +101,7 @@ class DataDirectory:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def station_keys(self, codes: list[str]) -> dict[str, str]:
-        """The key of each station, made at the first start and kept."""
+        """Return the key of each station. The first call generates it; later ones return the same."""
         path = self.path / "keys.json"
         keys: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         for code in codes:
@@ -135,7 +136,7 @@ class DataDirectory:
         return str(login).partition(":")[2]
 
     def write_config(self, keys: Mapping[str, str]) -> None:
-        """Write the settings of the workers and of each station in `keys`; the first one is the default station."""
+        """Write the settings of the workers and of each station in `keys`. The first one is the default station."""
         workers = f'[workers]\nbroker_url = "{self.broker_url}"\ndatabase_url = "{self.database_url}"\nsweep_interval_seconds = 2\n'
         for number, (code, key) in enumerate(keys.items()):
             station = (
@@ -148,7 +149,7 @@ class DataDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder. The kernel lets go of it when this process ends, however it ends.
+        """Hold an exclusive lock on the data directory. The kernel releases it when this process ends.
 
         Raises `AlreadyRunningError`.
         """
@@ -156,11 +157,11 @@ class DataDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyRunningError(self.remembered().pid or None) from None
+                raise AlreadyRunningError(self.load_state().pid or None) from None
             yield
 
     def is_running(self) -> bool:
-        """Tell whether a `bookdrop up` holds this folder."""
+        """Return whether a `bookdrop up` holds the lock."""
         if not (self.path / "lock").exists():
             return False
         try:
@@ -169,8 +170,8 @@ class DataDirectory:
         except AlreadyRunningError:
             return True
 
-    def remembered(self) -> ProcessState:
-        """What the last start wrote; empty when there was none."""
+    def load_state(self) -> ProcessState:
+        """Return the state that the last start stored; an empty one if there is none."""
         try:
             content = json.loads((self.path / "state.json").read_text())
             children = {name: (int(pid), str(since)) for name, (pid, since) in content["children"].items()}
@@ -178,9 +179,9 @@ class DataDirectory:
         except (OSError, ValueError, KeyError, TypeError):
             return ProcessState()
 
-    def remember(self, what: ProcessState) -> None:
-        """Write it down, whole or not at all."""
-        _write_private(self.path / "state.json", json.dumps(asdict(what)))
+    def save_state(self, state: ProcessState) -> None:
+        """Replace the stored state atomically."""
+        _write_private(self.path / "state.json", json.dumps(asdict(state)))
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The desks of the embedded default: a prompt, a pipe of barcodes, or the demo scans of three stations at once."""
+"""The stations of the embedded default: a prompt, a pipe of barcodes, or demo scans at three stations at once."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -20,17 +21,19 @@ from schemas.models import Item, ItemBarcode, Loan, PrintJob, Request
 from schemas.print_jobs import PrintState
 from schemas.request_status import CLOSED, RequestStatus
 from workers.embedded.data_dir import DataDirectory
-from workers.embedded.service import STATIONS, Running, wait_for_slips
+from workers.embedded.service import STATIONS, EmbeddedService, wait_for_slips
 
-PATIENCE = 60.0
-"""How long the demo waits for answers and slips, in seconds."""
+TIMEOUT = 60.0
+"""Maximum wait of the demo for replies and slips, in seconds."""
+_STOP_TIMEOUT = 2.0
+"""Time that a station's process has to end by itself after Ctrl-C, in seconds."""
 
 _COLOURS = {"returned": "green", "already_returned": "yellow", "refused": "red", "pending": "magenta"}
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a desk showed for one scan of the demo."""
+class ScanResult:
+    """The reply that a station showed for one scan of the demo."""
 
     station: str
     barcode: str
@@ -38,14 +41,17 @@ class Answer:
     message: str
 
 
-def play(parts: Running, stdin: TextIO) -> int:
-    """Give the person at this terminal a desk; or read barcodes from `stdin`; or play the demo. Gives the exit code."""
+def run(embedded: EmbeddedService, stdin: TextIO) -> int:
+    """Open a station's prompt on a terminal, else scan the barcodes in `stdin`, or play the demo if it is empty.
+
+    Returns the exit code.
+    """
     if stdin.isatty():
-        return _desk(parts.home, None)
+        return _run_prompt(embedded.directory, None)
     first = stdin.readline()
     if first:
-        return _desk(parts.home, _chain(first, stdin)) or _slips(parts)
-    return _demo(parts)
+        return _run_prompt(embedded.directory, _chain(first, stdin)) or _report_slips(embedded)
+    return _play_demo(embedded)
 
 
 def _chain(first: str, rest: Iterable[str]) -> Iterable[str]:
@@ -53,13 +59,13 @@ def _chain(first: str, rest: Iterable[str]) -> Iterable[str]:
     yield from rest
 
 
-def _command(home: DataDirectory, station: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    environment = {**os.environ, "BOOKDROP_CONFIG": str(home.station_config(station))}
+def _command(directory: DataDirectory, station: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    environment = {**os.environ, "BOOKDROP_CONFIG": str(directory.station_config(station))}
     return [sys.executable, "-m", "stations.cli", *arguments], environment
 
 
-def _desk(home: DataDirectory, lines: Iterable[str] | None) -> int:
-    command, environment = _command(home, STATIONS[0], "desk")
+def _run_prompt(directory: DataDirectory, lines: Iterable[str] | None) -> int:
+    command, environment = _command(directory, STATIONS[0], "desk")
     process = subprocess.Popen(
         command, env=environment, stdin=None if lines is None else subprocess.PIPE, text=True, bufsize=1
     )
@@ -72,76 +78,87 @@ def _desk(home: DataDirectory, lines: Iterable[str] | None) -> int:
     except BrokenPipeError:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait()
+        _end_prompt(process)
         raise
 
 
-def _slips(parts: Running) -> int:
-    left = wait_for_slips(parts.engine, PATIENCE)
-    with parts.engine.connect().execution_options(**READ_ONLY) as connection:
+def _end_prompt(process: subprocess.Popen[str]) -> None:
+    """Wait for the station's process, and interrupt it if it still runs: TERM to this process does not reach it."""
+    try:
+        process.wait(_STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # not TERM: on an interrupt it restores the terminal
+        process.wait()
+
+
+def _report_slips(embedded: EmbeddedService) -> int:
+    left = wait_for_slips(embedded.engine, TIMEOUT)
+    with embedded.engine.connect().execution_options(**READ_ONLY) as connection:
         states = Counter(connection.execute(select(PrintJob.state)).scalars())
-    out = states[PrintState.DONE] + states[PrintState.CONFIRMED]
-    click.echo(f"\nSlips out: {out} in {parts.home.spool}" + (f"; not out yet: {left}" if left else ""))
+    printed = states[PrintState.DONE] + states[PrintState.CONFIRMED]
+    click.echo(f"\nSlips out: {printed} in {embedded.directory.spool}" + (f"; not out yet: {left}" if left else ""))
     return 1 if left else 0
 
 
-def _demo(parts: Running) -> int:
-    """Three stations scan at once, with a repeat and a refusal among them; show what each desk showed."""
-    scans = _demo_scans(parts)
-    running = []
-    for station, barcodes in scans.items():
-        command, environment = _command(parts.home, station, "scan", "--json", "--wait", str(PATIENCE), "--", *barcodes)
-        running.append(
-            (station, barcodes, subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-        )
-    answers = [answer for station, barcodes, process in running for answer in _answers(station, barcodes, process)]
-    code = _slips_after(parts, answers)
-    if parts.flower:
-        click.echo(f"Flower, while it runs: {parts.flower}   Next: run it in a terminal, and scan yourself.")
-    return code
+def _play_demo(embedded: EmbeddedService) -> int:
+    """Scan at three stations at once, with a repeated scan and refusals, and show the replies."""
+    scans = _demo_scans(embedded)
+    started: list[tuple[str, Sequence[str], subprocess.Popen[str]]] = []
+    try:
+        for station, barcodes in scans.items():
+            command, environment = _command(
+                embedded.directory, station, "scan", "--json", "--wait", str(TIMEOUT), "--", *barcodes
+            )
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+            started.append((station, barcodes, process))
+        results = [result for station, barcodes, process in started for result in _results(station, barcodes, process)]
+    finally:
+        for _, _, process in started:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    _show(results)
+    code = _report_slips(embedded)
+    if embedded.flower_url:
+        click.echo(f"Flower, while it runs: {embedded.flower_url}   Next: run this command in a terminal, and scan.")
+    return code or int(any(result.outcome == "pending" for result in results))
 
 
-def _slips_after(parts: Running, answers: Sequence[Answer]) -> int:
-    _show(answers)
-    code = _slips(parts)
-    return code or int(any(answer.outcome == "pending" for answer in answers))
-
-
-def _answers(station: str, barcodes: Sequence[str], process: subprocess.Popen[str]) -> list[Answer]:
-    output, _ = process.communicate(timeout=PATIENCE * 2)
-    found: list[Answer] = []
+def _results(station: str, barcodes: Sequence[str], process: subprocess.Popen[str]) -> list[ScanResult]:
+    output, _ = process.communicate(timeout=TIMEOUT * 2)
+    found: list[ScanResult] = []
     for line in output.splitlines():
         reply = json.loads(line)
         outcome = str(reply.get("outcome", "pending"))
-        found.append(Answer(station, str(reply.get("barcode") or "?"), outcome, str(reply.get("message", ""))))
+        found.append(ScanResult(station, str(reply.get("barcode") or "?"), outcome, str(reply.get("message", ""))))
     missing = len(barcodes) - len(found)
-    return found + [Answer(station, "?", "pending", "No answer yet")] * missing
+    return found + [ScanResult(station, "?", "pending", "No reply yet")] * missing
 
 
-def _show(answers: Sequence[Answer]) -> None:
-    table = Table(title="What the desks showed", title_justify="left")
-    for heading in ("Station", "Barcode", "Outcome", "Words on the screen"):
+def _show(results: Sequence[ScanResult]) -> None:
+    table = Table(title="Replies at the stations", title_justify="left")
+    for heading in ("Station", "Barcode", "Outcome", "Message"):
         table.add_column(heading, overflow="fold")
-    for answer in answers:
-        colour = _COLOURS.get(answer.outcome, "white")
-        words = answer.outcome.replace("_", " ").upper()
-        table.add_row(answer.station, answer.barcode, f"[{colour}]{words}[/{colour}]", answer.message)
+    for result in results:
+        colour = _COLOURS.get(result.outcome, "white")
+        label = result.outcome.replace("_", " ").upper()
+        table.add_row(result.station, result.barcode, f"[{colour}]{label}[/{colour}]", result.message)
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
-    totals = Counter(answer.outcome.replace("_", " ") for answer in answers)
+    totals = Counter(result.outcome.replace("_", " ") for result in results)
     click.echo("   ".join(f"{outcome}: {number}" for outcome, number in sorted(totals.items())))
 
 
-def _demo_scans(parts: Running) -> dict[str, list[str]]:
-    """Barcodes for each station: loaned and never loaned items, one that another desk scans too, and refusals."""
-    with parts.engine.connect().execution_options(**READ_ONLY) as connection:
-        several = select(ItemBarcode.barcode).group_by(ItemBarcode.barcode).having(func.count() > 1)
-        single = select(Item.request_id).group_by(Item.request_id).having(func.count() == 1)
+def _demo_scans(embedded: EmbeddedService) -> dict[str, list[str]]:
+    """Barcodes for each station: loaned and never loaned items, items that two stations scan, and refusals."""
+    with embedded.engine.connect().execution_options(**READ_ONLY) as connection:
+        ambiguous = select(ItemBarcode.barcode).group_by(ItemBarcode.barcode).having(func.count() > 1)
+        single_item = select(Item.request_id).group_by(Item.request_id).having(func.count() == 1)
         barcodes = (
             select(ItemBarcode.barcode)
             .join(Item, Item.id == ItemBarcode.item_id)
             .join(Request, Request.id == Item.request_id)
-            .where(Item.returned_at.is_(None), Request.id.in_(single), ItemBarcode.barcode.not_in(several))
+            .where(Item.returned_at.is_(None), Request.id.in_(single_item), ItemBarcode.barcode.not_in(ambiguous))
             .order_by(Item.id)
         )
 
@@ -152,20 +169,21 @@ def _demo_scans(parts: Running) -> dict[str, list[str]]:
         loaned = list(
             connection.execute(barcodes.where(Request.status == RequestStatus.LOANED, on_loan).limit(12)).scalars()
         )
-        others = pick(3, RequestStatus.RECEIVED) + pick(1, RequestStatus.OVERDUE) + pick(1, RequestStatus.RECALLED)
+        never_loaned = pick(3, RequestStatus.RECEIVED)
+        overdue_or_recalled = pick(1, RequestStatus.OVERDUE) + pick(1, RequestStatus.RECALLED)
         refused = pick(1, RequestStatus.LOST) + pick(1, *(CLOSED - {RequestStatus.RETURNED_TO_PARTNER}))
-        ours = list(
+        local = list(
             connection.execute(
                 select(ItemBarcode.barcode)
                 .join(Item, Item.id == ItemBarcode.item_id)
-                .where(Item.request_id.is_(None), ItemBarcode.barcode.not_in(several))
+                .where(Item.request_id.is_(None), ItemBarcode.barcode.not_in(ambiguous))
                 .limit(1)
             ).scalars()
         )
-    everything = loaned + others
-    shared_out = {station: everything[number :: len(STATIONS)] for number, station in enumerate(STATIONS)}
+    returnable = loaned + never_loaned + overdue_or_recalled
+    scans = {station: returnable[number :: len(STATIONS)] for number, station in enumerate(STATIONS)}
     first, second, third = STATIONS
-    shared_out[second] = [*shared_out[second], *shared_out[first][:2]]  # a second desk scans two of the first one's
-    shared_out[first] = [*shared_out[first], *ours, "NO-SUCH-BARCODE"]
-    shared_out[third] = [*shared_out[third], *refused]
-    return shared_out
+    scans[second] = [*scans[second], *scans[first][:2]]  # the second station repeats two scans of the first
+    scans[first] = [*scans[first], *local, "NO-SUCH-BARCODE"]
+    scans[third] = [*scans[third], *refused]
+    return scans

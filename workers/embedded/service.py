@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded default: a Valkey server, workers of every role, Flower and a desk, on one machine, in one folder."""
+"""Run the embedded default: a Valkey server, workers of every role and Flower, in one data directory."""
 
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,64 +30,71 @@ FLOWER_PORT = 5555
 
 
 class StartError(Exception):
-    """A part of the embedded default does not come up. The text says which and where to look."""
+    """A process of the embedded default does not start. The text contains its name, its error and its log file."""
 
 
 @dataclass(frozen=True)
-class Running:
-    """The embedded default at work."""
+class EmbeddedService:
+    """The running embedded default."""
 
-    home: DataDirectory
+    directory: DataDirectory
     engine: Engine
-    flower: str | None
-    login: tuple[str, str] | None = None
+    flower_url: str | None
+    flower_login: tuple[str, str] | None = None
     """Name and password of Flower's login."""
 
 
 @contextmanager
-def running(home: DataDirectory, *, flower: bool, demo: bool) -> Iterator[Running]:
-    """Start everything, and stop it in order at the end.
+def running(directory: DataDirectory, *, flower: bool, demo: bool) -> Iterator[EmbeddedService]:
+    """Start all processes, and stop them in reverse order at the end.
 
-    Raises `AlreadyRunningError` when this folder is in use, `StartError` when a part does not come up.
+    TERM raises `KeyboardInterrupt` in the main thread, as Ctrl-C does. Raises `AlreadyRunningError` if the data directory
+    is in use, and `StartError` if a process does not start or ends again right after each start.
     """
-    home.prepare()
-    with home.lock():
-        clear_leftovers(home)
-        home.write_config(home.station_keys(list(STATIONS)))
+    signal.signal(signal.SIGTERM, _interrupt)
+    directory.prepare()
+    with directory.lock():
+        end_leftover_processes(directory)
+        directory.write_config(directory.station_keys(list(STATIONS)))
         state = ProcessState(pid=os.getpid())
 
-        def remember(children: dict[str, tuple[int, str]]) -> None:
+        def store(children: dict[str, tuple[int, str]]) -> None:
             state.children = children
-            home.remember(state)
+            directory.save_state(state)
 
-        crew = ProcessSupervisor(home.logs, remember)
+        supervisor = ProcessSupervisor(directory.logs, store, _interrupt_main_thread)
         try:
-            crew.start([_valkey(home)])
-            engine = _database(home, demo=demo)
-            _wait_for_valkey(home)
-            programs = _workers(home, engine)
-            login = home.flower_login() if flower else None
+            supervisor.start([_valkey(directory)])
+            engine = _database(directory, demo=demo)
+            _wait_for_valkey(directory)
+            programs = _workers(directory, engine)
+            login = directory.flower_login() if flower else None
             if flower:
                 port = _free_port(FLOWER_PORT)
                 state.flower = f"http://127.0.0.1:{port}"
-                programs.append(_flower(home, port))
-            crew.start(programs)
-            yield Running(home, engine, state.flower, login)
+                programs.append(_flower(directory, port))
+            supervisor.start(programs)
+            yield EmbeddedService(directory, engine, state.flower, login)
+        except KeyboardInterrupt:
+            if supervisor.failure is not None:
+                raise StartError(str(supervisor.failure)) from None
+            raise
         finally:
-            crew.stop()
-            _remove_socket(home)
+            signal.signal(signal.SIGTERM, _do_nothing)
+            supervisor.stop()
+            directory.socket.unlink(missing_ok=True)
 
 
-def clear_leftovers(home: DataDirectory) -> list[str]:
-    """End the processes that a killed `bookdrop up` left behind; give their names. Their data stays."""
-    left = home.remembered().children
-    ended = [name for name, (pid, since) in reversed(left.items()) if end(pid, since, patience=10)]
-    home.remember(ProcessState())
+def end_leftover_processes(directory: DataDirectory) -> list[str]:
+    """End the processes of a `bookdrop up` that was killed, and return their names. Their data is kept."""
+    children = directory.load_state().children
+    ended = [name for name, (pid, since) in reversed(children.items()) if end(pid, since, timeout=10)]
+    directory.save_state(ProcessState())
     return ended
 
 
-def wait_for_slips(engine: Engine, patience: float) -> int:
-    """Wait until no slip is on its way any more, at most `patience` seconds; give how many are left."""
+def wait_for_slips(engine: Engine, timeout: float) -> int:
+    """Wait at most `timeout` seconds until no slip is on its way; return the number that still are."""
     on_the_way = {
         PrintState.REQUESTED,
         PrintState.CLAIMED,
@@ -93,7 +102,7 @@ def wait_for_slips(engine: Engine, patience: float) -> int:
         PrintState.SENDING,
         PrintState.FAILED_SAFE,
     }
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         with engine.connect().execution_options(**READ_ONLY) as connection:
             left = connection.execute(
@@ -104,16 +113,30 @@ def wait_for_slips(engine: Engine, patience: float) -> int:
         time.sleep(0.1)
 
 
-def _valkey(home: DataDirectory) -> Program:
-    home.socket.unlink(missing_ok=True)
+def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGTERM, _do_nothing)
+    raise KeyboardInterrupt
+
+
+def _do_nothing(*_: object) -> None:
+    """Handle a second TERM. SIG_IGN would be inherited by child processes."""
+
+
+def _interrupt_main_thread() -> None:
+    """Send TERM to the main thread. A signal ends its system calls, for example a read from the terminal."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def _valkey(directory: DataDirectory) -> Program:
+    directory.socket.unlink(missing_ok=True)
     return Program(
         "valkey",
         (
             str(get_binary_path()),
             *("--port", "0"),
-            *("--unixsocket", str(home.socket)),
+            *("--unixsocket", str(directory.socket)),
             *("--unixsocketperm", "700"),
-            *("--dir", str(home.path / "valkey")),
+            *("--dir", str(directory.path / "valkey")),
             *("--appendonly", "yes"),
             *("--appendfsync", "everysec"),
             *("--maxmemory-policy", "noeviction"),
@@ -123,22 +146,24 @@ def _valkey(home: DataDirectory) -> Program:
     )
 
 
-def _wait_for_valkey(home: DataDirectory, patience: float = 10.0) -> None:
-    deadline = time.monotonic() + patience
-    with redis.Redis(unix_socket_path=str(home.socket)) as client:
+def _wait_for_valkey(directory: DataDirectory, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    with redis.Redis(unix_socket_path=str(directory.socket)) as client:
         while True:
             try:
                 client.ping()
             except redis.RedisError:
                 if time.monotonic() > deadline:
-                    raise StartError(f"The Valkey server does not answer; see {home.logs / 'valkey.log'}") from None
+                    raise StartError(
+                        f"The Valkey server does not respond. Its log is {directory.logs / 'valkey.log'}."
+                    ) from None
                 time.sleep(0.02)
             else:
                 return
 
 
-def _database(home: DataDirectory, *, demo: bool) -> Engine:
-    engine = open_engine(home.database_url)
+def _database(directory: DataDirectory, *, demo: bool) -> Engine:
+    engine = open_engine(directory.database_url)
     migrate(engine)
     with Session(engine) as session:
         if demo and is_empty(session):
@@ -146,42 +171,39 @@ def _database(home: DataDirectory, *, demo: bool) -> Engine:
                 session,
                 seed=1,
                 now=datetime.now(UTC),
-                spool_dir=home.spool,
-                station_keys=home.station_keys(list(STATIONS)),
+                spool_dir=directory.spool,
+                station_keys=directory.station_keys(list(STATIONS)),
             )
             session.commit()
     return engine
 
 
-def _workers(home: DataDirectory, engine: Engine) -> list[Program]:
+def _workers(directory: DataDirectory, engine: Engine) -> list[Program]:
     with engine.connect().execution_options(**READ_ONLY) as connection:
         branches = list(connection.execute(select(Branch.code).order_by(Branch.code)).scalars())
     command = (sys.executable, "-m", "workers.cli", "worker")
-    environment = {"BOOKDROP_CONFIG": str(home.config), "BOOKDROP_LOG_FORMAT": "json"}
+    environment = {"BOOKDROP_CONFIG": str(directory.config), "BOOKDROP_LOG_FORMAT": "json"}
 
     def program(role: str, *options: str) -> Program:
-        own = {**environment, "BOOKDROP_HEARTBEAT_FILE": str(home.path / f"{role}.heartbeat")}
-        return Program(role, (*command, role, *options), own)
+        heartbeat = {"BOOKDROP_HEARTBEAT_FILE": str(directory.path / f"{role}.heartbeat")}
+        return Program(role, (*command, role, *options), environment | heartbeat)
 
-    queues = [option for branch in branches for option in ("--branch", branch)]
-    return [program("returns"), program("printing", *queues), program("housekeeping")]
+    branch_options = [option for branch in branches for option in ("--branch", branch)]
+    return [program("returns"), program("printing", *branch_options), program("housekeeping")]
 
 
-def _flower(home: DataDirectory, port: int) -> Program:
+def _flower(directory: DataDirectory, port: int) -> Program:
     return Program(
         "flower",
         (
             *(sys.executable, "-m", "workers.cli", "flower"),
             "--address=127.0.0.1",
             f"--port={port}",
-            f"--conf={home.flower_config}",
+            f"--conf={directory.flower_config}",
             "--max_tasks=5000",
         ),
-        {
-            "BOOKDROP_CONFIG": str(home.config),
-            "BOOKDROP_LOG_FORMAT": "json",
-        },
-        patience=5,
+        {"BOOKDROP_CONFIG": str(directory.config), "BOOKDROP_LOG_FORMAT": "json"},
+        stop_timeout=5,
     )
 
 
@@ -194,8 +216,4 @@ def _free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise StartError("No free port on the loopback address for Flower")
-
-
-def _remove_socket(home: DataDirectory) -> None:
-    home.socket.unlink(missing_ok=True)
+    raise StartError("There is no free port on the loopback address for Flower.")
