@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, select
 from schemas.identifiers import uuid7_time
 from schemas.models import Branch, InboxEntry, QuarantinedMessage, Station
 from schemas.replies import Outcome, ReturnReply
+from tasks.quarantine.store import OPEN_STATES
 
 _A_RETURNS_REPLY: Final = f'{{"type":"{ReturnReply.model_fields["type"].default}"%'
 """The beginning of a stored reply to a Return; the inbox contains replies to other events too."""
@@ -55,7 +56,8 @@ def replies(connection: Connection, wanted: ReplyFilter) -> list[dict[str, Any]]
 
 
 def quarantined(connection: Connection, limit: int = 20) -> dict[str, Any]:
-    """The number of quarantined messages, and the last of them without their content."""
+    """Return the number of quarantined messages without a final decision, and the latest of them without their content."""
+    is_open = QuarantinedMessage.state.in_(OPEN_STATES)
     rows = connection.execute(
         select(
             QuarantinedMessage.id,
@@ -66,10 +68,11 @@ def quarantined(connection: Connection, limit: int = 20) -> dict[str, Any]:
             QuarantinedMessage.station,
             QuarantinedMessage.event_id,
         )
+        .where(is_open)
         .order_by(QuarantinedMessage.received_at.desc(), QuarantinedMessage.id.desc())
         .limit(limit)
     )
-    count = connection.execute(select(func.count()).select_from(QuarantinedMessage)).scalar_one()
+    count = connection.execute(select(func.count()).select_from(QuarantinedMessage).where(is_open)).scalar_one()
     return {
         "count": count,
         "messages": [{**row, "received_at": row["received_at"].isoformat()} for row in rows.mappings()],

@@ -296,20 +296,21 @@ def test_what_a_station_has_not_fetched_is_counted(ann, library, here):
     assert "bookdrop-warn" in row
 
 
-def test_quarantine_is_shown_without_what_it_says(ann, library):
-    """Reason, station and detail of what was not believed; never the message itself."""
+def test_quarantine_shows_open_messages_without_their_content(ann, library):
+    """Reason, station and detail of a message without a final decision; never its content, and no dropped message."""
+    message = {"received_at": datetime.now(UTC), "queue": "returns", "reason": "bad_signature", "detail": ""}
     with library.engine.begin() as connection:
-        connection.execute(
-            insert(QuarantinedMessage).values(
-                received_at=datetime.now(UTC), queue="returns", reason="bad_signature", detail="", body="SECRET-BODY",
-                station="<i>forged</i>",
+        for station, state in (("<i>forged</i>", "kept"), ("dropped-station", "dropped")):
+            connection.execute(
+                insert(QuarantinedMessage).values(**message, station=station, state=state, body="SECRET-BODY")
             )
-        )  # fmt: skip
 
     text = ann.get("/returns")[1]
 
     assert "bad signature" in text
     assert "&lt;i&gt;forged&lt;/i&gt;" in text
+    assert "dropped-station" not in text
+    assert re.search(r'id="in-quarantine">1<', text)
     assert "SECRET-BODY" not in text
 
 

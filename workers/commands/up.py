@@ -154,6 +154,7 @@ def _waiting(database_url: str) -> dict[str, int]:
     from schemas.database import READ_ONLY, open_engine
     from schemas.models import OutboxEntry, PrintJob, QuarantinedMessage
     from schemas.print_jobs import PrintState
+    from tasks.quarantine.store import OPEN_STATES
 
     engine = open_engine(database_url)
     on_the_way = [PrintState.REQUESTED, PrintState.CLAIMED, PrintState.RENDERED, PrintState.SENDING]
@@ -162,7 +163,9 @@ def _waiting(database_url: str) -> dict[str, int]:
         "messages_not_published": select(func.count()).select_from(OutboxEntry),
         "slips_on_the_way": select(func.count()).select_from(PrintJob).where(PrintJob.state.in_(on_the_way)),
         "slips_in_trouble": select(func.count()).select_from(PrintJob).where(PrintJob.state.in_(trouble)),
-        "messages_in_quarantine": select(func.count()).select_from(QuarantinedMessage),
+        "messages_in_quarantine": select(func.count())
+        .select_from(QuarantinedMessage)
+        .where(QuarantinedMessage.state.in_(OPEN_STATES)),
     }
     try:
         with engine.connect().execution_options(**READ_ONLY) as connection:
