@@ -45,8 +45,8 @@ class PatronCardError(ValueError):
 class StationClient:
     """A station's connection to the workers. Use as a context manager; it sends and receives on two threads.
 
-    The client's threads call `on_reply` once for each reply, `on_slip` for each change of a slip, and `on_progress`
-    at most once a second while held events are sent.
+    The client's threads call `on_reply` once for each reply and `on_slip` for each change of a slip. They call
+    `on_progress` at most once a second while held events are sent.
     Raises `JournalError` when the journal cannot be used.
     """
 

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prompt's decisions about a scanned line, with a client whose threads do not run: the journal shows what it sent."""
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from schemas import signing
+from stations.client import StationClient
+from stations.journal.file import JournalLimits
+from stations.prompt import ScanPrompt
+from stations.settings import StationSettings
+from stations.terminal import Screen
+
+KEY = "a key of the tests"
+SLIP = uuid4()
+CARD = "2000001"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[StationClient]:
+    settings = StationSettings(
+        code="main-desk-1",
+        key=SecretStr(KEY),
+        broker_url=SecretStr(f"redis+socket://{tmp_path}/away.sock"),
+        journal=tmp_path / "station.journal",
+        patron_card_pattern=r"2\d{6}",
+        scanner_prefix="#",
+    )
+    opened = StationClient(settings)
+    yield opened
+    opened.journal.close()
+
+
+def sent(client: StationClient, *lines: str) -> tuple[list[dict[str, Any]], str]:
+    """The events that the lines became, and the screen."""
+    output = io.StringIO()
+    screen = Screen(output, interactive=False, sounds=False)
+    ScanPrompt(screen, lambda: datetime.now(UTC), shows_pending=False).serve(client, lines)
+    return [json.loads(entry.payload) for entry in client.journal.recent()], output.getvalue()
+
+
+def test_scan_is_stored_signed_with_the_journals_number(client: StationClient) -> None:
+    """Each event has the next sequence number under its signature, and the barcode without what the scanner adds."""
+    events, _ = sent(client, "#00A1\r\n", " A2")
+
+    assert [(event["sequence"], event["barcode"]) for event in events] == [(1, "00A1"), (2, "A2")]
+    assert all(signing.verify(event, KEY.encode()) for event in events)
+
+
+def test_same_barcode_within_two_seconds_is_one_scan(client: StationClient) -> None:
+    """A double trigger is shown and not sent, whatever the scanner adds to the second line."""
+    events, screen = sent(client, "A1", "#A1 ", "A2", "A1")
+
+    assert [event["barcode"] for event in events] == ["A1", "A2", "A1"]
+    assert screen.count("SAME SCAN  A1") == 1
+
+
+def test_slips_code_then_item_is_one_packing_event(client: StationClient) -> None:
+    """The barcode after a slip's code is checked against the slip; the one after it is a scan."""
+    events, _ = sent(client, f"BD:{SLIP}", "A1", "A1")
+
+    assert [event["type"] for event in events] == ["bookdrop.slip-seen.v1", "bookdrop.barcode-scanned.v1"]
+    assert (events[0]["slip"], events[0]["barcode"]) == (str(SLIP), "A1")
+
+
+def test_patron_card_between_slip_and_item_changes_nothing(client: StationClient) -> None:
+    """A card is neither stored nor shown, and the next barcode is still the slip's item."""
+    events, screen = sent(client, f"BD:{SLIP}", CARD, "A1")
+
+    assert [(event["type"], event["barcode"]) for event in events] == [("bookdrop.slip-seen.v1", "A1")]
+    assert "That is a patron card" in screen
+    assert CARD not in screen
+    assert CARD.encode() not in b"".join(path.read_bytes() for path in client.settings.journal_file.parent.iterdir())
+
+
+def test_cancel_after_a_slips_code_makes_the_next_barcode_a_scan(client: StationClient) -> None:
+    """`:cancel` ends the packing check."""
+    events, _ = sent(client, f"BD:{SLIP}", ":cancel", "A1")
+
+    assert [event["type"] for event in events] == ["bookdrop.barcode-scanned.v1"]
+
+
+def test_rejected_scan_can_be_scanned_again_at_once(client: StationClient) -> None:
+    """A scan that the full journal rejects counts as not stored, and is no double trigger."""
+    client.journal.limits = JournalLimits(max_unanswered=0)
+    output = io.StringIO()
+    prompt = ScanPrompt(Screen(output, interactive=False, sounds=False), lambda: datetime.now(UTC), shows_pending=False)
+
+    prompt.serve(client, ["A1", "A1"])
+
+    assert prompt.not_stored == 2
+    assert output.getvalue().count("NOT TAKEN") == 2
+    assert client.journal.recent() == []
