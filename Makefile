@@ -59,7 +59,7 @@ bench: $(VENV)/.dev ## Run the short set of benchmarks; each receives ARGS='--ro
 	  echo "== $$script $$* $(ARGS)"; $(BIN)/python "$$script" "$$@" $(ARGS); done
 
 docs: $(VENV)/.dev ## Generate the reference pages from the code
-	@for page in docs.generate.asyncapi docs.generate.import_columns docs.generate.return_rules docs.generate.print_states docs.generate.reason_codes docs.generate.settings_and_commands docs.generate.metrics docs.generate.outcomes; do $(BIN)/python -m $$page; done
+	@$(BIN)/python -m docs.generate
 
 clean: ## Remove the environment and all caches; keep the data in .bookdrop/
 	rm -rf $(VENV) dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

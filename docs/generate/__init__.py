@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generators of the reference pages: `make docs` writes each page from the code it documents."""
+"""Generators of the reference pages, one module for each page. `make docs` runs them all."""

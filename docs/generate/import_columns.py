@@ -1,45 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of import columns, made from the row models. `python -m docs.generate.import_columns` writes it."""
+"""The reference page of import columns, generated from the row models."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from docs.generate.markdown import table
 from tasks.data_import.row_models import KINDS, Row
 
-PAGE = Path("docs/reference/import-columns.md")
+PAGE: Final = Path("docs/reference/import-columns.md")
 
-_HEAD = """# Columns of an import
+_HEAD: Final = """# Columns of an import
 
-`bookdrop import FILE` reads CSV or JSON Lines with these columns. Import the kinds in this order, for each points
-only to those before it. An empty value leaves the default. This page is made from the program
-(`python -m docs.generate.import_columns`).
+`bookdrop import FILE` reads CSV or JSON Lines with these columns. Import the kinds in this order, because each refers only
+to those before it. An empty value leaves the default. A later import finds a stored row by its natural key. This page is
+generated from the code (`make docs`).
 """
 
 
 def page() -> str:
     """The page, as Markdown."""
-    return "\n".join([_HEAD, *(_section(model) for model in KINDS.values())])
+    return "\n".join([_HEAD, *(line for model in KINDS.values() for line in _section(model))])
 
 
-def _section(model: type[Row]) -> str:
-    lines = [
-        f"## {model.kind}",
-        "",
-        f"{model.__doc__} Known again by: {model.natural_key}.",
-        "",
-        "| column | needed | what it is |",
-        "| --- | --- | --- |",
-    ]
-    for name, field in model.model_fields.items():
-        needed = "yes" if field.is_required() else _default(field.get_default(call_default_factory=True))
-        words = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `{name}` | {needed} | {words} |".replace("|  |", "| |"))
-    return "\n".join([*lines, ""])
+def _section(model: type[Row]) -> Iterator[str]:
+    yield f"## {model.kind}"
+    yield ""
+    yield f"{model.__doc__} Natural key: {model.natural_key}."
+    yield ""
+    yield from table(
+        ("column", "required", "description"),
+        (
+            (
+                f"`{name}`",
+                "yes" if field.is_required() else _default(field.get_default(call_default_factory=True)),
+                field.description or "",
+            )
+            for name, field in model.model_fields.items()
+        ),
+    )
+    yield ""
 
 
 def _default(value: Any) -> str:
-    return "no" if value in (None, [], False) else f"no: `{value}`"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    if value in (None, [], False):
+        return "no"
+    return f"no: `{str(value).lower() if isinstance(value, bool) else value}`"

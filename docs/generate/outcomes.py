@@ -1,41 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of edge cases, made from the tests' own names and docstrings. `python -m docs.generate.outcomes` writes it."""
+"""The reference page of edge cases, generated from the names and docstrings of their tests."""
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-ROOT = Path(__file__).parents[2]
-CASES = ROOT / "tests" / "integration" / "test_edge_cases.py"
-PAGE = ROOT / "docs" / "reference" / "outcomes.md"
-HOW_MANY = 29
+from docs.generate.markdown import table
 
-_NAME = re.compile(r"test_case_(\d\d)_(.+)")
-_HEAD = f"""# Edge cases and their outcomes
+PAGE: Final = Path("docs/reference/outcomes.md")
+CASE_COUNT: Final = 29
+"""Edge cases of the domain; each has a test."""
 
-What can lie on a desk, and what is right. Each line is a test of that name in
-[`{CASES.relative_to(ROOT)}`](../../{CASES.relative_to(ROOT)}), which runs real workers on a real broker, on SQLite and on
-PostgreSQL. This page is made from the tests (`make docs`).
+_TESTS: Final = Path("tests/integration/test_edge_cases.py")
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_NAME: Final = re.compile(r"test_case_(\d\d)_(.+)")
+_HEAD: Final = f"""# Edge cases and their outcomes
 
-| no. | case | outcome |
-| --- | --- | --- |
+Situations at a station, and the correct outcome of each. Each row is a test of that name in
+[`{_TESTS}`](../../{_TESTS}).
+The tests run real workers on a real broker, on SQLite and on PostgreSQL. This page is generated from the tests
+(`make docs`).
 """
 
 
 def cases() -> list[tuple[int, str, str]]:
-    """Number, name in words and right outcome of each test, in the order of the numbers."""
+    """Number, name and outcome of each case, ordered by number."""
     found = []
-    for node in ast.parse(CASES.read_text(encoding="utf-8")).body:
+    for node in ast.parse((_ROOT / _TESTS).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and (match := _NAME.fullmatch(node.name)):
-            words = " ".join((ast.get_docstring(node) or "").split())
-            found.append((int(match[1]), match[2].replace("_", " "), words))
+            outcome = ast.get_docstring(node) or ""
+            found.append((int(match[1]), match[2].replace("_", " "), outcome))
     return sorted(found, key=lambda case: case[0])
 
 
 def page() -> str:
     """The page, as Markdown."""
-    return _HEAD + "".join(f"| {number} | {case} | {words} |\n" for number, case, words in cases())
+    return "\n".join([_HEAD, *_rows(), ""])
 
 
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+def _rows() -> Iterator[str]:
+    return table(("no.", "case", "outcome"), ((str(number), case, outcome) for number, case, outcome in cases()))

@@ -36,12 +36,12 @@ def pointed_at(document, reference):
 
 @pytest.mark.parametrize("path", asyncapi.documents())
 def test_committed_documents_are_what_the_types_say(path):
-    """After a change of a message, `python -m docs.generate.asyncapi` has been run and its result committed."""
+    """After a change of a message, `make docs` has been run and its result committed."""
     wanted = asyncapi.documents()[path]
 
     committed = (asyncapi.FOLDER / path).read_text(encoding="utf-8")
 
-    assert committed == wanted, "run `python -m docs.generate.asyncapi` and commit what it writes"
+    assert committed == wanted, "run `make docs` and commit what it writes"
 
 
 def test_no_schema_of_a_message_that_is_gone():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every edge case of the Return, by its number, through real workers on a real broker and both databases.
 
-`python -m docs.generate.outcomes` makes docs/reference/outcomes.md from the names and docstrings here.
+`make docs` generates docs/reference/outcomes.md from the names and docstrings here.
 """
 
 import json

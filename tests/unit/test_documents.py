@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents: generated pages are current, links lead somewhere, commands exist."""
+"""The documents: generated pages are current, tables are whole, links lead somewhere, commands exist."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import click
 import pytest
 
-from docs.generate import outcomes, return_rules, settings_and_commands
-from docs.generate import print_states as slips
+from docs.generate import outcomes
+from docs.generate.__main__ import PAGES
+from docs.generate.markdown import table
 from stations.cli import main as station
 from workers.cli import main as operations
 
@@ -37,28 +39,58 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("file", settings_and_commands.pages())
-def test_generated_pages_are_current(file):
-    """`make docs` would change nothing."""
-    committed = (ROOT / settings_and_commands.FOLDER / file).read_text(encoding="utf-8")
+def tables(text):
+    """Each table of a Markdown text as lists of cells: the header, then the rows.
 
-    assert committed == settings_and_commands.pages()[file]
-
-
-def test_the_picture_of_a_slips_way_is_current():
-    """The page of print jobs is the one that the rules make now."""
-    assert (ROOT / slips.PAGE).read_text(encoding="utf-8") == slips.page()
-
-
-def test_the_picture_of_the_table_is_current():
-    """`make docs` would change nothing: the page shows the table that the program uses."""
-    assert (ROOT / return_rules.PAGE).read_text(encoding="utf-8") == return_rules.page()
+    A table ends at the first blank line (GitHub Flavored Markdown, 4.10), so a broken row leaves a line with other cells.
+    """
+    lines = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE).splitlines()
+    for number, line in enumerate(lines):
+        if re.fullmatch(r"\|(?: *:?-+:? *\|)+", line):
+            rows = [lines[number - 1]]
+            rows += itertools.takewhile(str.strip, lines[number + 1 :])
+            yield [re.split(r"(?<!\\)\|", row.strip().removeprefix("|").removesuffix("|")) for row in rows]
 
 
-def test_the_page_of_outcomes_is_current_and_complete():
-    """`make docs` would change nothing, and each of the edge cases has a test."""
-    assert outcomes.PAGE.read_text(encoding="utf-8") == outcomes.page()
-    assert {number for number, _, _ in outcomes.cases()} == set(range(1, outcomes.HOW_MANY + 1))
+@pytest.mark.parametrize("module", PAGES, ids=lambda module: module.PAGE.stem)
+def test_generated_page_is_current(module):
+    """`make docs` changes nothing."""
+    assert (ROOT / module.PAGE).read_text(encoding="utf-8") == module.page()
+
+
+def test_every_edge_case_has_a_test():
+    """The page of outcomes has a row for each number."""
+    assert {number for number, _, _ in outcomes.cases()} == set(range(1, outcomes.CASE_COUNT + 1))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_table_rows_have_as_many_cells_as_their_header(document):
+    """No line break and no bare `|` in a cell breaks a table."""
+    for header, *rows in tables(document.read_text(encoding="utf-8")):
+        for row in rows:
+            assert len(row) == len(header), f"{named(document)}: {row}"
+
+
+def test_generated_pages_have_tables():
+    """The test above finds the tables that it is there for: each page but the one of commands has at least one."""
+    without = [module.PAGE.stem for module in PAGES if not list(tables(module.page()))]
+
+    assert without == ["commands"]
+
+
+def test_table_folds_line_breaks_and_escapes_bars():
+    """A docstring of several lines with a `|` in it stays one row of the table."""
+    lines = list(table(("name", "description"), [("`one`", "first |\n    second"), ("", "third")]))
+
+    assert lines == ["| name | description |", "| --- | --- |", "| `one` | first \\| second |", "| | third |"]
+    [(_, row, _)] = tables("\n".join(lines))
+    assert row == [" `one` ", " first \\| second "]
+
+
+def test_table_with_a_short_row_raises():
+    """A generator that leaves out a cell fails, and writes no broken page."""
+    with pytest.raises(ValueError, match="1 cells"):
+        list(table(("name", "description"), [("one",)]))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)

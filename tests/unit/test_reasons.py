@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import reason_codes
 from schemas.events import StationEvent
 from schemas.reasons import DeadLetterReason, RejectionReason, ReplyReason
 from tasks.events.validation import validate
@@ -54,8 +53,3 @@ def test_message_without_a_type_is_rejected():
 
     assert verified == []
     assert [each.reason for each in rejected] == [RejectionReason.BAD_SCHEMA, RejectionReason.UNKNOWN_VERSION]
-
-
-def test_reference_page_is_current():
-    """`make docs` would change nothing: the page lists the codes of the enumerations."""
-    assert (ROOT / reason_codes.PAGE).read_text(encoding="utf-8") == reason_codes.page()
