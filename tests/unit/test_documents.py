@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents: generated pages are current, tables are whole, links lead somewhere, commands exist."""
+"""Documents: generated pages are current, tables are whole, relative links resolve, commands exist."""
 
 import itertools
 import re
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -19,22 +18,37 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "deploy", "schemas", "tasks", "workers", "stations")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
+CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMAND = re.compile(r"(?:^\$ .*?|^|bin/)(bookdrop|bookdrop-station) ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?", re.MULTILINE)
-
-
 PATH = re.compile(
     r"(?<![\w./-])(?:schemas|tasks|workers|stations|tests|docs|deploy|benchmarks|requirements)/[\w./*@-]*\w[*/]?"
 )
 NO_FILES = {"benchmarks/results", "deploy/secrets", "deploy/bookdrop-housekeeping"}
 """Folders that commands create, and an object of Kubernetes."""
 
+PROGRAMS = {"bookdrop": operations, "bookdrop-station": station}
 
-def named(path):
-    return str(path.relative_to(ROOT))
+
+def found_in_documents(find):
+    """Each document in which `find` finds something, with all that it found there."""
+    for path in DOCUMENTS:
+        if found := find(path.read_text(encoding="utf-8")):
+            yield pytest.param(path, found, id=str(path.relative_to(ROOT)))
+
+
+def commands(text):
+    """Program, command and subcommand of each line in the console blocks of `text`."""
+    return [match for block in CONSOLE.findall(text) for match in COMMAND.findall(block)]
+
+
+def project_paths(text):
+    """Files and folders of the project that `text` names, without the targets of links."""
+    targets = {target for target, _ in LINK.findall(text)}
+    return {path.rstrip("/") for path in PATH.findall(text) if path not in targets} - NO_FILES
 
 
 def anchors(path):
-    """The anchors of a page's headings, as they are made on the usual code hosts."""
+    """The anchors of a page's headings, as code hosts derive them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -63,12 +77,10 @@ def test_every_edge_case_has_a_test():
     assert {number for number, _, _ in outcomes.cases()} == set(range(1, outcomes.CASE_COUNT + 1))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_table_rows_have_as_many_cells_as_their_header(document):
+@pytest.mark.parametrize(("document", "found"), list(found_in_documents(lambda text: list(tables(text)))))
+def test_table_rows_have_as_many_cells_as_their_header(document, found):
     """No line break and no bare `|` in a cell breaks a table."""
-    for header, *rows in tables(document.read_text(encoding="utf-8")):
-        for row in rows:
-            assert len(row) == len(header), f"{named(document)}: {row}"
+    assert [row for header, *rows in found for row in rows if len(row) != len(header)] == []
 
 
 def test_generated_pages_have_tables():
@@ -93,49 +105,38 @@ def test_table_with_a_short_row_raises():
         list(table(("name", "description"), [("one",)]))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_links_lead_somewhere(document):
-    """Every relative link leads to a file that is there, and every anchor to a heading."""
-    for target, anchor in LINK.findall(document.read_text(encoding="utf-8")):
+@pytest.mark.parametrize(("document", "links"), list(found_in_documents(LINK.findall)))
+def test_relative_links_resolve(document, links):
+    """Every relative link names an existing file, and every anchor a heading."""
+    for target, anchor in links:
         path = (document.parent / target) if target else document
 
-        assert path.exists(), f"{named(document)}: {target}"
-        if anchor:
-            assert anchor in anchors(path), f"{named(document)}: {target}#{anchor}"
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_commands_exist(document):
-    """Every command that a console block shows is one of the program's."""
-    for block in re.findall(r"```console\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL):
-        for program, name, below in COMMAND.findall(block):
-            group = operations if program == "bookdrop" else station
-            command: Any = group.get_command(click.Context(group), name)
+@pytest.mark.parametrize(("document", "found"), list(found_in_documents(commands)))
+def test_commands_in_console_blocks_exist(document, found):
+    """Every command line in a console block names a command of its program, and an existing subcommand."""
+    for program, name, subcommand in found:
+        group = PROGRAMS[program]
+        command = group.get_command(click.Context(group), name)
 
-            assert command is not None, f"{named(document)}: {program} {name}"
-            if hasattr(command, "get_command"):
-                assert command.get_command(click.Context(command), below) is not None, (
-                    f"{named(document)}: {program} {name} {below}"
-                )
+        assert command is not None, f"{program} {name}"
+        if isinstance(command, click.Group):
+            assert command.get_command(click.Context(command), subcommand), f"{program} {name} {subcommand}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
-def test_paths_exist(document):
-    """Every file and folder of the project that a page names is there."""
-    text = document.read_text(encoding="utf-8")
-    links = {target for target, _ in LINK.findall(text)}
-    paths = {path.rstrip("/") for path in PATH.findall(text) if path not in links}
-
-    missing = {path for path in paths - NO_FILES if not list(ROOT.glob(path))}
-
-    assert missing == set()
+@pytest.mark.parametrize(("document", "paths"), list(found_in_documents(project_paths)))
+def test_paths_exist(document, paths):
+    """Every file and folder of the project that a page names exists."""
+    assert {path for path in paths if not list(ROOT.glob(path))} == set()
 
 
 def test_every_page_is_listed():
-    """Each page under docs/ can be reached from the list of all documentation."""
+    """The list of all documentation names each page under docs/."""
     listed = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if path.name != "README.md"]
 
-    missing = [path for path in (ROOT / "docs").rglob("*.md") if path.name != "README.md"
-               and str(path.relative_to(ROOT / "docs")) not in listed]  # fmt: skip
-
-    assert missing == []
+    assert pages
+    assert [path for path in pages if str(path.relative_to(ROOT / "docs")) not in listed] == []

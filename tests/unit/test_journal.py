@@ -3,8 +3,6 @@
 
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,21 +36,6 @@ def take(journal: Journal, name: str, now: datetime = NOW) -> Entry:
 
 def a_minute(attempts: int) -> timedelta:
     return timedelta(minutes=attempts)
-
-
-def test_what_is_taken_is_there_for_the_next_process(journal: Journal, path: Path) -> None:
-    """An event taken is found whole by another process, which goes on counting from it."""
-    take(journal, "first")
-
-    words = (
-        "import sys; from pathlib import Path; from datetime import *; from stations.journal.events import *\n"
-        "j = Journal(Path(sys.argv[1]), 'main-desk-1'); now = datetime.now(UTC)\n"
-        "print(j.append(NewEvent('second', 't', 's', str), now, now).sequence, j.unanswered()[0].payload)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", words, path], capture_output=True, text=True, check=True)
-
-    assert done.stdout == '2 {"n": 1}\n'
-    assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]
 
 
 def test_only_the_owner_may_read_it(journal: Journal, path: Path) -> None:

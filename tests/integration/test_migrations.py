@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables as migrated are the tables as declared."""
+"""Migrations create the tables that the models declare."""
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -8,14 +8,14 @@ from schemas.migration import migrate, revisions
 from schemas.models import Model
 
 
-def test_migrations_make_the_declared_tables(engine):
-    """On both databases nothing is left to migrate, and migrating again changes nothing."""
+def test_migrated_tables_equal_the_declared_ones(engine):
+    """On both databases Alembic finds no difference to the models, and a second migration changes nothing."""
     migrate(engine)
 
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         difference = compare_metadata(context, Model.metadata)
+    current, newest = revisions(engine)
 
     assert difference == []
-    current, wanted = revisions(engine)
-    assert current == wanted
+    assert current == newest

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of deploy/ under the programs that read them: systemd-analyze, nginx, kubectl, the shell."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import missing
+from tests.deploy_files import COMPOSE, DEPLOY, INSTANCES, KUBERNETES, UNITS
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder that stands for `/` of a machine with the units installed; their programs are empty scripts."""
+    if shutil.which("systemd-analyze") is None:
+        missing("systemd-analyze")
+    folder = tmp_path / "etc/systemd/system"
+    folder.mkdir(parents=True)
+    for path in [*DEPLOY.glob("*/*.service"), *DEPLOY.glob("*/*.t[ia][mr]*e[rt]")]:
+        for instance in INSTANCES.get(path.name, ("",)):
+            shutil.copy(path, folder / path.name.replace("@.", f"@{instance}."))
+    for program in ("venv/bin/bookdrop", "venv/bin/bookdrop-station", "bin/back-up"):
+        file = tmp_path / "opt/bookdrop" / program
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("#!/bin/sh\n")
+        file.chmod(0o755)
+    shutil.copytree("/usr/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True)
+    return tmp_path
+
+
+def analyze(*arguments):
+    """Exit code and output of systemd-analyze."""
+    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr + done.stdout
+
+
+def test_systemd_verifies_every_unit_without_a_finding(root):
+    """`systemd-analyze verify` reports no unknown key, no missing program and no wrong value."""
+    units = sorted((root / "etc/systemd/system").iterdir())
+
+    code, output = analyze("verify", f"--root={root}", "--man=no", "--recursive-errors=no", *units)
+
+    assert (code, output) == (0, "")
+    assert len(units) > len(UNITS)
+
+
+def test_systemd_rates_every_service_as_confined(root):
+    """`systemd-analyze security` rates each service at 2.0 or better; an unconfined one has 10."""
+    services = sorted((root / "etc/systemd/system").glob("*.service"))
+
+    assert services
+    for path in services:
+        code, output = analyze("security", "--offline=yes", "--threshold=20", path)
+
+        assert code == 0, output
+
+
+def test_make_secrets_writes_every_secret_of_compose_once(tmp_path):
+    """The files fit each other and are closed to other users; a second run changes none of them."""
+    if shutil.which("openssl") is None:
+        missing("openssl")
+    folder = tmp_path / "secrets"
+
+    def run():
+        subprocess.run([DEPLOY / "make-secrets", folder], check=True, capture_output=True, timeout=60)
+        return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+
+    first, second = run(), run()
+    expected = {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
+    password = first["broker-url"].partition("worker:")[2].partition("@")[0]
+
+    assert expected <= set(first)
+    assert first == second
+    assert folder.stat().st_mode & 0o077 == 0
+    assert hashlib.sha256(password.encode()).hexdigest() in first["valkey-users.acl"]
+    assert first["postgres-password"] in first["database-url"]
+    assert first["flower-proxy"] in first["proxy-secret.conf"]
+    assert len({password, first["postgres-password"], first["flower-proxy"]}) == 3
+
+
+@pytest.mark.parametrize("upstream", ["upstream-local.conf", "upstream-compose.conf"])
+def test_nginx_accepts_the_proxy_settings(upstream, tmp_path):
+    """`nginx -t` accepts the settings with the secrets of make-secrets, on either upstream."""
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        missing("nginx")
+    subprocess.run([DEPLOY / "make-secrets", tmp_path], check=True, capture_output=True, timeout=60)
+    settings = (
+        (DEPLOY / "nginx/bookdrop.conf").read_text(encoding="utf-8").replace("/etc/nginx/bookdrop/", f"{tmp_path}/")
+    )
+    (tmp_path / "bookdrop.conf").write_text(settings)
+    servers = (DEPLOY / "nginx" / upstream).read_text(encoding="utf-8").replace("flower:", "127.0.0.1:")
+    inside = f"access_log off; include {tmp_path}/bookdrop.conf;\n{servers}"
+    folders = "".join(
+        f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid; events {{}}\nhttp {{ {folders} {inside} }}\n")
+
+    done = subprocess.run(
+        [nginx, "-t", "-e", str(tmp_path / "errors"), "-c", str(tmp_path / "nginx.conf")],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_kubectl_renders_a_complete_example():
+    """Each name is there once; each settings map, service account and scaled object that is referenced exists.
+
+    kubectl of Debian is too old for components, so the test is skipped where no other one is installed.
+    """
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    done = subprocess.run(
+        ["kubectl", "kustomize", KUBERNETES / "example"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    objects = list(yaml.safe_load_all(done.stdout))
+    names = [(each["kind"], each["metadata"]["name"]) for each in objects]
+    pods = [each["spec"]["template"]["spec"] for each in objects if "template" in each.get("spec", {})]
+    maps = {volume["configMap"]["name"] for pod in pods for volume in pod["volumes"] if "configMap" in volume}
+    maps |= {
+        ref["configMapRef"]["name"] for pod in pods for each in pod["containers"] for ref in each.get("envFrom", [])
+    }
+    scaled = [each["spec"]["scaleTargetRef"]["name"] for each in objects if each["kind"] == "ScaledObject"]
+
+    assert len(names) == len(set(names))
+    assert {each["metadata"]["namespace"] for each in objects} == {"bookdrop"}
+    assert maps == {name for kind, name in names if kind == "ConfigMap"}
+    assert {pod["serviceAccountName"] for pod in pods if "serviceAccountName" in pod} == {"bookdrop"}
+    assert [("Deployment", name) in names for name in scaled] == [True]
+    assert {("Deployment", f"bookdrop-printing-{branch}") for branch in ("main", "north")} <= set(names)
+
+
+@pytest.mark.parametrize("script", ["make-secrets", "backup/back-up", "systemd/bookdrop"])
+def test_script_is_executable_and_parsed_by_a_posix_shell(script):
+    """`sh -n` parses each script without an error."""
+    path = DEPLOY / script
+
+    assert os.access(path, os.X_OK)
+    subprocess.run(["sh", "-n", path], check=True, timeout=30)
