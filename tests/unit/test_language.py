@@ -23,19 +23,17 @@ PRODUCT = (
 """Files and folders with the project's own texts. Tests and benchmarks are not part of it."""
 
 CLEAN = (
-    "docs",
-    "stations",
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "Makefile",
-    ".ci",
-    ".github",
-    ".pre-commit-config.yaml",
-)
+    "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml", ".ci", ".github",
+    ".pre-commit-config.yaml", "stations", "tasks/metrics", "tasks/outbox", "tasks/privacy", "tasks/quarantine",
+    "workers/metrics",
+)  # fmt: skip
 """Those that are free of the words already. The aim is `CLEAN = PRODUCT`, without `NOT_YET`."""
 
-NOT_YET = ("docs/architecture.md", "docs/generate", "docs/reference")
+NOT_YET = (
+    "docs/architecture.md", "docs/generate", "docs/reference/asyncapi.json", "docs/reference/commands.md",
+    "docs/reference/messages", "docs/reference/outcomes.md", "docs/reference/print-jobs.md",
+    "docs/reference/settings.md", "docs/reference/what-return-does.md",
+)  # fmt: skip
 """Parts of `CLEAN` that are rewritten with the code that they describe."""
 
 NEVER = ("schemas/migrations/versions",)
