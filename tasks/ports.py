@@ -75,7 +75,7 @@ class PendingMessage:
     """A committed message that is not published yet."""
 
     outbox_id: UUID | None
-    """Its row in the outbox; `None` when there is none, because the recipient asks again."""
+    """Its row in the outbox; `None` when there is none, because the station would resend its event."""
     queue: str
     task: str | None
     """Task name; `None` for a plain message to a station."""

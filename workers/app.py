@@ -80,7 +80,7 @@ def celery_settings() -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # Below the visibility timeout, so that the broker does not redeliver a task that still runs.
         # No soft limit: raised during a statement, it can leave a transaction open, with all its locks. The end of a
-        # process releases everything, and a station or a sweep asks again.
+        # process releases everything, and a station or a sweep sends the work again.
         "task_time_limit": settings.redis_visibility_timeout_seconds // 2,
         "task_ignore_result": True,
         "result_backend": None,
