@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark makes of its numbers: percentiles, ratios, bounds, and a plot."""
+"""Figures of a benchmark: percentiles, ratios, bounds, and the plot."""
 
 from xml.etree import ElementTree as ET
 
@@ -13,8 +13,8 @@ FOUND: Figures = {
 }
 
 
-def test_samples_are_told_as_percentiles_and_the_rest_as_medians():
-    """p99 only of samples that are enough for one."""
+def test_samples_become_percentiles_and_other_figures_medians():
+    """p99 is computed only from enough samples."""
     columns = told(FOUND)
 
     assert columns["floor"] == {
@@ -25,8 +25,8 @@ def test_samples_are_told_as_percentiles_and_the_rest_as_medians():
     assert columns["<other> & more"] == {"scan, p50 ms": 50.25, "drain, returns/s": 300.0}
 
 
-def test_all_are_compared_with_the_first():
-    """The first candidate is the yardstick."""
+def test_ratios_are_relative_to_the_first_candidate():
+    """The first candidate is the reference."""
     assert ratios(told(FOUND))["<other> & more"] == {"scan, p50 ms": 0.5, "drain, returns/s": 3.0}
 
 
@@ -40,13 +40,13 @@ def test_all_are_compared_with_the_first():
         (Bound("nobody", "scan, p50 ms", "at most", 2), None),
     ],
 )
-def test_a_bound_is_kept_or_missed(bound, outcome):
-    """As a ratio to the first candidate, or as a number; what was not measured is neither."""
+def test_bound_is_kept_missed_or_not_measured(bound, outcome):
+    """A bound limits a ratio to the first candidate, or a number; a missing figure is neither kept nor missed."""
     assert bound.check(told(FOUND)) == outcome
 
 
-def test_the_plot_is_an_svg_with_a_bar_for_each_number():
-    """Well-formed whatever a candidate is called; the longest bar of each figure is as long as the next figure's."""
+def test_plot_is_svg_with_a_bar_for_each_figure():
+    """The SVG is well-formed for any candidate's name; the longest bars of all figures have the same length."""
     drawn = ET.fromstring(plot(told(FOUND), "a run"))
 
     bars = [bar for bar in drawn.iter("{http://www.w3.org/2000/svg}rect") if "x" in bar.attrib]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A broker's URL: what is understood, what is refused, and in which words."""
+"""Broker URLs: the accepted forms, and the errors for all others."""
 
 import ssl
 
@@ -19,8 +19,8 @@ from workers.settings import WorkerSettings
         ("amqp://guest:guest@127.0.0.1//bookdrop", False),
     ],
 )
-def test_a_plain_url_is_left_as_it_is(url, is_redis):
-    """No options, no TLS: what kombu has always understood."""
+def test_plain_url_is_unchanged(url, is_redis):
+    """A URL without options and TLS is passed to kombu as it is."""
     broker = read_broker_url(url)
 
     assert (broker.url, broker.is_redis, broker.ssl, dict(broker.options)) == (url, is_redis, None, {})
@@ -34,8 +34,8 @@ def test_a_plain_url_is_left_as_it_is(url, is_redis):
     ],
     ids=["commas", "as kombu has it"],
 )
-def test_sentinels_are_told_apart_from_the_server(url):
-    """Each Sentinel is one URL with the server's user and number; the master's name is an option."""
+def test_sentinel_options_are_separated_from_the_server(url):
+    """Each Sentinel has a URL with the server's user and database; the master's name and the Sentinel password are options."""
     broker = read_broker_url(url)
 
     assert broker.url.split(";") == [
@@ -47,13 +47,13 @@ def test_sentinels_are_told_apart_from_the_server(url):
     assert broker.options["sentinel_kwargs"]["password"] == "s"
 
 
-def test_the_master_has_a_usual_name():
-    """Without a name, the one of Sentinel's own example."""
+def test_sentinel_master_defaults_to_mymaster():
+    """The default is the name in Sentinel's own example."""
     assert read_broker_url("sentinel://one/0").options["master_name"] == "mymaster"
 
 
-def test_a_certificate_is_checked_unless_it_is_said_otherwise():
-    """`rediss://` and `amqps://` alone check the certificate and its name against the system's authorities."""
+def test_tls_verifies_the_certificate_by_default():
+    """`rediss://` and `amqps://` verify the certificate and its name against the system's authorities."""
     redis, rabbitmq = read_broker_url("rediss://books.example/0").ssl, read_broker_url("amqps://books.example//").ssl
 
     assert redis == {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
@@ -64,8 +64,8 @@ def test_a_certificate_is_checked_unless_it_is_said_otherwise():
     }
 
 
-def test_each_side_of_tls_has_its_own_names():
-    """The same three files, as redis-py and py-amqp call them."""
+def test_tls_files_have_the_names_of_each_library():
+    """redis-py and py-amqp get the same three files under their own option names."""
     files = "ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem"
 
     redis, rabbitmq = read_broker_url(f"rediss://b/0?{files}"), read_broker_url(f"amqps://b//?{files}")
@@ -90,8 +90,8 @@ def test_each_side_of_tls_has_its_own_names():
     ],
 )
 @pytest.mark.parametrize("side", [WorkerSettings, StationSettings])
-def test_what_is_not_understood_is_refused_in_words(url, words, side):
-    """Both sides say what is wrong, and no secret."""
+def test_invalid_url_is_refused_without_its_secrets(url, words, side):
+    """Workers and stations report the cause, and no password."""
     needed = {} if side is WorkerSettings else {"code": "a", "key": "k"}
 
     with pytest.raises(ConfigurationError, match=words) as caught:
@@ -109,16 +109,16 @@ def test_what_is_not_understood_is_refused_in_words(url, words, side):
         ("redis+socket:///v.sock?virtual_host=5", 5),
     ],
 )
-def test_the_number_of_the_database(url, number):
-    """It stands in the names of the channels that users may hear."""
+def test_database_number_is_the_last_part_of_the_path(url, number):
+    """The access-control lists contain it in the names of channels."""
     assert database_of(url) == number
 
 
 @pytest.mark.parametrize(
     "url", ["redis://b/0", "redis://old:gone@b/0", "sentinel://a,b/0?master_name=x", "redis+socket:///v"]
 )
-def test_a_user_takes_the_place_of_another(url):
-    """The same broker, with another name and password."""
+def test_with_user_replaces_user_and_password(url):
+    """The URL has the new name and password, and is still valid."""
     made = with_user(url, "desk", "s3cret")
 
     assert "desk:s3cret@" in made

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings: where they come from, and how a wrong one is told."""
+"""Settings of the workers: their sources, and the errors for wrong ones."""
 
 import os
 
@@ -18,7 +18,7 @@ def nothing_set(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def test_environment_wins_over_the_file(monkeypatch, tmp_path):
+def test_variable_overrides_the_file(monkeypatch, tmp_path):
     """A variable overrides bookdrop.toml; the file overrides the default."""
     (tmp_path / "bookdrop.toml").write_text('[workers]\nlog_level = "debug"\nconcurrency = 3\n')
     monkeypatch.setenv("BOOKDROP_CONCURRENCY", "4")
@@ -28,8 +28,8 @@ def test_environment_wins_over_the_file(monkeypatch, tmp_path):
     assert (settings.log_level, settings.concurrency, settings.undo_window_minutes) == ("debug", 4, 10)
 
 
-def test_secret_comes_from_a_file(monkeypatch, tmp_path):
-    """BOOKDROP_..._FILE names a file with the value."""
+def test_secret_is_read_from_the_named_file(monkeypatch, tmp_path):
+    """BOOKDROP_..._FILE names a file that contains the value."""
     (tmp_path / "secret").write_text("redis://:hidden@127.0.0.1/1\n")
     monkeypatch.setenv("BOOKDROP_BROKER_URL_FILE", str(tmp_path / "secret"))
 
@@ -49,8 +49,8 @@ def test_secret_comes_from_a_file(monkeypatch, tmp_path):
         ("BOOKDROP_BROKER_URL_FILE", "/no/such/secret", "cannot be read"),
     ],
 )
-def test_wrong_variable_is_told_in_words(monkeypatch, variable, value, words):
-    """An unknown or unusable variable is refused, with its name and what would be right."""
+def test_wrong_variable_is_refused_with_its_name(monkeypatch, variable, value, words):
+    """The error names an unknown or unusable variable, and what is accepted."""
     monkeypatch.setenv(variable, value)
 
     with pytest.raises(ConfigurationError, match=words):
@@ -65,16 +65,16 @@ def test_wrong_variable_is_told_in_words(monkeypatch, variable, value, words):
         ("not toml at all", "cannot be read as TOML"),
     ],
 )
-def test_wrong_file_is_told_in_words(tmp_path, content, words):
-    """An unknown key or table, or a broken file, is refused."""
+def test_wrong_file_is_refused_with_its_cause(tmp_path, content, words):
+    """The error names an unknown key or table, or the file that is not TOML."""
     (tmp_path / "bookdrop.toml").write_text(content)
 
     with pytest.raises(ConfigurationError, match=words):
         WorkerSettings.load()
 
 
-def test_a_stations_variables_do_not_disturb_a_worker(monkeypatch):
-    """Both sides' variables may stand in one environment."""
+def test_station_variables_are_ignored_by_a_worker(monkeypatch):
+    """Both sides' variables may be set in one environment."""
     monkeypatch.setenv("BOOKDROP_STATION_CODE", "main-desk-1")
 
     assert WorkerSettings.load().role == "all"

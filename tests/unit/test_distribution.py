@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The installed distribution: our flat package names are ours alone, and its commands are there."""
+"""The installed distribution: no other one has its top-level packages, and its commands exist."""
 
 import importlib
 import json
@@ -18,10 +18,10 @@ NAMES = ("schemas", "tasks", "workers", "stations")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_top_level_name_belongs_to_bookdrop_alone(name):
-    """No other installed distribution brings a package or module of that name.
+def test_top_level_package_has_one_owner(name):
+    """No other installed distribution has a package or module of that name.
 
-    An editable installation lists no files of its own, so bookdrop itself may or may not be named.
+    An editable installation lists no files, so bookdrop itself may be named or not.
     """
     owners = set(packages_distributions().get(name, []))
 
@@ -29,8 +29,8 @@ def test_a_top_level_name_belongs_to_bookdrop_alone(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_top_level_name_is_found_here(name):
-    """What Python imports under the name is this project's package, whatever else is on its path."""
+def test_top_level_package_is_imported_from_this_folder(name):
+    """Python imports this project's package under the name, whatever else is on its path."""
     spec = find_spec(name)
 
     assert spec is not None
@@ -38,8 +38,8 @@ def test_a_top_level_name_is_found_here(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_one_place_on_the_path_has_the_name(name):
-    """No second package of the name waits further down the path, as a namespace or a stray file would."""
+def test_top_level_package_is_once_on_the_path(name):
+    """No second package of the name is further down the path, as a namespace package or a stray file."""
     places = {Path(entry or ".").resolve() for entry in sys.path}
 
     having = {place for place in places if (place / name).is_dir() or (place / f"{name}.py").is_file()}
@@ -48,14 +48,14 @@ def test_only_one_place_on_the_path_has_the_name(name):
 
 
 def test_bookdrop_is_installed_once():
-    """There is one distribution called bookdrop, so its commands are not another version's."""
+    """One distribution is called bookdrop, so its commands are not those of another version."""
     found = [each for each in distributions() if each.name == "bookdrop"]
 
     assert len({str(each.locate_file("")) for each in found}) == 1
 
 
-def test_the_commands_run_this_code():
-    """An editable installation points at this folder, so `bookdrop` runs what is tested here."""
+def test_commands_run_this_code():
+    """An editable installation refers to this folder, so `bookdrop` runs the tested code."""
     origin = json.loads(distribution("bookdrop").read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
         pytest.skip("installed from a built package, not from this folder")
@@ -69,7 +69,7 @@ def test_the_commands_run_this_code():
     ("command", "target"), [("bookdrop", "workers.cli:main"), ("bookdrop-station", "stations.cli:main")]
 )
 def test_commands_are_installed(command, target):
-    """The console scripts lead where they should."""
+    """Each console script has its entry point."""
     scripts = {
         entry.name: entry.value for entry in distribution("bookdrop").entry_points.select(group="console_scripts")
     }
@@ -77,8 +77,8 @@ def test_commands_are_installed(command, target):
     assert scripts[command] == target
 
 
-def test_a_built_package_brings_what_is_no_python(tmp_path):
-    """Templates, styles, fonts and whatever else lies in the packages is in the wheel."""
+def test_wheel_contains_every_file_of_the_packages(tmp_path):
+    """Templates, styles, fonts and all other files in the packages are in the wheel."""
     [wheel] = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     with ZipFile(wheel) as built:
         brought = set(built.namelist())
@@ -94,8 +94,8 @@ def test_a_built_package_brings_what_is_no_python(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_package_tells_that_it_is_typed(name):
-    """Type checkers of whoever imports a package read its annotations (PEP 561)."""
+def test_package_is_marked_as_typed(name):
+    """Type checkers read the annotations of a package with `py.typed` (PEP 561)."""
     package = importlib.import_module(name)
 
     assert (Path(str(package.__file__)).parent / "py.typed").is_file()

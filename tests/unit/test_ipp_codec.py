@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IPP as bytes: written as the standard's own examples, read whatever comes."""
+"""IPP requests and replies as bytes."""
 
 import struct
 
@@ -21,8 +21,8 @@ HEAD = {
 }
 
 
-def test_print_job_is_written_as_in_the_standard():
-    """After the example of RFC 8010, appendix A.1."""
+def test_print_job_request_has_the_bytes_of_the_standard():
+    """The request follows the example of RFC 8010, appendix A.1."""
     request = encode(Operation.PRINT_JOB, 1, {**HEAD, "job-name": "foobar"})
 
     assert request == (
@@ -35,8 +35,8 @@ def test_print_job_is_written_as_in_the_standard():
     )
 
 
-def test_several_values_and_numbers_are_written():
-    """Further values of an attribute have no name; numbers are four bytes (RFC 8010, 3.1.5 and 3.9)."""
+def test_further_values_have_no_name_and_integers_four_bytes():
+    """RFC 8010, sections 3.1.5 and 3.9."""
     request = encode(Operation.GET_JOB_ATTRIBUTES, 7, {"job-id": 147, "requested-attributes": ("job-id", "job-state")})
 
     assert request == (
@@ -48,8 +48,8 @@ def test_several_values_and_numbers_are_written():
     )
 
 
-def test_how_to_print_stands_in_a_group_of_its_own():
-    """What a printer may leave out comes after what it must know (RFC 8010, section 3.1.2)."""
+def test_job_attributes_are_in_their_own_group():
+    """Attributes that a printer may ignore follow the operation attributes (RFC 8010, section 3.1.2)."""
     request = encode(Operation.PRINT_JOB, 1, {"job-name": "a"}, {"print-scaling": "none"})
 
     assert request == (
@@ -58,8 +58,8 @@ def test_how_to_print_stands_in_a_group_of_its_own():
     )
 
 
-def test_a_reply_is_read_in_full():
-    """Status, message, what the printer says of itself, and each job; a collection in between is read over."""
+def test_reply_is_decoded_with_printer_and_jobs():
+    """Status, message, printer attributes and jobs are decoded; a collection between them is skipped."""
     reply = decode(
         b"\x02\x00\x00\x01\x00\x00\x00\x01"
          b"\x01" + attribute(0x47, b"attributes-charset", b"utf-8")
@@ -83,8 +83,8 @@ def test_a_reply_is_read_in_full():
 
 
 @pytest.mark.parametrize("status", [0x0100, 0x0406, 0x0507])
-def test_other_answers_are_no_success(status):
-    """From 0x0100 on the printer did not do it (RFC 8011, appendix B)."""
+def test_status_from_0x0100_on_is_a_failure(status):
+    """From 0x0100 on the printer did not perform the operation (RFC 8011, appendix B)."""
     assert not decode(struct.pack(">BBHI", 1, 1, status, 1) + b"\x01\x03").succeeded
 
 
@@ -92,8 +92,8 @@ values = st.lists(st.tuples(st.sampled_from([0x41, 0x44, 0x45]), st.text(max_siz
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), values, max_size=5))
-def test_what_was_written_is_read(attributes):
-    """Any attributes of text come back as they were."""
+def test_any_text_attributes_are_decoded_unchanged(attributes):
+    """Encoded attributes of any names and texts are decoded to the same values."""
     body = b"".join(
         attribute(tag, name.encode() if number == 0 else b"", value.encode())
         for name, given in attributes.items()
@@ -108,8 +108,8 @@ def test_what_was_written_is_read(attributes):
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"\x01\x01\x00\x00\x00\x00\x00\x01" + tail))
 @example(b"")
 @example(b"HTTP/1.1 200 OK\r\n\r\n<html>")
-def test_anything_is_read_or_refused(body):
-    """Whatever a printer sends, it is a reply or told as none; nothing else is raised."""
+def test_any_bytes_are_a_reply_or_no_ipp_error(body):
+    """No other exception is raised, whatever a printer sends."""
     try:
         reply = decode(body)
     except NoIppError:

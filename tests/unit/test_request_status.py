@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statuses of a borrowing request: the desk's words, and back."""
+"""The statuses of a borrowing request: stored values and labels."""
 
 import pytest
 from hypothesis import given
@@ -38,14 +38,14 @@ WORDS = {
 """Ex Libris Alma's words, as staff see them on a borrowing request."""
 
 
-def test_the_statuses_are_the_words_of_the_desk():
-    """Each of the words has its status, and no status has other words."""
+def test_labels_are_the_statuses_of_alma():
+    """Each of Alma's statuses has a member, and no member has another label."""
     assert {status.label for status in RequestStatus} == WORDS
 
 
 @pytest.mark.parametrize("words", sorted(WORDS))
-def test_the_desks_words_are_read_and_written_unchanged(words):
-    """What an export calls a status is what staff read."""
+def test_label_is_read_as_its_status(words):
+    """The label of a status in an export is the label that staff read."""
     assert RequestStatus.from_words(words).label == words
 
 
@@ -55,8 +55,8 @@ def test_the_desks_words_are_read_and_written_unchanged(words):
     change=st.sampled_from([str.upper, str.lower, str.title, str.swapcase]),
     gap=st.text(" \t\n_", min_size=1, max_size=3),
 )
-def test_capitals_and_spaces_make_no_difference(status, by_label, change, gap):
-    """Stored values and labels are read whatever their capitals and the gaps between their words."""
+def test_capitals_and_spaces_are_ignored(status, by_label, change, gap):
+    """Values and labels are read with any capitals and any gaps between words."""
     words = (status.label if by_label else status.value).replace("_", " ")
 
     typed = gap + gap.join(change(words).split(" ")) + gap
@@ -65,15 +65,15 @@ def test_capitals_and_spaces_make_no_difference(status, by_label, change, gap):
 
 
 @pytest.mark.parametrize("words", ["", "Lent", "returned", "Loaned to patrons", "null"])
-def test_other_words_are_no_status(words):
-    """An unknown status is an error that repeats the words, not a guess."""
+def test_unknown_status_raises_value_error(words):
+    """The error repeats the unknown words; no similar status is chosen."""
     with pytest.raises(ValueError, match="is no status") as error:
         RequestStatus.from_words(words)
 
     assert repr(words) in str(error.value)
 
 
-def test_returned_by_patron_is_not_returned_to_partner():
-    """Back on our shelf is not sent home: a reused barcode still means the first, no longer the second."""
+def test_returned_by_patron_is_open():
+    """A reused barcode can identify a request that is returned by patron, and not one that is returned to the partner."""
     assert RequestStatus.RETURNED_BY_PATRON not in CLOSED
     assert RequestStatus.RETURNED_TO_PARTNER in CLOSED

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures of events: what they cover, and what they do not depend on."""
+"""Signatures of events: the fields that they cover, and the encodings that they do not depend on."""
 
 import json
 
@@ -25,8 +25,8 @@ def signed(payload, key=KEY):
 
 
 @given(payload=PAYLOADS)
-def test_a_signed_payload_is_believed_after_its_way_over_the_wire(payload):
-    """JSON in between, with other spaces, escapes and order of keys, makes no difference."""
+def test_signature_survives_another_json_encoding(payload):
+    """Other spaces, escapes and another order of keys leave the signature valid."""
     message = signed(payload)
 
     received = json.loads(json.dumps(dict(reversed(message.items())), indent=3))
@@ -35,8 +35,8 @@ def test_a_signed_payload_is_believed_after_its_way_over_the_wire(payload):
 
 
 @given(payload=PAYLOADS, data=st.data())
-def test_any_changed_field_breaks_the_signature(payload, data):
-    """No field can be changed after signing, known or unknown."""
+def test_changed_field_invalidates_the_signature(payload, data):
+    """A field that changes after signing, known or unknown, makes the signature invalid."""
     message = signed(payload)
     name = data.draw(st.sampled_from(sorted(payload)))
     other = data.draw(VALUES)
@@ -46,8 +46,8 @@ def test_any_changed_field_breaks_the_signature(payload, data):
 
 
 @given(payload=PAYLOADS, data=st.data())
-def test_any_removed_field_breaks_the_signature(payload, data):
-    """No field can be left out after signing."""
+def test_removed_field_invalidates_the_signature(payload, data):
+    """A field that is removed after signing makes the signature invalid."""
     message = signed(payload)
     del message[data.draw(st.sampled_from(sorted(payload)))]
 
@@ -55,49 +55,49 @@ def test_any_removed_field_breaks_the_signature(payload, data):
 
 
 @given(payload=PAYLOADS, name=TEXT, value=VALUES)
-def test_any_added_field_breaks_the_signature(payload, name, value):
-    """No field can be put in after signing."""
+def test_added_field_invalidates_the_signature(payload, name, value):
+    """A field that is added after signing makes the signature invalid."""
     assume(name not in payload and name != "signature")
 
     assert not verify({**signed(payload), name: value}, KEY)
 
 
 @given(payload=PAYLOADS, key=st.binary(min_size=1, max_size=40))
-def test_another_key_gives_another_signature(payload, key):
-    """A station cannot speak for another one."""
+def test_signature_of_another_key_is_invalid(payload, key):
+    """A station cannot sign events of another station."""
     assume(key.rstrip(b"\0") != KEY)  # HMAC fills up keys with zero bytes (RFC 2104)
 
     assert not verify(signed(payload, key), KEY)
 
 
 @pytest.mark.parametrize("signature", [None, 5, [], "", "00", "ä" * 64])
-def test_what_is_no_signature_is_not_believed(signature):
-    """Anything else in the signature's place is a wrong signature and no error."""
+def test_malformed_signature_is_invalid(signature):
+    """A value of another type or form is an invalid signature, and raises no error."""
     assert not verify({"barcode": "1", "signature": signature}, KEY)
 
 
-def test_a_missing_signature_is_not_believed():
-    """An event without a signature is nobody's."""
+def test_missing_signature_is_invalid():
+    """An event without a signature is not verified."""
     assert not verify({"barcode": "1"}, KEY)
 
 
 @given(payload=PAYLOADS, other=st.text(max_size=5))
-def test_the_fingerprint_leaves_the_signature_out(payload, other):
-    """The fingerprint is the event's, whatever stands in its signature."""
+def test_fingerprint_ignores_the_signature(payload, other):
+    """Two signatures of one payload leave its fingerprint the same."""
     assert fingerprint({**payload, "signature": other}) == fingerprint(payload)
 
 
 @pytest.mark.parametrize(
     "value", [2**53, -(2**53), float("nan"), float("inf"), b"bytes", {1: "a number as key"}, "\ud800"]
 )
-def test_what_canonical_json_cannot_carry_is_an_error(value):
-    """Values on which languages differ are refused before they are signed."""
+def test_value_outside_canonical_json_raises_value_error(value):
+    """Values that languages encode differently are refused before signing."""
     with pytest.raises(ValueError, match=r"."):
         canonical({"value": value})
 
 
-def test_canonical_json_sorts_keys_as_rfc_8785_says():
-    """The order is that of UTF-16 code units, the example of RFC 8785, section 3.2.3."""
+def test_canonical_json_sorts_keys_by_utf16_code_units():
+    """The keys are those of the example in RFC 8785, section 3.2.3."""
     payload = {"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\U0001f600": 5, "\x80": 6, "\xf6": 7}
 
     assert list(json.loads(canonical(payload)).values()) == [2, 4, 6, 7, 1, 5, 3]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a desk."""
+"""Settings of a station."""
 
 import os
 from pathlib import Path
@@ -21,8 +21,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BOOKDROP_STATION_KEY", "a key")
 
 
-def test_two_settings_are_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With a code and a key the rest has its defaults; the journal is one per station."""
+def test_code_and_key_are_sufficient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All other settings have defaults; each station has a journal of its own code."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
     settings = StationSettings.load()
@@ -35,8 +35,8 @@ def test_two_settings_are_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 @pytest.mark.parametrize(
     ("own", "expected"), [(None, "amqp://all"), ("amqp://own", "amqp://own")], ids=["common", "own"]
 )
-def test_the_broker_of_all_is_the_fallback(monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str) -> None:
-    """BOOKDROP_BROKER_URL is taken when the station names no broker of its own."""
+def test_common_broker_is_the_default(monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str) -> None:
+    """BOOKDROP_BROKER_URL is used if the station has no broker URL."""
     monkeypatch.setenv("BOOKDROP_BROKER_URL", "amqp://all")
     if own:
         monkeypatch.setenv("BOOKDROP_STATION_BROKER_URL", own)
@@ -44,8 +44,8 @@ def test_the_broker_of_all_is_the_fallback(monkeypatch: pytest.MonkeyPatch, own:
     assert StationSettings.load().broker_url.get_secret_value() == expected
 
 
-def test_the_file_wins_over_the_common_broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A broker under [station] in bookdrop.toml is the station's own."""
+def test_broker_in_the_file_overrides_the_common_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The broker under [station] in bookdrop.toml is the station's."""
     (tmp_path / "bookdrop.toml").write_text('[station]\nbroker_url = "amqp://file"\n')
     monkeypatch.setenv("BOOKDROP_BROKER_URL", "amqp://all")
 
@@ -56,14 +56,16 @@ def test_the_file_wins_over_the_common_broker(monkeypatch: pytest.MonkeyPatch, t
     ("name", "value"),
     [("CODE", "Main Desk"), ("KEY", ""), ("PATRON_CARD_PATTERN", "(("), ("RETRY_INTERVAL_SECONDS", "0")],
 )
-def test_what_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """A value that cannot be used is refused with the setting's name."""
+def test_unusable_value_is_refused_with_the_setting_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The error names the variable."""
     monkeypatch.setenv(f"BOOKDROP_STATION_{name}", value)
 
     with pytest.raises(ConfigurationError, match=f"BOOKDROP_STATION_{name}"):
         StationSettings.load()
 
 
-def test_the_key_is_not_shown() -> None:
-    """The key does not get into a log by accident."""
+def test_key_is_not_in_the_representation() -> None:
+    """A log of the settings does not contain the key."""
     assert "a key" not in repr(StationSettings.load())

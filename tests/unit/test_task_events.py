@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events of our own never slow the work that they tell of, nor make it fail."""
+"""Events of print tasks: they neither delay nor fail the task that sends them."""
 
 import pytest
 from celery import Celery
@@ -11,13 +11,13 @@ from workers.task_events import TaskEventPublisher
 
 @pytest.fixture
 def connections():
-    """The connections that were asked for."""
+    """The connections that the publisher opened."""
     return []
 
 
 @pytest.fixture
-def announce(connections):
-    """An announcer whose broker is away."""
+def publish_event(connections):
+    """A publisher whose broker is unavailable."""
     url = f"redis://127.0.0.1:{free_port()}"
 
     def connect():
@@ -27,21 +27,21 @@ def announce(connections):
     return TaskEventPublisher(connect)
 
 
-def test_a_broker_that_is_away_is_asked_once(announce, connections):
-    """The task goes on, and for a while nobody tries again."""
+def test_unavailable_broker_is_tried_once(publish_event, connections):
+    """The task continues, and for a while no further connection is opened."""
 
     @Celery(set_as_current=False).task
     def printing():
         for _ in range(3):
-            announce("slip-sending", slip="01a20aee-905b-70e3-bbdd-6f98a0bee5d1")
+            publish_event("slip-sending", slip="01a20aee-905b-70e3-bbdd-6f98a0bee5d1")
         return "printed"
 
     assert printing.apply().get() == "printed"
     assert len(connections) == 1
 
 
-def test_outside_a_task_nothing_is_said(announce, connections):
-    """Commands print and decide as well, and have no task to tell of."""
-    announce("slip-sending", slip="01a20aee-905b-70e3-bbdd-6f98a0bee5d1")
+def test_no_event_is_sent_outside_a_task(publish_event, connections):
+    """Commands use the same functions, and have no task that an event could name."""
+    publish_event("slip-sending", slip="01a20aee-905b-70e3-bbdd-6f98a0bee5d1")
 
     assert connections == []

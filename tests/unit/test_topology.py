@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names on the wire: which queues may be answered to, and how queues are declared."""
+"""Names on the wire: the queues that replies may be sent to, and the arguments of queues."""
 
 import re
 
@@ -14,14 +14,14 @@ CODES = st.from_regex(re.compile(CODE_PATTERN, re.ASCII), fullmatch=True).filter
 
 
 @given(station=CODES)
-def test_every_stations_reply_queue_may_be_answered_to(station):
-    """Any station with a valid code gets its answers."""
+def test_reply_queue_of_any_station_is_accepted(station):
+    """The queue of every valid station code is a reply queue."""
     assert is_reply_queue(reply_queue(station))
 
 
 @given(name=st.text(max_size=90))
-def test_only_reply_queues_may_be_answered_to(name):
-    """Whatever else a message names, nothing is sent there."""
+def test_name_is_a_reply_queue_only_in_the_defined_form(name):
+    """Any other text in a message's `reply_to` is not a reply queue."""
     is_one = re.fullmatch(r"reply\.[a-z0-9-]{1,74}", name, re.ASCII) is not None
 
     assert is_reply_queue(name) == is_one
@@ -49,13 +49,13 @@ def test_only_reply_queues_may_be_answered_to(name):
         "amq.rabbitmq.reply-to",
     ],
 )
-def test_other_queues_are_not_answered_to(name):
-    """Neither our own work queues, nor patterns, nor a name with something hidden at its end."""
+def test_other_queue_is_not_a_reply_queue(name):
+    """Work queues, patterns, and names with a hidden suffix are not reply queues."""
     assert not is_reply_queue(name)
 
 
-def test_a_name_that_is_too_long_is_not_answered_to():
-    """80 characters are the longest name of a reply queue."""
+def test_reply_queue_of_more_than_80_characters_is_not_accepted():
+    """The longest name of a reply queue has 80 characters."""
     longest = "reply." + "a" * 74
 
     assert is_reply_queue(longest)
@@ -63,14 +63,14 @@ def test_a_name_that_is_too_long_is_not_answered_to():
 
 
 @given(station=CODES)
-def test_an_unread_reply_queue_goes_after_a_week(station):
-    """A reply queue is declared with an expiry and nothing else, by everybody alike."""
+def test_reply_queue_expires_after_a_week(station):
+    """Stations and workers declare a reply queue with this one argument."""
     assert queue_arguments(reply_queue(station)) == {"x-expires": 604_800_000}
 
 
 @pytest.mark.parametrize("queue", ["returns", "housekeeping", "printing.main"])
-def test_work_queues_survive_and_give_up_in_the_end(queue):
-    """Work queues are quorum queues; what is redelivered too often goes to the dead letters, not away."""
+def test_work_queue_is_a_quorum_queue_with_a_delivery_limit(queue):
+    """A message that is redelivered too often goes to the dead-letter queue."""
     arguments = queue_arguments(queue)
 
     assert arguments["x-queue-type"] == "quorum"
@@ -78,13 +78,13 @@ def test_work_queues_survive_and_give_up_in_the_end(queue):
     assert arguments["x-dead-letter-routing-key"] == topology.DEAD_LETTER_QUEUE
 
 
-def test_dead_letters_go_nowhere_else():
-    """The last queue has no dead-letter queue of its own: nothing goes round in circles."""
+def test_dead_letter_queue_has_no_dead_letter_exchange():
+    """A dead letter cannot circulate between queues."""
     assert "x-dead-letter-exchange" not in queue_arguments(topology.DEAD_LETTER_QUEUE)
 
 
-def test_names_on_the_wire_stay_as_they_are():
-    """Stations in other languages have these names written down."""
+def test_names_on_the_wire_are_unchanged():
+    """Stations in other languages contain these names."""
     assert (topology.RETURNS_QUEUE, topology.PROCESS_SCAN, topology.PROCESS_RETURN) == (
         "returns",
         "returns.process_scan",
