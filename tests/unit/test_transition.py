@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rule of the Return: complete over the statuses, and never surprising."""
+"""The rule of the Return: its outcome from every status, and its invariants for any request and command."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,6 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 LENDER = Destination(name="Riverside University Library", code="XX-RUL", delivery_code="RUL")
 SUPERVISOR = Override(reason="found behind the shelf", supervisor="A. Chief")
 
-# What a Return does from each status, written out once more, independently of the table in the code.
 EXPECTED = {
     RequestStatus.CREATED: ("refused", "not_sent"),
     RequestStatus.READY_TO_BE_SENT: ("refused", "not_sent"),
@@ -48,10 +47,11 @@ EXPECTED = {
     RequestStatus.EXPIRED: ("refused", "expired"),
     RequestStatus.REJECTED: ("refused", "rejected"),
 }
+"""Outcome and reason of a Return from each status, written once more, independently of the table in the code."""
 
 
 def a_request(status=RequestStatus.LOANED, *items, **fields):
-    # When the lender has confirmed, the loan has ended as well; the late scan has a test of its own.
+    # After the lender's confirmation the loan has ended as well; another test has the late scan.
     loan = None if status is RequestStatus.COMPLETED else OpenLoan(1, NOW - timedelta(days=14))
     items = items or (ItemState(1, loan=loan),)
     return RequestState(7, "BR-7", "A title", status, LENDER, tuple(items), **fields)
@@ -82,16 +82,16 @@ def refused(request: RequestState, command: ReturnCommand) -> Refused:
 
 
 @pytest.mark.parametrize("status", list(RequestStatus))
-def test_every_status_does_what_the_desk_expects(status):
-    """From each status the scan of its one item has one outcome and one reason."""
+def test_scan_has_the_expected_outcome_from_every_status(status):
+    """The scan of a request's one item has one outcome and one reason from each status."""
     decision = decide(a_request(status), a_scan())
 
     assert (kind(decision), getattr(decision, "reason", "")) == EXPECTED[status]
 
 
 @pytest.mark.parametrize("status", [s for s, (outcome, _) in EXPECTED.items() if outcome == "refused"])
-def test_refusals_tell_the_item_the_reason_and_the_next_step(status):
-    """A refusal names its request, its status in the desk's words, and what to do; the lender where it can be in hand."""
+def test_refusal_names_request_status_and_next_step(status):
+    """The reply names the lender where the item can be in hand."""
     decision = refused(a_request(status), a_scan())
 
     assert "BR-7" in decision.message
@@ -103,15 +103,15 @@ def test_refusals_tell_the_item_the_reason_and_the_next_step(status):
     assert decision.names_destination is in_hand
 
 
-def test_recall_is_urgent_and_nothing_else_is():
-    """Only a recalled item is marked urgent."""
+def test_only_a_recalled_item_is_urgent():
+    """No other status marks the reply and the slip as urgent."""
     urgent = {s for s in RequestStatus if isinstance(d := decide(a_request(s), a_scan()), Returned) and d.urgent}
 
     assert urgent == {RequestStatus.RECALLED}
 
 
-def test_the_table_says_nothing_without_effect():
-    """A row that never refuses has nothing to say of refusals, and one that only refuses is not urgent."""
+def test_row_has_no_field_without_effect():
+    """A row that never refuses has no refusal's fields, and a row that only refuses is not urgent."""
     for row in TABLE.values():
         assert not row.urgent or row.action is Action.RETURN
         if row.action in {Action.RETURN, Action.REPEAT}:
@@ -119,8 +119,8 @@ def test_the_table_says_nothing_without_effect():
 
 
 @pytest.mark.parametrize("status", [RequestStatus.LOST, RequestStatus.DECLARED_LOST])
-def test_lost_returns_with_a_supervisor(status):
-    """A supervisor's override returns a lost item and flags its fee for review."""
+def test_override_returns_a_lost_item(status):
+    """A supervisor's override returns the item, flags its fee for review and warns staff."""
     decision = decide(a_request(status), from_request(override=SUPERVISOR))
 
     assert isinstance(decision, Returned)
@@ -134,14 +134,14 @@ def test_lost_returns_with_a_supervisor(status):
     item_id=st.sampled_from([None, 1]),
     force=st.booleans(),
 )  # fmt: skip
-def test_no_override_opens_another_status(status, item_id, force):
-    """An override is for lost items alone: it moves no other refused status."""
-    wish = a_scan(item_id, override=SUPERVISOR, force_partial=force, resolution="found_by_library")
+def test_override_leaves_other_refusals(status, item_id, force):
+    """An override applies to lost items only."""
+    command = a_scan(item_id, override=SUPERVISOR, force_partial=force, resolution="found_by_library")
 
-    assert isinstance(decide(a_request(status), wish), Refused)
+    assert isinstance(decide(a_request(status), command), Refused)
 
 
-def test_backdate_is_when_the_loan_ends():
+def test_backdate_is_the_time_of_the_discharge():
     """A drop-box return is discharged at the backdate, not at the scan."""
     backdate = NOW - timedelta(days=2)
 
@@ -154,29 +154,29 @@ def test_backdate_is_when_the_loan_ends():
     ("backdate", "reason"),
     [(NOW + timedelta(seconds=1), "backdate_in_future"), (NOW - timedelta(days=15), "backdate_before_loan")],
 )
-def test_impossible_backdate_is_refused(backdate, reason):
-    """A backdate in the future, or before the loan began, is refused."""
+def test_backdate_in_the_future_or_before_the_loan_is_refused(backdate, reason):
+    """test_discharge_time.py has the exact limits."""
     assert refused(a_request(), a_scan(backdated_to=backdate)).reason == reason
 
 
 @pytest.mark.parametrize("clock", [NOW + timedelta(minutes=3), NOW - timedelta(days=15)])
-def test_a_wrong_clock_is_not_believed(clock):
-    """A scan time ahead of now or before the loan gives way to the server's, and the reply says so."""
+def test_implausible_scan_time_is_replaced_with_a_warning(clock):
+    """The discharge takes the worker's time when the station's is far ahead or before the loan."""
     decision = returned(a_request(), a_scan(occurred_at=clock))
 
     assert decision.at == NOW
     assert any("clock" in warning for warning in decision.warnings)
 
 
-def test_a_late_delivery_keeps_the_time_of_the_scan():
-    """What was scanned an hour ago and arrives now is discharged an hour ago."""
+def test_late_delivery_keeps_the_time_of_the_scan():
+    """A scan of an hour ago that arrives now is discharged an hour ago."""
     scanned = NOW - timedelta(hours=1)
 
     assert returned(a_request(), a_scan(occurred_at=scanned)).at == scanned
 
 
-def test_loan_of_another_patron_goes_to_review():
-    """A loan that is not the request's own is not discharged."""
+def test_loan_of_another_patron_is_refused():
+    """The loan is not discharged; staff review the item."""
     loan = OpenLoan(1, NOW - timedelta(days=1), other_patron=True)
 
     assert (
@@ -185,8 +185,8 @@ def test_loan_of_another_patron_goes_to_review():
 
 
 @pytest.mark.parametrize(("resolution", "outcome"), [(None, "refused"), ("found_by_library", "returned")])
-def test_claimed_returned_needs_a_resolution(resolution, outcome):
-    """A loan its reader claims to have returned waits for staff to say how the claim ends."""
+def test_claimed_returned_loan_needs_a_resolution(resolution, outcome):
+    """The Return is refused until staff state how the claim ends."""
     loan = OpenLoan(1, NOW - timedelta(days=1), claimed_returned=True)
 
     decision = decide(a_request(RequestStatus.LOANED, ItemState(1, loan=loan)), from_request(resolution=resolution))
@@ -201,8 +201,8 @@ def three_items(back=0):
     )
 
 
-def test_items_wait_for_the_last():
-    """The request goes home with the last of its items, not before."""
+def test_request_is_returned_with_the_last_item():
+    """The first of three items is checked in and its loan discharged; the status changes with the last."""
     first = returned(a_request(RequestStatus.LOANED, *three_items()), a_scan(1))
     last = returned(a_request(RequestStatus.LOANED, *three_items(back=2)), a_scan(3))
 
@@ -210,21 +210,21 @@ def test_items_wait_for_the_last():
     assert (last.here, last.completes, last.status_after) == (3, True, RequestStatus.RETURNED_TO_PARTNER)
 
 
-def test_partial_return_is_forced_from_the_request():
-    """With some items here, Return from the request is refused until it is forced; then only those here go."""
+def test_forced_partial_return_completes_with_the_items_here():
+    """Return from the request is refused while items are missing, until it is forced."""
     request = a_request(RequestStatus.LOANED, *three_items(back=1))
 
-    asked = refused(request, from_request())
+    unforced = refused(request, from_request())
     forced = decide(request, from_request(force_partial=True))
 
-    assert asked.reason == "items_missing"
+    assert unforced.reason == "items_missing"
     assert isinstance(forced, Returned)
     assert forced.items == ()
     assert forced.completes
 
 
 def test_late_item_of_a_partial_return_is_checked_in():
-    """An item that comes after its request went home is still checked in and its loan discharged."""
+    """An item that follows its returned request is checked in and its loan discharged; the status stays."""
     request = a_request(RequestStatus.RETURNED_TO_PARTNER, *three_items(back=2))
 
     decision = returned(request, a_scan(3))
@@ -235,8 +235,8 @@ def test_late_item_of_a_partial_return_is_checked_in():
 
 
 @pytest.mark.parametrize("item_id", [1, None])
-def test_a_scan_after_the_lenders_word_ends_the_loan_alone(item_id):
-    """The lender confirmed first: the late scan ends the open loan at its own time, and the status stays."""
+def test_scan_after_the_confirmation_discharges_only(item_id):
+    """The open loan ends at the time of the scan; the status stays completed, and no slip is printed."""
     scanned = NOW - timedelta(days=3)
     loan = OpenLoan(1, NOW - timedelta(days=14))
 
@@ -249,8 +249,8 @@ def test_a_scan_after_the_lenders_word_ends_the_loan_alone(item_id):
     assert any("confirmed" in warning for warning in decision.warnings)
 
 
-def test_nothing_checked_in_is_no_partial_return():
-    """A partial return of nothing is refused."""
+def test_forced_partial_return_of_nothing_is_refused():
+    """At least one item must be checked in before."""
     request = a_request(RequestStatus.LOANED, *three_items())
 
     assert refused(request, from_request(force_partial=True)).reason == "nothing_checked_in"
@@ -273,7 +273,7 @@ requests = st.builds(
         for n in (1, 2)
     ),
 )  # fmt: skip
-wishes = st.builds(
+commands = st.builds(
     a_scan,
     st.sampled_from([None, 1, 2]),
     occurred_at=st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31), timezones=st.just(UTC)),
@@ -298,23 +298,23 @@ def after(request, decision):
     )
 
 
-@given(requests, wishes)
-def test_the_same_wish_moves_a_request_at_most_once(request, wish):
-    """Whatever the state and the wish: asked again, nothing moves a second time."""
-    decision = decide(request, wish)
+@given(requests, commands)
+def test_repeated_command_completes_a_request_at_most_once(request, command):
+    """After any Return of any request, the same command completes nothing again."""
+    decision = decide(request, command)
     if not isinstance(decision, Returned):
         return
-    again = decide(after(request, decision), wish)
+    again = decide(after(request, decision), command)
 
-    if decision.completes and not (wish.item_id is None and wish.force_partial):
+    if decision.completes and not (command.item_id is None and command.force_partial):
         assert isinstance(again, AlreadyReturned)
     assert not (isinstance(again, Returned) and again.completes)
 
 
-@given(requests, wishes)
-def test_no_return_leads_anywhere_but_home(request, wish):
-    """A Return ends in "Returned item to partner" or leaves the status as it is; it never leaves a closed one."""
-    decision = decide(request, wish)
+@given(requests, commands)
+def test_return_ends_in_returned_to_partner_or_keeps_the_status(request, command):
+    """No Return changes a closed request to another status, or discharges another patron's loan."""
+    decision = decide(request, command)
 
     if isinstance(decision, Returned):
         assert decision.status_after in {RequestStatus.RETURNED_TO_PARTNER, request.status}
@@ -325,10 +325,10 @@ def test_no_return_leads_anywhere_but_home(request, wish):
         assert not any(item.loan is not None and item.loan.other_patron for item in decision.items)
 
 
-@given(requests, wishes)
-def test_no_discharge_lies_in_the_future_or_before_its_loan(request, wish):
-    """The time of a discharge is never ahead of the clock's tolerance nor before the loan."""
-    decision = decide(request, wish)
+@given(requests, commands)
+def test_discharge_is_never_in_the_future_or_before_its_loan(request, command):
+    """The time of any discharge is at most the clock's tolerance ahead, and not before the loan."""
+    decision = decide(request, command)
 
     if isinstance(decision, Returned):
         assert decision.at <= NOW + timedelta(minutes=2)
@@ -337,14 +337,14 @@ def test_no_discharge_lies_in_the_future_or_before_its_loan(request, wish):
                 assert decision.at >= item.loan.loaned_at
 
 
-def test_only_what_went_home_is_repeated_and_says_so():
-    """One status answers "already returned", under the reason code that the reply carries."""
+def test_only_returned_to_partner_replies_already_returned():
+    """One status repeats the first reply, under the reason code that the reply contains."""
     repeats = {status: row.reason for status, row in TABLE.items() if row.action is Action.REPEAT}
 
     assert repeats == {RequestStatus.RETURNED_TO_PARTNER: "already_returned"}
 
 
-def test_the_table_names_every_status():
-    """No status is forgotten, and each refusal has a next step."""
+def test_table_has_every_status():
+    """Each row that can refuse has a next step."""
     assert set(TABLE) == set(RequestStatus)
     assert all(row.next_step for row in TABLE.values() if row.action not in {Action.RETURN, Action.REPEAT})
