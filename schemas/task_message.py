@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The task message, Celery's protocol 2, as plain values: any language can write it.
+"""The task message (Celery's protocol 2) as plain values, which any language can write.
 
 Source: Celery's documentation, "Message Protocol", version 2.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def task_headers(task: str, task_id: str, *, origin: str) -> dict[str, Any]:
-    """Headers of a task message. The arguments are shown as the id alone."""
+    """Headers of a task message. `argsrepr`, which monitors show, contains the id only."""
     return {
         "lang": "py",
         "task": task,
@@ -33,5 +33,5 @@ def task_headers(task: str, task_id: str, *, origin: str) -> dict[str, Any]:
 
 
 def task_body(argument: str) -> str:
-    """Body of a task message that takes one argument, given as JSON text."""
+    """Body of a task message with one argument, given as JSON text."""
     return f'[[{argument}], {{}}, {{"callbacks": null, "errbacks": null, "chain": null, "chord": null}}]'
