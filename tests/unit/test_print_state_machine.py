@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a print job: what may follow what, who may take it, and what staff are told."""
+"""The states of a print job: transitions, claims, retries, and the messages for staff."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,9 +16,12 @@ from tasks.printing.state_machine import (
     TRIES_BEFORE_HELD,
     Claimable,
     after_failure,
+    counts_as_away,
+    is_away,
     is_lost_while_sending,
     is_news,
     may_claim,
+    next_poll_delay,
     order_again_after,
     retry_delay,
 )
@@ -26,8 +29,8 @@ from tasks.printing.state_machine import (
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def test_every_state_has_its_followers():
-    """No state is forgotten; the last ones have none; `confirmed` can be reached from wherever paper may be."""
+def test_transitions_have_every_state():
+    """Three states are final; `confirmed` follows each state in which paper may exist."""
     assert set(TRANSITIONS) == set(State)
     assert {state for state, following in TRANSITIONS.items() if not following} == {
         State.CONFIRMED, State.EXPIRED, State.CANCELLED,
@@ -35,8 +38,8 @@ def test_every_state_has_its_followers():
     assert all(State.CONFIRMED in TRANSITIONS[state] for state in (State.ACCEPTED, State.DONE, State.UNKNOWN))
 
 
-def test_a_sent_slip_never_goes_back_to_the_queue():
-    """From `accepted`, `done` and `unknown` no way leads to another sending."""
+def test_sent_slip_never_returns_to_the_queue():
+    """From `accepted`, `done` and `unknown` no path leads to another sending."""
     reachable = {State.ACCEPTED, State.DONE, State.UNKNOWN}
     while more := {after for state in reachable for after in TRANSITIONS[state]} - reachable:
         reachable |= more
@@ -45,8 +48,8 @@ def test_a_sent_slip_never_goes_back_to_the_queue():
     assert State.CLAIMED not in reachable
 
 
-def test_a_job_waits_or_is_in_hand_or_is_settled():
-    """What waits and what is in hand can be claimed by somebody some day; what is settled never."""
+def test_job_is_claimable_while_it_waits_or_is_in_hand():
+    """The two sets do not overlap, and no other state can be claimed."""
     claimable = {state for state, following in TRANSITIONS.items() if State.CLAIMED in following}
 
     assert claimable == WAITING | IN_HAND
@@ -54,13 +57,13 @@ def test_a_job_waits_or_is_in_hand_or_is_settled():
 
 
 @given(st.integers(1, 1000), st.floats(0, 1))
-def test_waits_are_bounded(attempts, jitter):
-    """Every wait lies between one second and five minutes, whatever the dice say."""
+def test_retry_delay_is_between_one_second_and_five_minutes(attempts, jitter):
+    """The limits hold for any number of attempts and any jitter."""
     assert timedelta(seconds=1) <= retry_delay(attempts, jitter) <= timedelta(minutes=5)
 
 
-def test_waits_double():
-    """Two, four, eight seconds..., up to five minutes; a job that never failed waits like one that failed once."""
+def test_retry_delay_doubles_up_to_five_minutes():
+    """Two, four, eight seconds and so on; a job that never failed waits like one that failed once."""
     assert [retry_delay(n, 0).total_seconds() for n in (0, 1, 2, 3, 4, 8)] == [2, 2, 4, 8, 16, 256]
     assert retry_delay(9, 0) == retry_delay(30, 0) == retry_delay(10_000, 0) == timedelta(minutes=5)
 
@@ -69,13 +72,13 @@ def test_waits_double():
     ("attempts", "jitter", "seconds"),
     [(1, 0.0, 2.0), (1, 0.25, 1.75), (1, 1.0, 1.0), (3, 0.5, 6.0), (3, 1.0, 4.0), (30, 0.5, 225.0), (30, 1.0, 150.0)],
 )
-def test_jitter_shortens_a_wait_by_up_to_half(attempts, jitter, seconds):
+def test_jitter_shortens_the_retry_delay_by_up_to_half(attempts, jitter, seconds):
     """The wait is multiplied by one minus half the jitter, also at the five minutes of its upper limit."""
     assert retry_delay(attempts, jitter) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(("attempts", "state"), [(4, State.FAILED_SAFE), (5, State.HELD)])
-def test_failure_waits_for_the_delay_of_its_attempt(attempts, state):
+def test_failed_job_waits_for_the_delay_of_its_attempt(attempts, state):
     """The wait after a failure is the retry delay of that attempt with that jitter, failed or held."""
     outcome = after_failure(byte_may_have_left=False, attempts=attempts, jitter=0.75)
 
@@ -84,7 +87,7 @@ def test_failure_waits_for_the_delay_of_its_attempt(attempts, state):
 
 @pytest.mark.parametrize("after", list(State))
 @pytest.mark.parametrize("before", list(State))
-def test_change_state_accepts_the_transitions_only(before, after):
+def test_change_state_accepts_only_transitions(before, after):
     """A transition of the table sets state and time, any other one raises `ValueError` and changes nothing."""
     job = PrintJob(state=before, state_since=NOW)
     now = NOW + timedelta(seconds=1)
@@ -99,18 +102,18 @@ def test_change_state_accepts_the_transitions_only(before, after):
 
 
 @given(st.booleans(), st.integers(1, 50), st.floats(0, 1))
-def test_only_a_slip_of_which_nothing_left_is_tried_again(left, attempts, jitter):
-    """A byte that may have left makes the slip unknown, for a person to decide; else it is tried again by itself."""
-    setback = after_failure(byte_may_have_left=left, attempts=attempts, jitter=jitter)
+def test_failure_after_the_first_byte_is_unknown_and_not_retried(left, attempts, jitter):
+    """A person decides about a slip of which a byte may have left; any other slip is retried."""
+    outcome = after_failure(byte_may_have_left=left, attempts=attempts, jitter=jitter)
 
     if left:
-        assert (setback.state, setback.wait) == (State.UNKNOWN, None)
+        assert (outcome.state, outcome.wait) == (State.UNKNOWN, None)
     else:
-        assert setback.state is (State.HELD if attempts >= TRIES_BEFORE_HELD else State.FAILED_SAFE)
-        assert setback.wait is not None
+        assert outcome.state is (State.HELD if attempts >= TRIES_BEFORE_HELD else State.FAILED_SAFE)
+        assert outcome.wait is not None
 
 
-later, before = NOW + timedelta(seconds=1), NOW - timedelta(seconds=1)
+later, before = NOW + timedelta(microseconds=1), NOW - timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +123,13 @@ later, before = NOW + timedelta(seconds=1), NOW - timedelta(seconds=1)
         (Claimable(State.REQUESTED, later, None, can_repeat=False), True),
         (Claimable(State.FAILED_SAFE, later, None, can_repeat=False), False),
         (Claimable(State.FAILED_SAFE, before, None, can_repeat=False), True),
+        (Claimable(State.FAILED_SAFE, NOW, None, can_repeat=False), True),
         (Claimable(State.HELD, before, None, can_repeat=False), True),
+        (Claimable(State.HELD, None, later, can_repeat=False), True),
         (Claimable(State.CLAIMED, None, later, can_repeat=False), False),
         (Claimable(State.CLAIMED, None, before, can_repeat=False), True),
+        (Claimable(State.CLAIMED, None, NOW, can_repeat=False), True),
+        (Claimable(State.CLAIMED, later, None, can_repeat=False), True),
         (Claimable(State.RENDERED, None, before, can_repeat=False), True),
         (Claimable(State.SENDING, None, before, can_repeat=False), False),
         (Claimable(State.SENDING, None, before, can_repeat=True), True),
@@ -133,20 +140,40 @@ later, before = NOW + timedelta(seconds=1), NOW - timedelta(seconds=1)
         ],
     ],
 )
-def test_who_may_take_a_job(job, expected):
-    """A worker takes what waits or what a dead one dropped, and never what may have reached the paper."""
+def test_worker_claims_waiting_jobs_and_expired_leases(job, expected):
+    """A worker never claims a job whose slip may exist, unless the printer can repeat."""
     assert may_claim(job, NOW) is expected
 
 
-def test_died_while_sending_is_unknown_unless_it_can_be_repeated():
-    """Only a printer that cannot repeat leaves a question behind."""
+def test_lease_that_expires_while_sending_is_lost_unless_the_printer_can_repeat():
+    """The result is unknown only for a printer that cannot repeat, and only after the lease."""
     assert is_lost_while_sending(Claimable(State.SENDING, None, before, can_repeat=False), NOW)
     assert not is_lost_while_sending(Claimable(State.SENDING, None, before, can_repeat=True), NOW)
     assert not is_lost_while_sending(Claimable(State.SENDING, None, later, can_repeat=False), NOW)
 
 
-class Story:
-    """One job and what reached the paper, driven by the rules alone: what a worker would do, and where it may die."""
+@pytest.mark.parametrize(
+    ("failures", "retry_at", "away"), [(1, later, True), (1, NOW, False), (0, later, False), (3, None, False)]
+)
+def test_printer_is_left_alone_until_its_retry_time(failures, retry_at, away):
+    """A printer that failed gets no slip before its retry time; one without a failure gets slips at any time."""
+    assert is_away(failures, retry_at, NOW) is away
+
+
+@pytest.mark.parametrize(("failures", "away"), [(4, False), (5, True), (6, True)])
+def test_printer_counts_as_away_from_the_fifth_failure(failures, away):
+    """From then on its fallback is used."""
+    assert counts_as_away(failures) is away
+
+
+@pytest.mark.parametrize(("age", "delay"), [(0, 2), (8, 2), (12, 3), (100, 25), (240, 60), (244, 60), (10**6, 60)])
+def test_poll_delay_is_a_quarter_of_the_age_between_two_seconds_and_a_minute(age, delay):
+    """A printer is polled often about a new slip, and once a minute about an old one."""
+    assert next_poll_delay(timedelta(seconds=age)) == timedelta(seconds=delay)
+
+
+class Job:
+    """One job and the number of its slips, driven by the rules alone as a worker would, with the places where it may die."""
 
     def __init__(self, *, can_repeat):
         self.state, self.now, self.attempts = State.REQUESTED, NOW, 0
@@ -154,18 +181,18 @@ class Story:
         self.can_repeat = can_repeat
         self.slips = 0
 
-    def job(self):
+    def claimable(self):
         return Claimable(self.state, self.next, self.lease, self.can_repeat)
 
     def move(self, state):
         assert state in TRANSITIONS[self.state]
         self.state = state
 
-    def play(self, ending):
-        """A worker is asked to print, and gets as far as `ending`."""
-        if is_lost_while_sending(self.job(), self.now):
+    def attempt(self, ending):
+        """Let a worker try to print; the attempt ends with `ending`."""
+        if is_lost_while_sending(self.claimable(), self.now):
             self.move(State.UNKNOWN)
-        elif may_claim(self.job(), self.now):
+        elif may_claim(self.claimable(), self.now):
             self.move(State.CLAIMED)
             self.attempts, self.lease = self.attempts + 1, self.now + timedelta(seconds=90)
             if ending != "dies claimed":
@@ -173,7 +200,7 @@ class Story:
                 self.send(ending)
 
     def send(self, ending):
-        if ending == "printer away":
+        if ending == "printer unavailable":
             self.fail(left=False)
             return
         self.move(State.SENDING)
@@ -182,56 +209,63 @@ class Story:
         self.slips = 1 if self.can_repeat else self.slips + 1
         if ending == "interrupted":
             self.fail(left=not self.can_repeat)
-        elif ending == "well":
+        elif ending == "succeeds":
             self.move(State.ACCEPTED)
             self.move(State.DONE)
 
     def fail(self, *, left):
-        setback = after_failure(byte_may_have_left=left, attempts=self.attempts, jitter=0.5)
-        self.move(setback.state)
-        self.next, self.lease = (None if setback.wait is None else self.now + setback.wait), None
+        outcome = after_failure(byte_may_have_left=left, attempts=self.attempts, jitter=0.5)
+        self.move(outcome.state)
+        self.next, self.lease = (None if outcome.wait is None else self.now + outcome.wait), None
 
 
-ENDINGS = ["dies claimed", "printer away", "dies before the first byte", "dies after sending", "interrupted", "well"]
+ENDINGS = [
+    "dies claimed",
+    "printer unavailable",
+    "dies before the first byte",
+    "dies after sending",
+    "interrupted",
+    "succeeds",
+]
 
 
 @given(st.booleans(), st.lists(st.tuples(st.sampled_from(ENDINGS), st.integers(0, 400)), max_size=30))
-def test_at_most_one_slip_leaves_and_no_job_is_forgotten(can_repeat, plays):
-    """Whatever fails when: never two slips; and tried long enough, a job is sent, or a person is asked."""
-    story = Story(can_repeat=can_repeat)
+def test_any_failures_print_at_most_one_slip_and_settle_the_job(can_repeat, attempts):
+    """After enough attempts a job is sent, or is unknown and a person decides."""
+    job = Job(can_repeat=can_repeat)
 
-    for ending, seconds in plays:
-        story.play(ending)
-        story.now += timedelta(seconds=seconds)
-    story.now += timedelta(minutes=10)
-    story.play("well")
+    for ending, seconds in attempts:
+        job.attempt(ending)
+        job.now += timedelta(seconds=seconds)
+    job.now += timedelta(minutes=10)
+    job.attempt("succeeds")
 
-    assert story.slips <= 1
-    assert story.state is State.DONE or (story.state is State.UNKNOWN and not can_repeat)
-    assert story.slips == 1 or story.state is State.UNKNOWN
+    assert job.slips <= 1
+    assert job.state is State.DONE or (job.state is State.UNKNOWN and not can_repeat)
+    assert job.slips == 1 or job.state is State.UNKNOWN
 
 
 @given(st.timedeltas(timedelta(0), timedelta(days=30)))
-def test_orders_do_not_pile_up(waited):
-    """The longer a slip has waited for a worker, the more rarely it is ordered again; but within ten minutes."""
+def test_redispatch_interval_grows_with_the_wait_up_to_ten_minutes(waited):
+    """A slip is dispatched again after as long as it has waited, from 30 seconds to ten minutes."""
     assert min(waited, timedelta(minutes=10)) <= order_again_after(waited) <= timedelta(minutes=10)
     assert order_again_after(waited) >= timedelta(seconds=30)
 
 
-def test_a_printer_that_stays_away_is_told_twice():
-    """The first failure is told, and that the slip is held; the others would be the same words again."""
-    told = []
+def test_repeated_failure_is_reported_twice():
+    """The first failure and the hold are reported; the failures between them would repeat the message."""
+    reported = []
     before = State.REQUESTED
     for attempts in range(1, 10):
         state = after_failure(byte_may_have_left=False, attempts=attempts, jitter=0).state
-        told += [state] if is_news(state, before) else []
+        reported += [state] if is_news(state, before) else []
         before = state
 
-    assert told == [State.FAILED_SAFE, State.HELD]
+    assert reported == [State.FAILED_SAFE, State.HELD]
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_nobody_says_printed_before_it_was_seen(state):
-    """The words for each state say what is known; "printed" is not."""
+def test_message_of_a_state_never_claims_that_the_slip_was_printed(state):
+    """Only packing confirms a slip."""
     assert words(state, "main-slips", "the disk is full")
     assert "was printed" not in words(state, "main-slips").lower()
