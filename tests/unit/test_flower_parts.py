@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of bookdrop's pages in Flower that need no server: users, actions, saved searches, task format, templates."""
+"""The parts of the Flower pages that need no server: users, actions, saved searches, templates."""
 
 from base64 import b64encode
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal of a desk: kept before it is sent, whatever happens to the disk."""
+"""A station's journal: events are stored before they are sent, and no fault of the disk loses one."""
 
 import os
 import sqlite3
@@ -24,35 +24,35 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
-    with_it = Journal(path, CODE)
-    yield with_it
-    with_it.close()
+    opened = Journal(path, CODE)
+    yield opened
+    opened.close()
 
 
-def take(journal: Journal, name: str, now: datetime = NOW) -> Entry:
+def append(journal: Journal, name: str, now: datetime = NOW) -> Entry:
     event = NewEvent(name, "returns.process_scan", f"barcode of {name}", '{{"n": {}}}'.format)
     return journal.append(event, now, now + timedelta(seconds=3))
 
 
-def a_minute(attempts: int) -> timedelta:
+def after_minutes(attempts: int) -> timedelta:
     return timedelta(minutes=attempts)
 
 
-def test_only_the_owner_may_read_it(journal: Journal, path: Path) -> None:
+def test_journal_is_readable_by_its_owner_only(journal: Journal, path: Path) -> None:
     """The file and its folder are closed to other users."""
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
 
 
-def test_due_is_claimed_once_and_comes_again_later(journal: Journal, path: Path) -> None:
-    """Of two processes only one gets an event that is due; it is due again after its wait."""
-    take(journal, "first")
+def test_due_event_is_claimed_by_one_process_until_its_retry(journal: Journal, path: Path) -> None:
+    """Of two processes one claims an event that is due; it is due again after its retry interval."""
+    append(journal, "first")
     other = Journal(path, CODE)
 
-    early = journal.claim_due(NOW + timedelta(seconds=2), a_minute)
-    claimed = journal.claim_due(NOW + timedelta(seconds=3), a_minute)
-    nothing = other.claim_due(NOW + timedelta(seconds=3), a_minute)
-    again = other.claim_due(NOW + timedelta(seconds=3, minutes=2), a_minute)
+    early = journal.claim_due(NOW + timedelta(seconds=2), after_minutes)
+    claimed = journal.claim_due(NOW + timedelta(seconds=3), after_minutes)
+    nothing = other.claim_due(NOW + timedelta(seconds=3), after_minutes)
+    again = other.claim_due(NOW + timedelta(seconds=3, minutes=2), after_minutes)
     other.close()
 
     assert (early, nothing) == ([], [])
@@ -60,31 +60,31 @@ def test_due_is_claimed_once_and_comes_again_later(journal: Journal, path: Path)
     assert (claimed[0].attempts, again[0].attempts) == (2, 3)
 
 
-def test_what_could_not_be_sent_is_due_sooner(journal: Journal) -> None:
-    """An event held because the broker is away is due when it is said, not after its whole wait."""
-    take(journal, "first")
-    journal.claim_due(NOW + timedelta(seconds=3), a_minute)
+def test_held_event_is_due_at_the_stated_time(journal: Journal) -> None:
+    """An event that is held because the broker is unavailable does not wait for its whole retry interval."""
+    append(journal, "first")
+    journal.claim_due(NOW + timedelta(seconds=3), after_minutes)
 
     journal.hold(["first"], NOW + timedelta(seconds=5))
 
-    assert [entry.event_id for entry in journal.claim_due(NOW + timedelta(seconds=5), a_minute)] == ["first"]
+    assert [entry.event_id for entry in journal.claim_due(NOW + timedelta(seconds=5), after_minutes)] == ["first"]
 
 
-def test_an_answer_is_news_once(journal: Journal) -> None:
-    """The first answer closes the event; the same one again, or one to a stranger's event, is no news."""
-    take(journal, "first")
+def test_first_reply_closes_the_event_and_repeats_are_ignored(journal: Journal) -> None:
+    """The same reply again, and a reply to an event of another station, are not new."""
+    append(journal, "first")
 
     news = [journal.store_replies({event_id: "{}"}, NOW) for event_id in ("first", "first", "a stranger's")]
 
     [entry] = journal.recent()
     assert news == [[entry], [], []]
-    assert journal.unanswered() == journal.claim_due(NOW + timedelta(days=1), a_minute) == []
+    assert journal.unanswered() == journal.claim_due(NOW + timedelta(days=1), after_minutes) == []
     assert (entry.reply, entry.answered_at) == ("{}", NOW)
 
 
-def test_the_slips_last_word_is_kept(journal: Journal) -> None:
-    """Each new word of a slip replaces the one before; the same word is no news."""
-    take(journal, "first")
+def test_latest_slip_notice_replaces_the_previous_one(journal: Journal) -> None:
+    """A notice with the same state is not new."""
+    append(journal, "first")
 
     news = [
         journal.store_slip_notice("first", *word) for word in (("sent", "Sent"), ("sent", "Sent"), ("done", "Printed"))
@@ -95,10 +95,10 @@ def test_the_slips_last_word_is_kept(journal: Journal) -> None:
     assert (entry.slip_state, entry.slip_message) == ("done", "Printed")
 
 
-def test_pruning_forgets_the_answered_only(journal: Journal) -> None:
-    """The oldest answered events go; what is not answered stays, and numbers are not used again."""
+def test_prune_deletes_the_oldest_answered_events(journal: Journal) -> None:
+    """Unanswered events stay, and sequence numbers are not reused."""
     for name in ("pending", "old", "new"):
-        take(journal, name)
+        append(journal, name)
     journal.store_replies({"old": "{}", "new": "{}"}, NOW)
 
     gone = journal.prune(keep=1)
@@ -106,11 +106,11 @@ def test_pruning_forgets_the_answered_only(journal: Journal) -> None:
     assert gone == 1
     assert [entry.event_id for entry in journal.recent()] == ["pending", "new"]
     journal.prune(keep=0)
-    assert take(journal, "next").sequence == 4
+    assert append(journal, "next").sequence == 4
 
 
-def test_a_failed_build_leaves_nothing(journal: Journal) -> None:
-    """When an event cannot be made, nothing is kept and the journal goes on."""
+def test_failed_encoding_stores_nothing(journal: Journal) -> None:
+    """An event that cannot be encoded is not stored, and the next one gets its number."""
 
     def fail(sequence: int) -> str:
         raise ValueError(sequence)
@@ -118,11 +118,11 @@ def test_a_failed_build_leaves_nothing(journal: Journal) -> None:
     with pytest.raises(ValueError, match="1"):
         journal.append(NewEvent("first", "t", "s", fail), NOW, NOW)
 
-    assert take(journal, "first").sequence == 1
+    assert append(journal, "first").sequence == 1
 
 
-def test_a_damaged_file(path: Path) -> None:
-    """A file that is no database is left as it is, and the words say what to do."""
+def test_file_that_is_not_a_database_is_refused_and_unchanged(path: Path) -> None:
+    """The error contains the next step."""
     path.parent.mkdir()
     path.write_bytes(b"no database " * 1000)
 
@@ -132,11 +132,11 @@ def test_a_damaged_file(path: Path) -> None:
     assert path.read_bytes().startswith(b"no database")
 
 
-def test_a_file_damaged_inside(path: Path) -> None:
-    """Damage past the header is found when the journal is opened, not at the hundredth scan."""
+def test_damage_past_the_header_is_detected_on_opening(path: Path) -> None:
+    """The journal does not open; the damage is not found only at a later scan."""
     journal = Journal(path, CODE)
     for number in range(200):
-        take(journal, f"event {number}")
+        append(journal, f"event {number}")
     journal.close()
     content = bytearray(path.read_bytes())
     content[8192:] = os.urandom(len(content) - 8192)
@@ -146,9 +146,9 @@ def test_a_file_damaged_inside(path: Path) -> None:
         Journal(path, CODE)
 
 
-def test_a_full_disk(journal: Journal) -> None:
-    """When the disk is full the scan is not taken, what was taken stays, and room makes it work again."""
-    take(journal, "first")
+def test_full_disk_refuses_the_scan_and_keeps_stored_events(journal: Journal) -> None:
+    """The error contains the next step, and with free space the next scan is stored."""
+    append(journal, "first")
     pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
     journal._connection.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -156,25 +156,25 @@ def test_a_full_disk(journal: Journal) -> None:
         journal.append(NewEvent("big", "t", "s", lambda _: "x" * 100_000), NOW, NOW)
 
     journal._connection.execute("PRAGMA max_page_count = 1000000")
-    assert take(journal, "second").sequence == 2
+    assert append(journal, "second").sequence == 2
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """A place where no file can be is told in words."""
+def test_path_below_a_file_is_refused(tmp_path: Path) -> None:
+    """The error states that nothing was stored or sent."""
     (tmp_path / "state").write_text("a file, not a folder")
 
     with pytest.raises(JournalError, match="Nothing was taken and nothing was sent"):
         Journal(tmp_path / "state" / "desk.journal", CODE)
 
 
-def test_another_stations_journal(journal: Journal, path: Path) -> None:
-    """A journal belongs to one station: its numbers and its answers are that one's."""
+def test_journal_of_another_station_is_refused(journal: Journal, path: Path) -> None:
+    """Sequence numbers and replies belong to one station."""
     with pytest.raises(JournalError, match="belongs to station main-desk-1, and this is main-desk-2"):
         Journal(path, "main-desk-2")
 
 
-def test_a_newer_journal(path: Path) -> None:
-    """A journal of a newer version is not touched."""
+def test_journal_of_a_newer_version_is_refused(path: Path) -> None:
+    """The file is unchanged."""
     Journal(path, CODE).close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
@@ -184,37 +184,37 @@ def test_a_newer_journal(path: Path) -> None:
         Journal(path, CODE)
 
 
-# Room, told before the scan is taken
+# Limits, checked before a scan is stored
 
 
-def test_a_limit_of_scans_without_an_answer(path: Path) -> None:
-    """Beyond the limit a scan is refused before it is taken; what waits stays, and an answer makes room."""
+def test_scan_beyond_the_limit_of_unanswered_events_is_refused(path: Path) -> None:
+    """Stored events stay, and a reply makes room for one more."""
     journal = Journal(path, CODE, JournalLimits(max_unanswered=2))
-    take(journal, "first")
-    take(journal, "second")
+    append(journal, "first")
+    append(journal, "second")
 
     with pytest.raises(JournalError, match=r"Not taken; nothing was sent: 2 scans wait .*journal_max_unanswered"):
-        take(journal, "third")
+        append(journal, "third")
 
     assert [entry.event_id for entry in journal.unanswered()] == ["first", "second"]
     journal.store_replies({"first": "{}"}, NOW)
-    assert take(journal, "third").sequence == 3
+    assert append(journal, "third").sequence == 3
     journal.close()
 
 
-def test_a_disk_that_is_nearly_full(path: Path) -> None:
-    """With less free space than is left alone a scan is refused before it is taken, though the file could still grow."""
+def test_scan_below_the_minimum_free_space_is_refused(path: Path) -> None:
+    """The scan is refused before it is stored, although the file could still grow."""
     journal = Journal(path, CODE, JournalLimits(min_free_bytes=10**21))
 
     with pytest.raises(JournalError, match=r"Not taken; nothing was sent: the disk .* must stay free"):
-        take(journal, "first")
+        append(journal, "first")
 
     assert journal.unanswered() == []
     journal.close()
 
 
-def test_an_obstacle_is_known_before_anybody_scans(journal: Journal, path: Path) -> None:
-    """Whether the next scan would be taken is told without one: no room, or a file that cannot be written."""
+def test_write_blocker_is_known_without_a_scan(journal: Journal, path: Path) -> None:
+    """The cause is a lack of space, or a file that cannot be written."""
     full = Journal(path, CODE, JournalLimits(min_free_bytes=10**21))
     held = sqlite3.connect(path, isolation_level=None)
 
@@ -227,27 +227,27 @@ def test_an_obstacle_is_known_before_anybody_scans(journal: Journal, path: Path)
     full.close()
 
 
-# What was held
+# Held events
 
 
-def test_after_an_outage_all_go_in_their_order(journal: Journal) -> None:
-    """However they were tried before, all that has no answer is due at once, the oldest first."""
+def test_all_unanswered_events_are_due_in_order_after_an_outage(journal: Journal) -> None:
+    """Earlier attempts do not matter: all unanswered events are due at once, the oldest first."""
     for name in ("first", "second", "third"):
-        take(journal, name)
-    journal.claim_due(NOW + timedelta(seconds=3), a_minute, limit=1)
+        append(journal, name)
+    journal.claim_due(NOW + timedelta(seconds=3), after_minutes, limit=1)
     journal.hold(["third"], NOW)
     journal.store_replies({"second": "{}"}, NOW)
 
     journal.mark_all_due(NOW, NOW)
 
-    assert [entry.event_id for entry in journal.claim_due(NOW, a_minute)] == ["first", "third"]
+    assert [entry.event_id for entry in journal.claim_due(NOW, after_minutes)] == ["first", "third"]
     assert [entry.held for entry in journal.recent()] == [True, False, True]
 
 
-def test_held_scans_that_are_refused_are_exceptions(journal: Journal) -> None:
-    """A refusal that came when nobody stood there is on the list until it is ticked off; one at once is not."""
+def test_late_refusal_is_an_exception_until_acknowledged(journal: Journal) -> None:
+    """A refusal that arrives after staff left is listed; an immediate one is not."""
     for name in ("at once", "held", "late", "returned"):
-        take(journal, name)
+        append(journal, name)
     journal.hold(["held", "returned"], NOW)
     for name in ("at once", "held"):
         journal.store_replies({name: REFUSAL}, NOW)
@@ -260,9 +260,9 @@ def test_held_scans_that_are_refused_are_exceptions(journal: Journal) -> None:
     assert journal.stats() == JournalStats(0, None, 1)
 
 
-def test_an_exception_is_not_pruned(journal: Journal) -> None:
-    """However many answers come after it, a refusal that nobody has seen to stays; seen to, it goes with the others."""
-    take(journal, "refused")
+def test_exception_is_pruned_only_after_its_acknowledgement(journal: Journal) -> None:
+    """An unacknowledged refusal stays, however many replies follow."""
+    append(journal, "refused")
     journal.hold(["refused"], NOW)
     journal.store_replies({"refused": REFUSAL}, NOW)
 
@@ -273,9 +273,9 @@ def test_an_exception_is_not_pruned(journal: Journal) -> None:
     assert journal.recent() == []
 
 
-def test_what_was_set_apart_may_be_answered_after_all(journal: Journal) -> None:
-    """A refusal that is not final gives way to another answer, and is no news twice; a final one stands."""
-    take(journal, "first")
+def test_final_reply_replaces_a_provisional_refusal(journal: Journal) -> None:
+    """A provisional refusal is new once; after a final reply no other one is stored."""
+    append(journal, "first")
 
     news = [
         journal.store_replies({"first": REFUSAL}, NOW, provisional={"first"}),
@@ -288,10 +288,10 @@ def test_what_was_set_apart_may_be_answered_after_all(journal: Journal) -> None:
     assert journal.recent()[0].reply == '{"outcome": "returned"}'
 
 
-def test_only_those_that_are_wanted(journal: Journal) -> None:
-    """The list can be of the unanswered, of the refused, or of both."""
+def test_recent_lists_unanswered_refused_or_both(journal: Journal) -> None:
+    """Without a filter all events are listed."""
     for name in ("pending", "refused", "returned"):
-        take(journal, name)
+        append(journal, name)
     journal.store_replies({"refused": REFUSAL}, NOW)
     journal.store_replies({"returned": '{"outcome": "returned"}'}, NOW)
 
@@ -304,8 +304,8 @@ def test_only_those_that_are_wanted(journal: Journal) -> None:
     assert names(unanswered=True, refused=True) == ["pending", "refused"]
 
 
-def test_a_journal_of_an_earlier_program(path: Path) -> None:
-    """A file without the newer columns is used as it is, and an earlier program could still use it."""
+def test_journal_of_an_earlier_version_is_used_unchanged(path: Path) -> None:
+    """A file without the newer columns works, and the earlier version can still use it."""
     path.parent.mkdir(parents=True)
     old = sqlite3.connect(path)
     old.executescript(
@@ -323,7 +323,7 @@ def test_a_journal_of_an_earlier_program(path: Path) -> None:
 
     journal = Journal(path, CODE)
     assert (journal.unanswered()[0].event_id, journal.unanswered()[0].held) == ("old", False)
-    assert take(journal, "new").sequence == 2
+    assert append(journal, "new").sequence == 2
     journal.close()
 
     assert old.execute("PRAGMA user_version").fetchone() == (1,)
@@ -331,16 +331,16 @@ def test_a_journal_of_an_earlier_program(path: Path) -> None:
     old.close()
 
 
-def test_what_is_held_is_what_is_due_and_was_not_claimed(journal: Journal) -> None:
-    """An event on its way is not held; one that could not be sent is, with its age, until it is claimed or answered."""
-    take(journal, "first", NOW - timedelta(minutes=9))
-    take(journal, "second")
-    take(journal, "on its way")
+def test_count_due_excludes_claimed_and_answered_events(journal: Journal) -> None:
+    """An event that is being sent is not held; a held one counts with its age until it is claimed or answered."""
+    append(journal, "first", NOW - timedelta(minutes=9))
+    append(journal, "second")
+    append(journal, "on its way")
     later = NOW + timedelta(seconds=2)
 
     journal.hold(["first", "second"], NOW)
     held = journal.count_due(later)
-    claimed = journal.claim_due(later, a_minute, 1)
+    claimed = journal.claim_due(later, after_minutes, 1)
     after = journal.count_due(later)
     journal.store_replies({"second": "{}"}, later)
 

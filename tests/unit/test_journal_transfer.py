@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A journal that goes to another machine: whole, once, and closed where it was."""
+"""Transfer of a journal to another machine: complete, once, and closed at its source."""
 
 import shutil
 import sqlite3
@@ -18,25 +18,25 @@ CODE = "main-desk-1"
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Journal]:
-    """A journal with one event without an answer and one with."""
-    journal = Journal(tmp_path / "here.journal", CODE)
+def source(tmp_path: Path) -> Iterator[Journal]:
+    """A journal with one unanswered and one answered event."""
+    journal = Journal(tmp_path / "source.journal", CODE)
     for name in ("pending", "answered"):
-        take(journal, name)
+        append(journal, name)
     journal.store_replies({"answered": '{"outcome": "returned"}'}, NOW)
     yield journal
     journal.close()
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Iterator[Journal]:
-    """The journal of another machine, new."""
-    journal = Journal(tmp_path / "there.journal", CODE)
+def destination(tmp_path: Path) -> Iterator[Journal]:
+    """The empty journal of another machine."""
+    journal = Journal(tmp_path / "destination.journal", CODE)
     yield journal
     journal.close()
 
 
-def take(journal: Journal, name: str) -> None:
+def append(journal: Journal, name: str) -> None:
     journal.append(NewEvent(name, "a task", f"barcode of {name}", '{{"n": {}}}'.format), NOW, NOW)
 
 
@@ -44,65 +44,67 @@ def ids(journal: Journal) -> list[str]:
     return [entry.event_id for entry in journal.recent()]
 
 
-def test_it_goes_whole_and_is_due_there(here: Journal, there: Journal, tmp_path: Path) -> None:
-    """All events come along, those without an answer with the same bytes and times, and are due at once."""
-    assert export_journal(here, tmp_path / "stick", NOW) == TransferCounts(2, 1)
-    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(2, 1)
+def test_transferred_journal_is_complete_and_due(source: Journal, destination: Journal, tmp_path: Path) -> None:
+    """All events are transferred; unanswered ones keep bytes and times, and are due at once."""
+    assert export_journal(source, tmp_path / "stick", NOW) == TransferCounts(2, 1)
+    assert import_journal(destination, tmp_path / "stick", NOW) == TransferCounts(2, 1)
 
-    [due] = there.claim_due(NOW, lambda _: timedelta(minutes=1))
+    [due] = destination.claim_due(NOW, lambda _: timedelta(minutes=1))
     assert (due.event_id, due.payload, due.made_at, due.held) == ("pending", '{"n": 1}', NOW, True)
-    take(there, "next")
-    assert ids(there) == ["pending", "answered", "next"]
-    assert there.recent()[-1].sequence > 2
+    append(destination, "next")
+    assert ids(destination) == ["pending", "answered", "next"]
+    assert destination.recent()[-1].sequence > 2
 
 
-def test_where_it_was_nothing_is_taken_or_sent(here: Journal, tmp_path: Path) -> None:
-    """A desk that is still open there is told so at its next scan; the list can still be seen."""
-    export_journal(here, tmp_path / "stick", NOW)
+def test_exported_journal_neither_stores_nor_sends(source: Journal, tmp_path: Path) -> None:
+    """A station that is still open reports the transfer at its next scan; its list can still be read."""
+    export_journal(source, tmp_path / "stick", NOW)
 
     with pytest.raises(JournalError, match=r"Not taken; nothing was sent: this station's journal was moved to .*stick"):
-        take(here, "more")
+        append(source, "more")
 
-    assert here.claim_due(NOW + timedelta(days=1), lambda _: timedelta(minutes=1)) == []
-    assert "moved" in (here.write_blocker() or "")
-    assert ids(here) == ["pending", "answered"]
+    assert source.claim_due(NOW + timedelta(days=1), lambda _: timedelta(minutes=1)) == []
+    assert "moved" in (source.write_blocker() or "")
+    assert ids(source) == ["pending", "answered"]
     with pytest.raises(JournalError, match="already"):
-        export_journal(here, tmp_path / "another", NOW)
+        export_journal(source, tmp_path / "another", NOW)
 
 
-def test_it_can_be_taken_back(here: Journal, tmp_path: Path) -> None:
-    """Imported where it came from, the journal is open again, and has nothing twice."""
-    export_journal(here, tmp_path / "stick", NOW)
+def test_import_at_the_source_reopens_the_journal(source: Journal, tmp_path: Path) -> None:
+    """The journal is open again, and has no event twice."""
+    export_journal(source, tmp_path / "stick", NOW)
 
-    assert import_journal(here, tmp_path / "stick", NOW) == TransferCounts(0, 0)
+    assert import_journal(source, tmp_path / "stick", NOW) == TransferCounts(0, 0)
 
-    take(here, "more")
-    assert ids(here) == ["pending", "answered", "more"]
-
-
-def test_a_journal_in_use_takes_what_is_open(here: Journal, there: Journal, tmp_path: Path) -> None:
-    """A machine that scanned meanwhile takes over what has no answer, twice if you like, and no number is used twice."""
-    take(there, "own")
-    export_journal(here, tmp_path / "stick", NOW)
-
-    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(1, 1)
-    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(0, 0)
-
-    assert [entry.event_id for entry in there.unanswered()] == ["own", "pending"]
+    append(source, "more")
+    assert ids(source) == ["pending", "answered", "more"]
 
 
-def test_a_copy_leaves_the_desk_as_it_is(here: Journal, tmp_path: Path) -> None:
-    """A copy to look at closes nothing."""
-    export_journal(here, tmp_path / "copy", NOW, closes=False)
+def test_import_into_a_journal_in_use_adds_unanswered_events_once(
+    source: Journal, destination: Journal, tmp_path: Path
+) -> None:
+    """A second import adds nothing, and no sequence number is used twice."""
+    append(destination, "own")
+    export_journal(source, tmp_path / "stick", NOW)
 
-    take(here, "more")
-    assert here.moved_to() is None
+    assert import_journal(destination, tmp_path / "stick", NOW) == TransferCounts(1, 1)
+    assert import_journal(destination, tmp_path / "stick", NOW) == TransferCounts(0, 0)
+
+    assert [entry.event_id for entry in destination.unanswered()] == ["own", "pending"]
 
 
-def test_a_file_copied_by_hand_does_as_well(here: Journal, tmp_path: Path) -> None:
-    """The journal's file alone, copied from a desk that is closed, is a journal on another machine."""
-    here.close()
-    shutil.copy(here.path, tmp_path / "by-hand.journal")
+def test_copy_leaves_the_journal_open(source: Journal, tmp_path: Path) -> None:
+    """A copy for reading closes nothing."""
+    export_journal(source, tmp_path / "copy", NOW, closes=False)
+
+    append(source, "more")
+    assert source.moved_to() is None
+
+
+def test_file_of_a_closed_station_is_a_journal_elsewhere(source: Journal, tmp_path: Path) -> None:
+    """The file alone, copied while the station is closed, is a complete journal."""
+    source.close()
+    shutil.copy(source.path, tmp_path / "by-hand.journal")
 
     journal = Journal(tmp_path / "by-hand.journal", CODE)
     assert ids(journal) == ["pending", "answered"]
@@ -110,21 +112,21 @@ def test_a_file_copied_by_hand_does_as_well(here: Journal, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [None, b"no journal at all, but long enough " * 100, b""])
-def test_what_is_no_journal_changes_nothing(there: Journal, tmp_path: Path, content: bytes | None) -> None:
-    """A file that is missing, is something else, or is empty is told of, and nothing is changed."""
+def test_import_of_another_file_changes_nothing(destination: Journal, tmp_path: Path, content: bytes | None) -> None:
+    """A missing, empty or other file is refused."""
     source = tmp_path / "stick"
     if content is not None:
         source.write_bytes(content)
 
     with pytest.raises(JournalError, match="Nothing was changed"):
-        import_journal(there, source, NOW)
+        import_journal(destination, source, NOW)
 
-    assert ids(there) == []
+    assert ids(destination) == []
 
 
-def test_another_stations_journal_is_not_taken_in(here: Journal, tmp_path: Path) -> None:
-    """Its events are signed by the other one, and the words say what to do."""
-    export_journal(here, tmp_path / "stick", NOW)
+def test_import_of_another_stations_journal_is_refused(source: Journal, tmp_path: Path) -> None:
+    """Its events have the other station's signature; the error contains the next step."""
+    export_journal(source, tmp_path / "stick", NOW)
     other = Journal(tmp_path / "other.journal", "main-desk-2")
 
     with pytest.raises(JournalError, match="--code main-desk-1"):
@@ -132,29 +134,29 @@ def test_another_stations_journal_is_not_taken_in(here: Journal, tmp_path: Path)
     other.close()
 
 
-def test_a_file_that_is_there_is_not_written_over(here: Journal, tmp_path: Path) -> None:
-    """What lies there may be another journal: it stays, and so does this one."""
+def test_export_never_overwrites_a_file(source: Journal, tmp_path: Path) -> None:
+    """The existing file may be another journal: it is unchanged, and this journal stays open."""
     (tmp_path / "stick").write_text("precious")
 
     with pytest.raises(JournalError, match="name another one"):
-        export_journal(here, tmp_path / "stick", NOW)
+        export_journal(source, tmp_path / "stick", NOW)
 
     assert (tmp_path / "stick").read_text() == "precious"
-    assert here.moved_to() is None
+    assert source.moved_to() is None
 
 
-def test_a_stick_that_cannot_be_written(here: Journal, tmp_path: Path) -> None:
-    """When the file cannot be made, the desk goes on as before."""
+def test_failed_export_leaves_the_journal_open(source: Journal, tmp_path: Path) -> None:
+    """A file that cannot be created changes nothing."""
     with pytest.raises(JournalError, match="Nothing was changed"):
-        export_journal(here, tmp_path / "no-such-folder" / "stick", NOW)
+        export_journal(source, tmp_path / "no-such-folder" / "stick", NOW)
 
-    take(here, "more")
-    assert here.moved_to() is None
+    append(source, "more")
+    assert source.moved_to() is None
 
 
-def test_a_journal_of_an_earlier_program_is_taken_in(here: Journal, there: Journal, tmp_path: Path) -> None:
-    """A file without the newer columns comes along as well."""
-    export_journal(here, tmp_path / "stick", NOW)
+def test_journal_of_an_earlier_version_is_imported(source: Journal, destination: Journal, tmp_path: Path) -> None:
+    """A file without the newer columns is imported completely."""
+    export_journal(source, tmp_path / "stick", NOW)
     old = sqlite3.connect(tmp_path / "stick")
     old.executescript(
         "ALTER TABLE events DROP COLUMN held; ALTER TABLE events DROP COLUMN ticked_at;"
@@ -162,4 +164,4 @@ def test_a_journal_of_an_earlier_program_is_taken_in(here: Journal, there: Journ
     )
     old.close()
 
-    assert import_journal(there, tmp_path / "stick", NOW) == TransferCounts(2, 1)
+    assert import_journal(destination, tmp_path / "stick", NOW) == TransferCounts(2, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a desk shows for an answer."""
+"""Screen messages of a station."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -52,15 +52,15 @@ def entry(**fields: Any) -> Entry:
     )
 
 
-def test_a_return() -> None:
-    """The large word with its barcode, the message as it came, the courier's code."""
+def test_return_shows_barcode_message_and_delivery_code() -> None:
+    """The outcome and the barcode are on the first line."""
     shown = messages.format_reply(reply(), "31000000170")
 
     assert shown.lines == ("RETURNED  31000000170", MESSAGE, "Delivery code RUL")
 
 
-def test_everything_at_once() -> None:
-    """Urgency, the count of items, warnings and the next step each have their words."""
+def test_return_shows_urgency_items_warnings_and_next_step() -> None:
+    """Each part of the reply has its own line, in this order."""
     shown = messages.format_reply(
         reply(
             urgent=True,
@@ -82,8 +82,8 @@ def test_everything_at_once() -> None:
     )
 
 
-def test_returned_before() -> None:
-    """The first Return is named, and the destination is shown again."""
+def test_already_returned_shows_the_first_return_and_the_destination() -> None:
+    """Time and station of the first Return are shown."""
     shown = messages.format_reply(reply(Outcome.ALREADY_RETURNED, returned_at=NOW, returned_by="main-desk-2"), "x")
 
     assert shown.lines[0] == "ALREADY RETURNED  31000000170"
@@ -91,8 +91,8 @@ def test_returned_before() -> None:
     assert f"Returned {NOW.astimezone():%Y-%m-%d %H:%M} at main-desk-2" in shown.lines
 
 
-def test_a_choice_can_be_typed() -> None:
-    """Each request that a barcode could mean is shown as the line that returns it."""
+def test_choice_is_shown_as_the_command_that_returns_it() -> None:
+    """Each request that the barcode may identify has one line."""
     choice = RequestChoice(external_id="BR-1", title="A book", status=RequestStatus.LOANED, destination=RIVERSIDE)
 
     shown = messages.format_reply(reply(Outcome.REFUSED, destination=None, choices=(choice,)), "x")
@@ -101,22 +101,22 @@ def test_a_choice_can_be_typed() -> None:
 
 
 def test_each_outcome_has_its_own_colour_and_tone() -> None:
-    """Returned, already returned, refused and pending differ in word, colour and tone."""
+    """Returned, already returned, refused and pending all differ."""
     shown = [messages.format_reply(reply(outcome), "x") for outcome in Outcome] + [messages.pending("x")]
 
     assert len({s.colour for s in shown}) == len({s.tone for s in shown}) == 4
     assert all(s.tone for s in shown)
 
 
-def test_pending_says_why() -> None:
-    """A scan held because the network is away says so."""
+def test_pending_without_a_connection_shows_held() -> None:
+    """A scan that waits for its reply is not shown as held."""
     assert "Held, slip follows" in messages.pending("x", is_connected=False).lines[1]
     assert "Held" not in messages.pending("x").lines[1]
 
 
 @pytest.mark.parametrize(("state", "tone"), [("done", 0), ("held", 1), ("failed_safe", 1)])
-def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> None:
-    """A slip that came out is told quietly; one that did not, with colour and tone."""
+def test_slip_notice_has_a_tone_only_when_staff_must_act(state: str, tone: int) -> None:
+    """The notice of a printed slip has none."""
     shown = messages.format_slip(entry(slip_state=state, slip_message="The printer main-slips is away"))
 
     assert shown.lines == ("The printer main-slips is away  (31000000170)",)
@@ -124,15 +124,15 @@ def test_a_slip_is_loud_when_staff_must_do_something(state: str, tone: int) -> N
 
 
 @pytest.mark.parametrize("state", ["unknown", "expired"])
-def test_where_nothing_comes_by_itself_another_slip_is_offered(state: str) -> None:
-    """The words name the command, with the event of the Return."""
+def test_slip_that_will_not_print_shows_the_reprint_command(state: str) -> None:
+    """The command contains the event id of the Return."""
     shown = messages.format_slip(entry(slip_state=state, slip_message="Look at the printer main-slips"))
 
     assert shown.lines[1] == f"-> If there is none: bookdrop-station reprint {entry().event_id} --reason ..."
 
 
-def test_a_line_of_the_journal() -> None:
-    """The list says what was answered and what became of the slip."""
+def test_journal_line_shows_reply_and_slip() -> None:
+    """A line without a reply is shown as pending."""
     answered = entry(reply=reply().model_dump_json(), slip_message="Printed")
 
     assert messages.format_entry(answered).endswith(f"31000000170  returned: {MESSAGE}  [Printed]")
@@ -140,19 +140,19 @@ def test_a_line_of_the_journal() -> None:
 
 
 @pytest.mark.parametrize(("line", "shown"), [("\x1b[A\r\n", "?[A"), ("x" * 64, "x" * 64), ("x" * 65, "x" * 61 + "...")])
-def test_garbage_is_shown_harmlessly(line: str, shown: str) -> None:
-    """Control characters never reach the screen, and what is long is cut."""
+def test_scanned_text_is_shown_without_control_characters_and_cut(line: str, shown: str) -> None:
+    """Control characters are replaced, and a long line is cut."""
     assert messages.printable(line) == shown
 
 
-def test_the_end_of_a_replay_names_what_was_refused() -> None:
-    """On the way a number; at the end, loudly, the refusals: ten of them, and how many more."""
+def test_end_of_a_replay_lists_ten_refusals_and_counts_the_rest() -> None:
+    """Before the end only the progress is shown, without a tone."""
     refused = entry(reply=reply(Outcome.REFUSED, next_step="Look at it").model_dump_json())
 
-    on_the_way = messages.format_progress(Progress(120, 60))
+    during = messages.format_progress(Progress(120, 60))
     end = messages.format_progress(Progress(120, 120, (refused,) * 12))
 
-    assert (on_the_way.lines, on_the_way.tone) == (("HELD SCANS  60 of 120 done",), 0)
+    assert (during.lines, during.tone) == (("HELD SCANS  60 of 120 done",), 0)
     assert end.lines[:2] == ("HELD SCANS  all 120 done", "Refused: 12")
     assert len([line for line in end.lines if "31000000170" in line]) == 10
     assert end.lines[-2] == "... and 2 more: :exceptions"
@@ -160,8 +160,8 @@ def test_the_end_of_a_replay_names_what_was_refused() -> None:
     assert messages.format_progress(Progress(3, 3)).lines == ("HELD SCANS  all 3 done",)
 
 
-def test_waiting_too_long_says_what_to_do() -> None:
-    """Since when, how many, that they are safe, and whom to tell."""
+def test_overdue_replies_show_time_number_and_next_step() -> None:
+    """The message states that the scans are stored."""
     shown = messages.replies_overdue(JournalStats(7, NOW, 0))
 
     assert shown.lines[0] == f"NO REPLY SINCE {NOW.astimezone():%Y-%m-%d %H:%M}"
