@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events around the Return: receive, loan, discharge, complete, undo; events of slips; and the reply to all of them.
+"""What stations say of the cycle around the Return: receive, loan, discharge, complete, undo; of slips; and what they hear.
 
-They use the envelope, the signature and the inbox of the Return, and have one type of reply.
+The same envelope, signature and inbox as the Return's; one answer type for all of them.
 """
 
 from collections.abc import Mapping
@@ -21,72 +21,72 @@ ExternalId = Annotated[str, Field(min_length=1, max_length=100)]
 Barcode = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class CirculationEvent(StationEvent):
-    """Fields of every event in this module."""
+class CycleEvent(StationEvent):
+    """Common to the cycle's events."""
 
     at: AwareDatetime
-    """Time of the event, by the station's clock."""
+    """When it happened, by the station's clock."""
 
 
 class ReceivedItem(Message):
-    """An item from the partner's parcel."""
+    """A thing that came out of the parcel."""
 
     barcode: Barcode
-    """The lender's own barcode, or that of the strap put on at receipt."""
+    """The lender's own barcode, or the one of the strap that was put on."""
     temporary: bool = False
-    """Whether `barcode` is that of a strap, which is used again for other items."""
+    """Whether `barcode` is a strap's and will be used again for other items."""
     other_barcodes: Annotated[tuple[Barcode, ...], Field(max_length=10)] = ()
-    """Further barcodes on the same item."""
+    """Further barcodes on the same thing."""
     description: Annotated[str, Field(max_length=500)] | None = None
-    """For example "vol. 2"."""
+    """Such as "vol. 2"."""
 
 
-class ItemsReceived(CirculationEvent):
-    """The parcel for a request arrived, and its items have their barcodes."""
+class ItemsReceived(CycleEvent):
+    """The parcel for a request came, and its items got their barcodes."""
 
     type: Literal["bookdrop.items-received.v1"] = "bookdrop.items-received.v1"
     request: ExternalId
     items: Annotated[tuple[ReceivedItem, ...], Field(min_length=1, max_length=50)]
     for_loan: bool = True
-    """False when the lender allows use in the library only."""
+    """False when the lender allows reading in the library only."""
     return_address: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=7)] = ()
-    """Address to return this item to, if not the partner's; the first line is the name."""
+    """Where this very item goes back to, if not to the partner's address; the first line is the name."""
 
 
-class ItemLoaned(CirculationEvent):
-    """The item was lent to the patron of its request. The event does not name the patron; the request does."""
+class ItemLoaned(CycleEvent):
+    """The item was handed to the reader of its request. Names nobody: the request knows its reader."""
 
     type: Literal["bookdrop.item-loaned.v1"] = "bookdrop.item-loaned.v1"
     barcode: Barcode
     due_at: AwareDatetime | None = None
 
 
-class LoanDischarged(CirculationEvent):
-    """The patron returned the item, and it stays in the library for now: "Returned by patron"."""
+class LoanDischarged(CycleEvent):
+    """The reader brought the item back, and it stays on our shelf for now: "Returned by patron"."""
 
     type: Literal["bookdrop.loan-discharged.v1"] = "bookdrop.loan-discharged.v1"
     barcode: Barcode
     returned_at: AwareDatetime | None = None
-    """Time at which the item came back, if earlier than the event."""
+    """When the item really came back, if not now."""
 
 
-class RequestCompleted(CirculationEvent):
-    """The partner confirmed that it has received its items."""
+class RequestCompleted(CycleEvent):
+    """The partner confirmed that it has its items back."""
 
     type: Literal["bookdrop.request-completed.v1"] = "bookdrop.request-completed.v1"
     request: ExternalId
 
 
-class UndoRequested(CirculationEvent):
-    """Staff undo a Return that was made by mistake. The event names the Return's event id or its request."""
+class UndoRequested(CycleEvent):
+    """A Return was made by mistake and is to be taken back. Names the Return's event, or the request it was of."""
 
     type: Literal["bookdrop.undo-requested.v1"] = "bookdrop.undo-requested.v1"
     undoes: UUID | None = None
-    """Event id of the Return to undo."""
+    """The event whose Return is meant."""
     request: ExternalId | None = None
-    """Request whose last Return to undo."""
+    """The request whose last Return is meant."""
     reason: Annotated[str, Field(max_length=500)] | None = None
-    """Required after the undo window."""
+    """Needed once the undo window is over."""
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -95,26 +95,26 @@ class UndoRequested(CirculationEvent):
         return self
 
 
-class SlipSeen(CirculationEvent):
-    """At packing staff scanned the slip's code and the item that the slip is in."""
+class SlipSeen(CycleEvent):
+    """At packing the slip's own code was scanned, and the item that it lies in."""
 
     type: Literal["bookdrop.slip-seen.v1"] = "bookdrop.slip-seen.v1"
     slip: UUID
-    """The id in the slip's code, after `BD:`."""
+    """What the slip's code says after `BD:`."""
     barcode: Barcode
-    """A barcode of the item that the slip is in."""
+    """A barcode of the item that the slip lies in."""
 
 
-class ReprintRequested(CirculationEvent):
-    """Staff request a copy of a Return's slip, for example because the slip is lost. It is marked as a copy."""
+class ReprintRequested(CycleEvent):
+    """The slip of a Return is not to be had: staff want another one, which says that it is a copy."""
 
     type: Literal["bookdrop.reprint-requested.v1"] = "bookdrop.reprint-requested.v1"
     reprints: UUID
-    """Event id of the Return that printed the slip."""
+    """The event whose Return wanted the slip."""
     reason: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-TASKS: Final[Mapping[type[CirculationEvent], str]] = {
+TASKS: Final[Mapping[type[CycleEvent], str]] = {
     UndoRequested: topology.PROCESS_UNDO,
     ItemsReceived: topology.RECEIVE_ITEMS,
     ItemLoaned: topology.LOAN_ITEM,
@@ -123,11 +123,11 @@ TASKS: Final[Mapping[type[CirculationEvent], str]] = {
     SlipSeen: topology.CONFIRM_SLIP,
     ReprintRequested: topology.ASK_REPRINT,
 }
-"""The task for each event; the event is its argument."""
+"""The task that each event of the cycle is the argument of."""
 
 
 class ActionOutcome(StrEnum):
-    """Outcome of an event of this module."""
+    """The three answers to an event of the cycle."""
 
     DONE = "done"
     ALREADY_DONE = "already_done"
@@ -135,17 +135,17 @@ class ActionOutcome(StrEnum):
 
 
 class ActionReply(Message):
-    """The reply to one event of this module; a resent event gets the same bytes."""
+    """The answer to one event of the cycle; the same bytes however often it is asked for."""
 
     type: Literal["bookdrop.action-reply.v1"] = "bookdrop.action-reply.v1"
     event_id: UUID
     outcome: ActionOutcome
     reason: str
-    """Reason code, for example `received` or `no_reader`: stable, for programs."""
+    """Reason code, such as `received`, `no_reader`: stable, for programs."""
     message: str
-    """Text for the screen."""
+    """The words for the screen."""
     next_step: str | None = None
-    """Next step for staff; every refusal has one."""
+    """What staff do now; always given with a refusal."""
     barcode: str | None = None
     title: str | None = None
     request: str | None = None
@@ -154,16 +154,16 @@ class ActionReply(Message):
     status_before: RequestStatus | None = None
     status_after: RequestStatus | None = None
     items: ItemCount | None = None
-    """Count of the items, when the request has several."""
+    """How many of the request's items are meant, when it has several."""
     warnings: tuple[str, ...] = ()
 
 
 Reply = ReturnReply | ActionReply
-"""The reply to an event of any type."""
+"""The answer to an event of whatever kind."""
 
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="type")])
 
 
 def read_reply(text: str | bytes) -> Reply:
-    """Parse a reply from its JSON. Raises `ValueError` for any other text."""
+    """Read an answer from its JSON. Raises `ValueError` when it is none."""
     return _REPLY.validate_json(text)

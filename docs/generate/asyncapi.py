@@ -19,7 +19,7 @@ from schemas import station_status, topology
 from schemas.circulation_events import (
     TASKS,
     ActionReply,
-    CirculationEvent,
+    CycleEvent,
     ItemLoaned,
     ItemsReceived,
     LoanDischarged,
@@ -31,9 +31,9 @@ from schemas.circulation_events import (
 from schemas.events import BarcodeScanned, ReturnRequested
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply, SlipNotice
-from schemas.task_message import task_headers
+from schemas.task_message import EMBED, HEADERS, task_headers
 
-CYCLE: Final[Mapping[str, type[CirculationEvent]]] = {
+CYCLE: Final[Mapping[str, type[CycleEvent]]] = {
     "undoReturn": UndoRequested,
     "receiveItems": ItemsReceived,
     "loanItem": ItemLoaned,
@@ -53,9 +53,6 @@ MESSAGES: Final[tuple[type[BaseModel], ...]] = (
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 FOLDER: Final = Path(__file__).resolve().parents[1] / "reference"
 EXAMPLE_ID: Final = "01975d2e-7c00-7000-8000-000000000001"
-
-EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-"""Third part of a task's body; a station fills in nothing here."""
 
 REDIS_ENVELOPE: Final = (
     "On Redis and Valkey a message is one JSON object, put with LPUSH on the list that has the queue's name "
@@ -292,34 +289,18 @@ def _task_message(task: str, argument: type[BaseModel]) -> dict[str, Any]:
 
 
 def headers_schema(task: str, *, from_station: bool) -> dict[str, Any]:
-    """JSON Schema of a task message's headers. Source: Celery's documentation, "Message Protocol", version 2."""
-    same = "The event's id (`event_id`)." if from_station else "A UUID made for this sending."
-    shown = "The id alone, as it is shown to people: never the event." if from_station else "The order, an id alone."
-    required: dict[str, Any] = {
-        "lang": {"type": "string", "description": "Language of the sender, such as `py`, `js`, `go`."},
-        "task": {"const": task},
-        "id": {"type": "string", "format": "uuid", "description": same},
-        "root_id": {"type": "string", "format": "uuid", "description": "The same as `id`."},
-        "parent_id": {"type": "null"},
-        "group": {"type": "null"},
-        "retries": {"type": "integer", "minimum": 0, "description": "0 from a sender; a worker counts up."},
-        "eta": {"type": ["string", "null"], "description": "Null from a sender."},
-        "expires": {"type": ["string", "null"], "description": "Null from a sender: a scan does not go stale."},
-        "timelimit": {"type": "array", "items": {"type": "null"}, "minItems": 2, "maxItems": 2},
-        "argsrepr": {"type": "string", "description": shown},
-        "kwargsrepr": {"const": "{}"},
-        "ignore_result": {"const": True},
-    }
-    optional: dict[str, Any] = {"origin": {"type": "string", "description": "Who sent it, for people."}}
+    """JSON Schema of a task message's headers, from the table by which workers check them (`schemas.task_message`)."""
+    properties: dict[str, Any] = {"task": {"const": task}}
+    properties |= {name: field.described() for name, field in HEADERS.items()}
     if from_station:
-        optional[station_status.HEADER] = {
+        properties[station_status.HEADER] = {
             **station_status.StationStatus.model_json_schema(schema_generator=_Plain),
-            "description": "For monitoring alone, and not signed: how this sending came about, and what the desk still has.",
+            "description": "For monitoring, and not signed: how the event was sent, and what the station still holds.",
         }
     return {
         "type": "object",
-        "properties": {**required, **optional},
-        "required": list(required),
+        "properties": properties,
+        "required": ["task", *(name for name, field in HEADERS.items() if field.required)],
     }
 
 

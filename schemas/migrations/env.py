@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point for Alembic: runs migrations on the connection from `schemas.migration.migrate`."""
+"""Alembic's entry: runs migrations on the connection that `schemas.migration.migrate` hands over."""
 
 from alembic import context
 

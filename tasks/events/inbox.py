@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from schemas.models import InboxEntry, table
 from schemas.reasons import RejectionReason
-from schemas.topology import is_reply_queue
+from schemas.topology import reply_queue
 from tasks.events.model import AnEvent, HandlerResult, ProcessedEvent, VerifiedEvent
 from tasks.ports import PendingMessage
-from tasks.quarantine.rejection import Received, RejectedMessage
+from tasks.quarantine.rejection import RejectedMessage
 from tasks.unit_of_work import UnitOfWork
 
 
@@ -50,7 +50,7 @@ def deduplicate(events: Sequence[VerifiedEvent[AnEvent]], session: Session) -> D
             conflicts.append(RejectedMessage(each.received, reason, "", event_id, station))
         elif reply is not None:
             duplicates.append(ProcessedEvent(each, None))
-            if (queue := _reply_queue(each.received)) is not None:
+            if (queue := _reply_queue(each)) is not None:
                 resend.append(PendingMessage(None, queue, None, reply, event_id))
     return Deduplicated(list(new.values()), duplicates, resend, conflicts)
 
@@ -76,17 +76,20 @@ def store(events: Sequence[VerifiedEvent[AnEvent]], result: HandlerResult, uow: 
         ],
     )
     for each, body in zip(events, replies, strict=True):
-        if (queue := _reply_queue(each.received)) is not None:
+        if (queue := _reply_queue(each)) is not None:
             uow.enqueue(queue, body, event_id=each.event.event_id)
     for task in result.follow_ups:
         uow.enqueue(task.queue, task.body, task=task.task, event_id=task.event_id)
     return processed
 
 
-def _reply_queue(received: Received) -> str | None:
-    """The queue to reply to; `None` when the message names none, or a name that is not a reply queue's."""
-    reply_to = received.reply_to
-    return reply_to if reply_to is not None and is_reply_queue(reply_to) else None
+def _reply_queue(event: VerifiedEvent[AnEvent]) -> str | None:
+    """The reply queue of the station that signed the event; `None` when the message asks for no reply.
+
+    `reply_to` is not signed, so a message that names another queue gets no reply.
+    """
+    queue = reply_queue(event.station.code)
+    return queue if event.received.reply_to == queue else None
 
 
 _STORED = select(InboxEntry.event_id, InboxEntry.fingerprint, InboxEntry.reply).where(

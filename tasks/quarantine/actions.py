@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import select
+from uuid6 import uuid7
 
 from schemas.models import QuarantinedMessage
 from schemas.reasons import DeadLetterReason
-from schemas.task_message import task_body, task_headers
+from schemas.task_message import is_uuid, task_body, task_headers
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
 from tasks.operator import Operator
@@ -87,7 +88,7 @@ def outgoing(row: QuarantinedMessage, origin: str) -> Outgoing:
         raise DecisionRefusedError(
             "An earlier version stored it without its task, so it cannot be requeued. The station must resend it."
         )
-    task_id = row.event_id or f"quarantine-{row.id}"
+    task_id = row.event_id if is_uuid(row.event_id) and row.event_id else str(uuid7())
     return Outgoing(
         row.queue,
         task_body(row.body).encode(),

@@ -58,6 +58,19 @@ def validate_envelope(message: Any) -> dict[str, Any]:
     return message
 
 
+def set_origin(message: dict[str, Any], queue: str) -> dict[str, Any]:
+    """Replace the sender's delivery information by the queue that the message was taken from; returns `message`.
+
+    kombu requeues a message to the queue in its delivery information, so the sender must not choose it.
+    """
+    info = message["properties"]["delivery_info"]
+    origin: dict[str, Any] = {"exchange": "", "routing_key": queue}
+    if info.get("redelivered") is True:
+        origin["redelivered"] = True
+    message["properties"]["delivery_info"] = origin
+    return message
+
+
 class AtomicMessage(kombu_virtual.Message):
     """kombu's message. Raises `MalformedEnvelopeError` for an envelope that it cannot read."""
 
@@ -188,10 +201,10 @@ class QoS(kombu_redis.QoS):
                     self.restore_by_tag(bytes_to_str(tag), client)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Requeue a message. A record that cannot be read becomes a dead letter."""
+        """Requeue a message. A record that cannot be read, or names a forbidden queue, becomes a dead letter."""
         try:
             super().restore_by_tag(tag, client, leftmost)
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, RecursionError, redis.exceptions.NoPermissionError):
             with self.channel.conn_or_acquire(client) as connected:
                 record = connected.hget(self.unacked_key, tag) or b""
             self.move_to_dead_letters(tag, self.channel.wrap_as_dead_letter(record, "unreadable"))

@@ -31,6 +31,7 @@ from workers.redis_transport.qos import (
     MalformedEnvelopeError,
     QoS,
     is_failover_error,
+    set_origin,
     validate_envelope,
 )
 
@@ -231,7 +232,7 @@ class AtomicReceive(_Mixin):
         self._queue = queue = bytes_to_str(popped[0]).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
-            message = validate_envelope(loads(bytes_to_str(popped[1])))
+            message = set_origin(validate_envelope(loads(bytes_to_str(popped[1]))), queue)
         except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
             reason = str(error) if isinstance(error, MalformedEnvelopeError) else f"unreadable: {type(error).__name__}"
             self._dead_letter_malformed("", popped[1], reason, with_ack=False)
@@ -327,7 +328,7 @@ class AtomicReceive(_Mixin):
             if 0 < self.delivery_limit < losses:
                 self._dead_letter_lost(queue, tag, losses, message)
                 return
-            message["properties"]["delivery_tag"] = tag
+            set_origin(message, queue)["properties"]["delivery_tag"] = tag
         except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
             self._dead_letter_malformed(tag, raw, f"unreadable: {type(error).__name__}", with_ack=with_ack)
             return

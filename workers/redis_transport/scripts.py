@@ -101,8 +101,8 @@ for key = 5, #KEYS do
                 end
                 seen[tag] = true
                 hashed[#hashed + 1] = tag
-                hashed[#hashed + 1] = table.concat({
-                    '[', raw, ', ', cjson.encode(info.exchange), ', ', cjson.encode(info.routing_key), ']'})
+                -- A redelivery returns to the queue that the message was taken from, whatever the sender wrote.
+                hashed[#hashed + 1] = table.concat({'[', raw, ', "", ', cjson.encode(queue), ']'})
                 scored[#scored + 1] = now
                 scored[#scored + 1] = tag
             end

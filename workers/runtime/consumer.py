@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from schemas.task_message import call_defect, envelope_defect, kept_headers
 from workers.runtime.event_dispatcher import NonBlockingConsumer
 from workers.runtime.pool_drain import drain_job_acceptance
 
@@ -66,18 +67,31 @@ class Consumer(NonBlockingConsumer):
         self._reject(message, type(exc).__name__)
 
     def _defect(self, message: Any) -> str | None:
-        """Return the defect of a message, or None for a task message of protocol 2 with matching arguments."""
+        """The defect of a message; None for a task message that keeps the contract (`schemas.task_message`).
+
+        The envelope is checked before the body is decoded. Celery sees no header outside the contract.
+        """
+        queue = (message.delivery_info or {}).get("routing_key") or ""
+        properties = {
+            **(message.properties or {}),
+            "content_type": message.content_type,
+            "content_encoding": message.content_encoding,
+        }
+        defect = envelope_defect(queue, properties, message.headers, message.body)
+        if defect is not None:
+            return defect
+        headers = message.headers = kept_headers(message.headers)
         try:
             payload = message.payload
         except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
             return type(error).__name__
-        match message.headers, payload:
-            case ({"task": str(name), "id": str()} as headers, [list() as args, dict() as kwargs, dict() | None]):
-                task: Any = self.app.tasks.get(name)
-            case _:
-                return "not_a_task"
-        if task is None or type(headers.get("retries") or 0) is not int:
-            return "unknown_task" if task is None else "not_a_task"
+        defect = call_defect(queue, headers["id"], payload)
+        if defect is not None:
+            return defect
+        task: Any = self.app.tasks.get(headers["task"])
+        if task is None:
+            return "unknown_task"
+        args, kwargs, _ = payload
         try:
             task.__header__(*args, **kwargs)
         except TypeError:

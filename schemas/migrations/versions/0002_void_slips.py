@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slips that are void because their Return was undone."""
+"""Slips that an undone Return made void."""
 
 import sqlalchemy as sa
 from alembic import op

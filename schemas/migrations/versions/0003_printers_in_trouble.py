@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures of a printer: their number, the end of the pause, the cause."""
+"""What is known of a printer that takes no slips."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data of monitoring: counts and durations of the workers, and the last heartbeat of each station."""
+"""What monitoring keeps: counts and durations of the workers, and when each desk was last heard of."""
 
 import sqlalchemy as sa
 from alembic import op
