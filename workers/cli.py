@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop`: workers and operations. Each command's own module is loaded only when it runs."""
+"""`bookdrop`: workers and operations. A command's module is imported when the command runs."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ import click
 
 from schemas.configuration import ConfigurationError
 
-WRONG_USE = 2
+USAGE_ERROR = 2
 
 COMMANDS = {
     "up": ("workers.commands.up", "up_command"),
@@ -34,14 +34,14 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for."""
+    """A group that imports the module of a command when it is requested."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of a day's work."""
+        """Return the names of the commands, in the order in which an operator needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
+        """Import and return a command; `None` if there is no command of that name."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name]
@@ -49,23 +49,23 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; settings that cannot be used are told in words."""
+        """Run the command. Invalid settings end it with a message and exit code 2."""
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
             click.echo(f"Error: {error}\nNothing was changed.", err=True)
-            ctx.exit(WRONG_USE)
+            ctx.exit(USAGE_ERROR)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="bookdrop")
 def main() -> None:
-    """Send borrowed books home: workers and operations of bookdrop.
+    """Return interlibrary loans: workers and operations of bookdrop.
 
     \b
-    Start here:   bookdrop up            everything on this machine, with demo data
-    Then, beside: bookdrop-station       a desk, in a second terminal
-                  bookdrop status        what runs, and how it fares
+    Start with:   bookdrop up            everything on this machine, with demo data
+    Then run:     bookdrop-station       another station, in a second terminal
+                  bookdrop status        the processes and the waiting messages
 
     Settings come from BOOKDROP_... variables, or from bookdrop.toml in this folder (or .bookdrop/bookdrop.toml).
     """

@@ -85,7 +85,7 @@ def stations(connection: Connection, now: datetime) -> list[dict[str, Any]]:
         select(
             InboxEntry.station,
             func.max(InboxEntry.answered_at).label("last"),
-            func.count().label("answers"),
+            func.count().label("replies"),
             func.count().filter(InboxEntry.outcome == Outcome.REFUSED.value).label("refusals"),
         )
         .where(InboxEntry.answered_at > now - COUNTED_PERIOD)
@@ -93,7 +93,7 @@ def stations(connection: Connection, now: datetime) -> list[dict[str, Any]]:
         .subquery()
     )
     rows = connection.execute(
-        select(Station.code, Branch.code.label("branch"), Station.active, seen.c.last, seen.c.answers, seen.c.refusals)
+        select(Station.code, Branch.code.label("branch"), Station.active, seen.c.last, seen.c.replies, seen.c.refusals)
         .join(Branch, Branch.id == Station.branch_id)
         .outerjoin(seen, seen.c.station == Station.code)
         .order_by(Branch.code, Station.code)
@@ -103,8 +103,8 @@ def stations(connection: Connection, now: datetime) -> list[dict[str, Any]]:
             "station": row.code,
             "branch": row.branch,
             "active": row.active,
-            "last_answer": None if row.last is None else row.last.isoformat(),
-            "answers": row.answers or 0,
+            "last_reply": None if row.last is None else row.last.isoformat(),
+            "replies": row.replies or 0,
             "refusals": row.refusals or 0,
         }
         for row in rows

@@ -104,8 +104,8 @@ def test_a_worker_that_hangs_is_not_live_and_one_that_goes_on_is(bookdrop, broke
     assert again
     assert gone == (1, {"live": False, "role": "returns", "heartbeat_age_seconds": None, "file": str(beat)})
     assert code == 1
-    assert next(each["words"] for each in findings if not each["good"] and each["part"] == "worker") == (
-        "returns: no worker answers within 2 s"
+    assert next(each["message"] for each in findings if not each["ok"] and each["part"] == "worker") == (
+        "returns: no worker responds within 2 s"
     )
     assert any(each["part"] == "heartbeat" and "hangs" in each["advice"] for each in findings)
 
@@ -168,7 +168,7 @@ def test_readiness_needs_broker_database_and_tables(bookdrop, broker_url, sqlite
     assert (ready[0], ready[1]["ready"]) == (0, True)
     for part, (code, told) in wrong.items():
         assert (code, told["ready"]) == (1, False)
-        assert [each["part"] for each in told["findings"] if not each["good"]] == [part]
+        assert [each["part"] for each in told["findings"] if not each["ok"]] == [part]
 
 
 @pytest.mark.long
@@ -188,13 +188,13 @@ def test_the_doctor_looks_at_everything(bookdrop, broker_url, sqlite_url, librar
     assert {each["part"] for each in findings} >= {
         "settings", "database", "migrations", "stations", "outbox", "quarantine", "slips", "printer", "broker", "worker",
     }  # fmt: skip
-    bad = {each["words"]: each["advice"] for each in findings if not each["good"]}
-    assert "'bookdrop worker printing'" in bad["printing: no worker answers within 2 s"]
+    bad = {each["message"]: each["advice"] for each in findings if not each["ok"]}
+    assert "'bookdrop worker printing'" in bad["printing: no worker responds within 2 s"]
     assert bad["north-slips is on hold"]
-    assert not any(words.startswith("returns:") for words in bad)
+    assert not any(message.startswith("returns:") for message in bad)
     [quarantine] = [each for each in findings if each["part"] == "quarantine"]
-    assert (quarantine["good"], quarantine["words"]) == (True, "1 messages")
-    assert all(each["advice"] for each in findings if not each["good"])
+    assert (quarantine["ok"], quarantine["message"]) == (True, "1 messages")
+    assert all(each["advice"] for each in findings if not each["ok"])
 
 
 def test_status_names_a_worker_that_hangs(bookdrop, tmp_path):
@@ -216,8 +216,8 @@ def test_status_names_a_worker_that_hangs(bookdrop, tmp_path):
 
 def test_a_queue_that_nobody_takes_from_is_named():
     """A branch whose slips no print worker takes is found, although print workers answer for others."""
-    found = list(workers.told({"printing-main@here": ["printing.main", "print-actions"]}, ["main", "north"]))
+    found = list(workers.consumers({"printing-main@here": ["printing.main", "print-actions"]}, ["main", "north"]))
 
     [queue] = [each for each in found if each.part == "queue"]
-    assert (queue.good, queue.words) == (False, "printing.north: no worker takes from it")
+    assert (queue.ok, queue.message) == (False, "printing.north: no worker consumes it")
     assert "--branch north" in queue.advice

@@ -51,11 +51,11 @@ def test_stations_are_told_with_their_last_answers(engine, library, perform):
 
         told = {each["station"]: each for each in desk.stations(connection, datetime.now(UTC))}
 
-    assert {code: (each["answers"], each["refusals"]) for code, each in told.items()} == {
+    assert {code: (each["replies"], each["refusals"]) for code, each in told.items()} == {
         "main-desk-1": (2, 1), "main-desk-2": (0, 0), "north-desk-1": (0, 0),
     }  # fmt: skip
-    assert told["main-desk-1"]["last_answer"] is not None
-    assert told["north-desk-1"]["last_answer"] is None
+    assert told["main-desk-1"]["last_reply"] is not None
+    assert told["north-desk-1"]["last_reply"] is None
 
 
 def test_slips_behind_a_printer_in_trouble_can_be_asked_for(engine, library, wanted):

@@ -78,7 +78,7 @@ def test_lists_show_what_is_asked_for(run, wanted, engine):
     assert states(run("prints", "list", "--printer", "main-slips", "--json")) == shown
     assert states(run("prints", "unconfirmed", "--json")) == only("done", "unknown")
     assert "Slip is held, the Return stands: no paper" in run("prints", "list", "--held").stdout
-    assert run("prints", "list", "--branch", "north").stdout == "No slip fits.\n"
+    assert run("prints", "list", "--branch", "north").stdout == "No slip matches.\n"
 
 
 def test_show_tells_every_try_and_decision(run, wanted, here, engine, library, clock):
@@ -266,7 +266,7 @@ def test_a_printer_in_trouble_is_shown(run, wanted, here, library):
     (library.spool / "main").write_text("in the way")
     print_job(job_id, here, lambda: 0.0)
 
-    assert "away: the spool folder is no folder" in run("printers", "list").stdout
+    assert "unavailable: the spool folder is no folder" in run("printers", "list").stdout
 
 
 def test_check_and_test_page(run, library):

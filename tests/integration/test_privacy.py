@@ -85,7 +85,7 @@ def test_a_dry_run_says_what_would_go(library, linked, database_url, monkeypatch
     left = linked(Request)
     done = CliRunner().invoke(main, ["privacy", "purge", "--json"])
 
-    assert "would go: 1" in dry.stdout
+    assert "Links to patrons to delete: 1." in dry.stdout
     assert left == 1
     assert json.loads(done.stdout) == {"set_aside": 0, "loans": 0, "requests": 1, "dry_run": False}
     assert linked(Request) == 0

@@ -59,7 +59,7 @@ def test_list_and_filters(run, two):
     assert listed(run("list", "--json", "--why", "bad_signature")) == [(2, "bad_signature")]
     assert listed(run("list", "--json", "--station", "west-desk-1")) == [(1, "unknown_station")]
     assert "unknown_station" in run("list").stdout
-    assert run("list", "--why", "malformed").stdout == "No message fits.\n"
+    assert run("list", "--why", "malformed").stdout == "No message matches.\n"
 
 
 def test_what_was_scanned_or_typed_is_masked(run, two):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Users of a RabbitMQ server: what a station, a worker, operations and Flower may do in our virtual host.
+"""Users of a RabbitMQ server: the permissions of stations, workers, operations and Flower in the virtual host.
 
-RabbitMQ has three permissions, each a regular expression over names of queues and exchanges: to configure (declare and
-delete), to write (publish to an exchange), to read (consume from a queue). All who publish do so over the anonymous
-exchange, which it calls `amq.default`, and whoever may write there may write to any queue.
+RabbitMQ has three permissions, each a regular expression over names of queues and exchanges: configure (declare and
+delete), write (publish to an exchange), read (consume from a queue). Every publisher uses the anonymous exchange, which
+RabbitMQ names `amq.default`. A user who may write there may write to any queue.
 """
 
 import re
@@ -17,12 +17,12 @@ from workers.access_control.redis import FLOWER, OPERATIONS, WORKER, station_use
 
 _ANONYMOUS: Final = r"amq\.default"
 _MONITORING: Final = r"celeryev(\..*)?|(.*\.)?(reply\.)?celery\.pidbox"
-"""Events and remote control, Celery's own."""
+"""Celery's exchanges and queues of events and remote control."""
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """One user, and the regular expressions of what it may do."""
+    """One user, and the regular expression of each permission."""
 
     name: str
     configure: str
@@ -31,22 +31,22 @@ class Permissions:
 
 
 def permissions(stations: Sequence[str]) -> list[Permissions]:
-    """All users: a user for each of `stations`, and the others."""
+    """Return the permissions of all users: workers, operations, Flower, and one user for each of `stations`."""
     work = "|".join(
         [
             *map(re.escape, (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE)),
             *map(re.escape, (topology.PRINT_ACTIONS_QUEUE, topology.DEAD_LETTER_QUEUE)),
             re.escape(topology.PRINTING_QUEUE_PREFIX) + ".*",
             re.escape(topology.REPLY_QUEUE_PREFIX) + ".*",
-            # Celery declares these for quorum queues, and we have nothing delivered late.
+            # Celery declares these for quorum queues. bookdrop publishes no delayed message.
             "celery_delayed.*",
             _MONITORING,
         ]
     )
-    ours = f"^({work})$"
+    work_queues = f"^({work})$"
     monitoring = f"^({_MONITORING})$"
     return [
-        *(Permissions(name, ours, f"^({work}|{_ANONYMOUS})$", ours) for name in (WORKER, OPERATIONS)),
+        *(Permissions(name, work_queues, f"^({work}|{_ANONYMOUS})$", work_queues) for name in (WORKER, OPERATIONS)),
         Permissions(FLOWER, monitoring, monitoring, monitoring),
         *(
             Permissions(station_user(code), own, f"^{_ANONYMOUS}$", own)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Users of a Redis or Valkey server: what a station, a worker, operations and Flower may do there, and nothing else.
+"""Users of a Redis or Valkey server: the permissions of stations, workers, operations and Flower.
 
-Lines of an ACL file, as Redis 7 and every Valkey read them (earlier ones know no selectors).
+The rules are those of an ACL file for Redis 7 and every Valkey; earlier versions have no selectors.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from typing import Final
 from schemas import topology
 from schemas.topology import reply_queue, unacked_keys
 
-_GREETING = "+auth +hello +ping +select +client|setinfo +client|setname +client|id"
+_CONNECT = "+auth +hello +ping +select +client|setinfo +client|setname +client|id"
 _TRANSACTION = "+multi +exec +discard +watch +unwatch"
 _BINDINGS = "~_kombu.binding*"
-"""Which queues an exchange of Celery's own has: for events and remote control. Ours go without."""
+"""Bindings of Celery's exchanges for events and remote control. bookdrop's queues have none."""
 _REMOTE = "~*.celery.pidbox*"
 _WORK = " ".join(
     f"~{queue}*"
@@ -26,7 +26,7 @@ _WORK = " ".join(
         topology.DEAD_LETTER_QUEUE,
     )
 )
-"""The lists of our queues. The star stands for kombu's list of each other priority."""
+"""The lists of the work queues. The star matches kombu's list of each other priority."""
 _REPLIES = f"~{topology.REPLY_QUEUE_PREFIX}*"
 
 ADMINISTRATOR: Final = "administrator"
@@ -34,28 +34,28 @@ WORKER: Final = "worker"
 OPERATIONS: Final = "operations"
 FLOWER: Final = "flower"
 FLOWER_KEYS: Final = ("unacked.flower", "unacked.flower.index", "unacked.flower.mutex")
-"""Where Flower notes answers to its questions: it must not give back what workers have taken, nor forget it."""
+"""Flower's own unacknowledged keys: with the workers' keys it would restore or delete messages that they process."""
 
 _SCRIPTS = "+eval +evalsha +script|load +script|exists"
-_ALL_OF_QUEUES = f"+@list +@hash +@set +@sortedset +@string +@keyspace +@pubsub {_SCRIPTS} +time -@dangerous -@admin"
+_QUEUE_COMMANDS = f"+@list +@hash +@set +@sortedset +@string +@keyspace +@pubsub {_SCRIPTS} +time -@dangerous -@admin"
 _UNACKED = "~unacked ~unacked_index ~unacked_mutex ~unacked_deliveries ~unacked:nobody"
 
 
 @dataclass(frozen=True)
 class User:
-    """One user: a name and what it may do, in the words of the ACL file."""
+    """One user: name and rules in the syntax of an ACL file."""
 
     name: str
     rules: str
 
     def line(self, secret: str | None) -> str:
-        """The user's line. `secret`: SHA-256 of the password in hexadecimal; `None`: off, until somebody sets one."""
+        """Return the line for the ACL file. `secret`: SHA-256 of the password in hexadecimal; `None`: a disabled user."""
         entry = f"on #{secret}" if secret else "off >PLACEHOLDER"
         return f"user {self.name} {entry} {self.rules}"
 
 
 def users(stations: Sequence[str], database: int) -> list[User]:
-    """All users of a server whose numbered database is `database`: a user for each of `stations`, and the others."""
+    """Return all users of a server for the database number `database`, with one user for each of `stations`."""
     return [
         User(ADMINISTRATOR, "~* &* +@all"),
         _worker(database),
@@ -66,20 +66,20 @@ def users(stations: Sequence[str], database: int) -> list[User]:
 
 
 DEFAULT_OFF: Final = "user default off resetpass -@all"
-"""Without it the server would let everybody in, as it does when nobody has a name."""
+"""Disables the user that needs no password."""
 
 
 def station_user(code: str) -> str:
-    """The name of a station's user."""
+    """Return the name of a station's user."""
     return f"station-{code}"
 
 
 def _station(code: str) -> User:
-    """It reads its own reply queue, notes what it has heard under its own keys, and adds to `returns`: no more."""
+    """A station: read its own reply queue, keep unacknowledged messages under its own keys, and publish to `returns`."""
     own = " ".join(f"~{key}" for key in (reply_queue(code), *unacked_keys(code)))
     return User(
         station_user(code),
-        f"resetkeys resetchannels -@all {own} {_GREETING} {_TRANSACTION}"
+        f"resetkeys resetchannels -@all {own} {_CONNECT} {_TRANSACTION}"
         " +brpop +rpop +rpush +lpush +llen +exists"
         " +hset +hget +hdel +zadd +zrem +zrange +zrevrangebyscore"
         f" +set +get +del {_SCRIPTS}"
@@ -88,35 +88,35 @@ def _station(code: str) -> User:
 
 
 def _worker(database: int) -> User:
-    """All our queues; whoever works may read and write them. Nothing that looks at, stops or empties the server."""
+    """A worker: read and write all queues. No command that inspects, stops or empties the server."""
     return User(
         WORKER,
         f"resetkeys resetchannels -@all {_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE}"
-        # What is subscribed to must stand here as it is asked for; what is published may match a pattern.
+        # The pattern of a PSUBSCRIBE must be listed literally; the channel of a PUBLISH may match a listed pattern.
         f" &/{database}.celeryev/worker.* &/{database}.celeryev/task.* &/{database}.celery.pidbox"
-        f" {_GREETING} {_TRANSACTION} {_ALL_OF_QUEUES}",
+        f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS}",
     )
 
 
 def _operations(database: int) -> User:
-    """What a person at the command line needs: the queues, remote control, and a look at the server; no emptying."""
+    """Operations at the command line: the queues, remote control and inspection of the server; no emptying."""
     return User(
         OPERATIONS,
         f"resetkeys resetchannels -@all {_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE} ~celeryev.*"
         f" &/{database}.celeryev/* &/{database}.celery.pidbox"
-        f" {_GREETING} {_TRANSACTION} {_ALL_OF_QUEUES}"
+        f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS}"
         " +info +config|get +client|list +slowlog|get +memory|usage +dbsize +acl|whoami +acl|log",
     )
 
 
 def _flower(database: int) -> User:
-    """It hears events, asks workers by remote control, and counts what waits; it reads no message and adds none."""
+    """Flower: receive events, use remote control, read queue lengths. It reads and publishes no work message."""
     own = " ".join(f"~{key}" for key in FLOWER_KEYS)
     return User(
         FLOWER,
         f"resetkeys resetchannels -@all {own} {_BINDINGS} {_REMOTE} ~celeryev.*"
         f" &/{database}.celeryev/* &/{database}.celery.pidbox"
-        f" {_GREETING} {_TRANSACTION} +@pubsub +info +brpop +rpop +lpush +llen +exists +pexpire +del"
+        f" {_CONNECT} {_TRANSACTION} +@pubsub +info +brpop +rpop +lpush +llen +exists +pexpire +del"
         " +sadd +srem +smembers +hset +hget +hdel +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore"
         f" +set +get +time {_SCRIPTS}"
         f" (resetkeys -@all {_WORK} {_REPLIES} +llen +exists)",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop import` and `bookdrop demo-data`: data in."""
+"""`bookdrop import`, `bookdrop add` and `bookdrop demo-data`: write data into the database."""
 
 import json
 import sys
@@ -9,43 +9,45 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workers.commands.options import json_option
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tasks.data_import.importer import ImportReport
 
-SOME_REFUSED, WRONG_FILE = 1, 2
+SOME_REFUSED, INVALID_FILE = 1, 2
 KIND_NAMES = ("branches", "printers", "stations", "partners", "patrons", "requests", "items", "loans")
-SHOWN = 20
+MAX_SHOWN = 20
+"""Number of refused rows that the text report lists."""
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(KIND_NAMES), help="What the rows are, if the columns do not tell.")
+@click.option("--kind", type=click.Choice(KIND_NAMES), help="Kind of the rows, if the columns do not identify it.")
 @click.option(
-    "--mapping", type=click.Path(path_type=Path), help="TOML file that maps another system's columns and words."
+    "--mapping", type=click.Path(path_type=Path), help="TOML file that maps another system's columns and values."
 )
-@click.option("--strict", is_flag=True, help="One bad row keeps all out.")
-@click.option("--dry-run", is_flag=True, help="Only say what would happen.")
-@click.option("--json", "as_json", is_flag=True, help="Report for scripts.")
+@click.option("--strict", is_flag=True, help="Import nothing if a row is refused.")
+@click.option("--dry-run", is_flag=True, help="Show the result; import nothing.")
+@json_option
 def import_command(
     file: Path, kind: str | None, mapping: Path | None, strict: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Import FILE: branches, printers, stations, partners, patrons, requests, items or loans.
 
-    CSV (comma, semicolon or tab; UTF-8) or JSON Lines. A row that is here already is changed where it differs, so
-    the same file twice changes nothing the second time. Every bad row is told with its line and reason; the good
-    ones are kept.
+    CSV (comma, semicolon or tab; UTF-8) or JSON Lines. Each row is inserted, or updates the stored one, so importing
+    the same file again changes nothing. Each refused row is reported with its line and reason; the others are imported.
 
     \b
-    Import in this order, for each kind points to those before it:
+    Import in this order, because each kind refers to those before it:
       branches printers stations partners patrons requests items loans
 
     \b
     Example: bookdrop import partners.csv
              bookdrop import export.csv --kind requests --mapping alma.toml --dry-run
 
-    Exit codes: 0 all rows kept; 1 some were refused; 2 the file or the mapping cannot be used.
+    Exit codes: 0 all rows imported; 1 some were refused; 2 the file or the mapping is invalid.
     """
     from datetime import UTC, datetime
 
@@ -55,6 +57,7 @@ def import_command(
     from schemas.database import open_engine
     from tasks.data_import.importer import import_rows
     from tasks.data_import.readers import ColumnMapping, ImportFileError, read, read_mapping
+    from workers.commands.sessions import cause
     from workers.settings import WorkerSettings
 
     engine = open_engine(WorkerSettings.load().database_url)
@@ -66,22 +69,21 @@ def import_command(
             )
     except ImportFileError as error:
         click.echo(f"Error: {error}", err=True)
-        raise SystemExit(WRONG_FILE) from None
+        raise SystemExit(INVALID_FILE) from None
     except SQLAlchemyError as error:
-        words = str(getattr(error, "orig", None) or error).strip()
         raise click.ClickException(
-            f"The database could not be written: {words}\nBatches reported so far are kept; run the import again, it"
-            " goes on where it stopped. 'bookdrop doctor' says more."
+            f"The database cannot be written: {cause(error)}\nCommitted batches are kept. Run the import again: it skips"
+            " their rows. Run 'bookdrop doctor' to find the cause."
         ) from None
     finally:
         engine.dispose()
-    _tell(report, dry_run=dry_run, as_json=as_json)
+    _show(report, dry_run=dry_run, as_json=as_json)
     raise SystemExit(SOME_REFUSED if report.refused else 0)
 
 
 @contextmanager
 def _progress(file: Path) -> "Iterator[Callable[[int], None]]":
-    """Rows done, on a terminal."""
+    """Show the number of processed rows, on a terminal."""
     if not sys.stderr.isatty():
         yield lambda _rows: None
         return
@@ -94,45 +96,47 @@ def _progress(file: Path) -> "Iterator[Callable[[int], None]]":
         yield lambda rows: bar.advance(task, rows)
 
 
-def _tell(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
+def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        refused = [{"line": bad.line, "reason": bad.reason} for bad in report.refused]
+        refused = [{"line": row.line, "reason": row.reason} for row in report.refused]
         counts = {"added": report.added, "changed": report.changed, "unchanged": report.unchanged}
         click.echo(json.dumps({**counts, "kept": report.committed, "refused": refused}, indent=2, ensure_ascii=False))
         return
-    for bad in report.refused[:SHOWN]:
-        click.echo(f"line {bad.line}: {bad.reason}", err=True)
-    if len(report.refused) > SHOWN:
-        click.echo(f"... and {len(report.refused) - SHOWN} more; --json lists all.", err=True)
-    words = (
+    for row in report.refused[:MAX_SHOWN]:
+        click.echo(f"line {row.line}: {row.reason}", err=True)
+    if len(report.refused) > MAX_SHOWN:
+        click.echo(f"... and {len(report.refused) - MAX_SHOWN} more; --json lists all.", err=True)
+    summary = (
         f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {len(report.refused)} refused"
     )
     if report.committed:
-        click.echo(f"{words}.")
+        click.echo(f"{summary}.")
     elif dry_run:
-        click.echo(f"Would be: {words}. Nothing was kept: it was a dry run.")
+        click.echo(f"Dry run: {summary}. Nothing was imported.")
     else:
-        click.echo(f"Nothing was kept, for --strict was asked: {words}. Correct the rows above and run it again.")
+        click.echo(
+            f"Nothing was imported, because of --strict: {summary}. Correct the rows above and run the import again."
+        )
 
 
 @click.command("add")
 @click.argument("kind", type=click.Choice(KIND_NAMES))
 @click.argument("values", nargs=-1, required=True, metavar="COLUMN=VALUE...")
-@click.option("--json", "as_json", is_flag=True, help="Report for scripts.")
+@json_option
 def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
-    """Add or change one thing of KIND by hand. The columns are those of an import.
+    """Add or change one record of KIND. The columns are those of an import.
 
-    A station without a key gets a new one, which is shown once.
+    A station without a key gets a generated one, which is shown once.
 
     \b
     bookdrop add branches code=main name='Main Library' library='Our Public Library' address='1 Home Street|Hometown'
     bookdrop add printers code=main-slips branch=main uri=spool:///var/spool/bookdrop is_default=yes
     bookdrop add stations code=main-desk-1 branch=main
     bookdrop add partners code=XX-RUL name='Riverside University Library' delivery_code=RUL
-    bookdrop add patrons number=P000001 name='Test Reader'
+    bookdrop add patrons number=P000001 name='Test Patron'
     bookdrop add requests external_id=BR-1 partner=XX-RUL branch=main status=request_sent title='A book' patron=P000001
 
-    Exit codes: 0 added, changed or there already; 1 refused; 2 wrong use.
+    Exit codes: 0 added, changed or unchanged; 1 refused; 2 usage error.
     """
     import secrets
     from datetime import UTC, datetime
@@ -144,6 +148,7 @@ def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
     from tasks.data_import.importer import import_rows
     from tasks.data_import.readers import ColumnMapping, parse_row
     from tasks.data_import.row_models import KINDS
+    from workers.commands.sessions import UNCHANGED, cause
     from workers.settings import WorkerSettings
 
     record: dict[str, str] = {}
@@ -151,7 +156,7 @@ def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
         column, equals, text = value.partition("=")
         if not equals or column not in KINDS[kind].model_fields:
             known = ", ".join(KINDS[kind].model_fields)
-            raise click.UsageError(f"{value!r} is no COLUMN=VALUE of {kind}. Columns: {known}. Nothing was changed.")
+            raise click.UsageError(f"{value!r} is not a COLUMN=VALUE of {kind}. Columns: {known}. Nothing was changed.")
         record[column] = text
     key = secrets.token_hex(32) if kind == "stations" and "key" not in record else None
     engine = open_engine(WorkerSettings.load().database_url)
@@ -159,33 +164,30 @@ def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
         row = parse_row(kind, ColumnMapping(), 1, record | ({"key": key} if key else {}))
         report = import_rows([row], sessionmaker(engine), datetime.now(UTC))
     except SQLAlchemyError as error:
-        words = str(getattr(error, "orig", None) or error).strip()
-        raise click.ClickException(
-            f"The database could not be written: {words}\nNothing was changed. 'bookdrop doctor' says more."
-        ) from None
+        raise click.ClickException(f"The database cannot be written: {cause(error)}\n{UNCHANGED}") from None
     finally:
         engine.dispose()
     if report.refused:
         raise click.ClickException(f"{report.refused[0].reason}. Nothing was changed.")
-    words = "Added" if report.added else "Changed" if report.changed else "There already"
+    outcome = "Added" if report.added else "Changed" if report.changed else "There already"
     if as_json:
         click.echo(
-            json.dumps({"outcome": words.lower().replace(" ", "_"), "kind": kind} | ({"key": key} if key else {}))
+            json.dumps({"outcome": outcome.lower().replace(" ", "_"), "kind": kind} | ({"key": key} if key else {}))
         )
         return
-    click.echo(f"{words}.")
+    click.echo(f"{outcome}.")
     if key:
-        click.echo(f"Its key, shown this once (BOOKDROP_STATION_KEY): {key}")
+        click.echo(f"Its key (BOOKDROP_STATION_KEY), shown only now: {key}")
 
 
 @click.command("demo-data")
 @click.option("--spool", type=click.Path(file_okay=False, path_type=Path), default=Path("slips"), show_default=True,
-              help="Folder in which the demo's printers leave their slips.")  # fmt: skip
-@click.option("--seed", default=1, show_default=True, help="Another number makes another demo.")
+              help="Folder into which the demo's printers write slips.")  # fmt: skip
+@click.option("--seed", default=1, show_default=True, help="Seed of the generated data.")
 def demo_data_command(spool: Path, seed: int) -> None:
     """Fill an empty database with demo data: branches, stations, lenders, requests in every status.
 
-    The lenders are real libraries; readers and requests are invented.
+    The lenders are real libraries; patrons and requests are invented.
     """
     import secrets
     from datetime import UTC, datetime
@@ -206,7 +208,7 @@ def demo_data_command(spool: Path, seed: int) -> None:
         with Session(engine) as session:
             if not is_empty(session):
                 raise click.ClickException(
-                    "This database is not empty. Nothing was changed. Demo data goes into a database of its own:"
+                    "This database is not empty. Nothing was changed. Demo data needs a separate database:"
                     " set BOOKDROP_DATABASE_URL."
                 )
             load_demo(session, seed=seed, now=datetime.now(UTC), spool_dir=spool.resolve(), station_keys=keys)
@@ -214,7 +216,7 @@ def demo_data_command(spool: Path, seed: int) -> None:
             number = session.execute(select(func.count()).select_from(Request)).scalar_one()
     finally:
         engine.dispose()
-    click.echo(f"{number} requests in all statuses. Slips will come out in {spool.resolve()}.")
+    click.echo(f"{number} requests in all statuses. Slips are written to {spool.resolve()}.")
     click.echo("Stations and their keys (BOOKDROP_STATION_CODE, BOOKDROP_STATION_KEY):")
     for code, key in keys.items():
         click.echo(f"  {code:<14}{key}")

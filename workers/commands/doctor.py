@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop doctor`: looks at everything a Return needs, and says what to do."""
+"""`bookdrop doctor`: check everything that a Return needs, and print advice."""
 
 import json
 
 import click
 
+from workers.commands.options import json_option
+
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@json_option
 def doctor_command(as_json: bool) -> None:
-    """Check settings, database, printers, broker, workers, clocks, disks, and what waits. Changes nothing.
+    """Check settings, database, printers, broker, workers, clocks, disks and waiting messages. Changes nothing.
 
-    A "note" is worth a look, and nothing stands still for it.
-    Exit code 0 when a scan would be answered and its slip printed, else 1.
+    A "note" is a passing check with advice; it stops no Return.
+    Exit code 0 if a worker would reply to a scan and print its slip, else 1.
     """
     from workers.doctor.checks import diagnose
 
@@ -21,10 +23,10 @@ def doctor_command(as_json: bool) -> None:
         click.echo(json.dumps([finding.as_dict() for finding in findings], indent=2))
     else:
         for finding in findings:
-            word, colour = (
-                ("BAD", "red") if not finding.good else ("note", "yellow") if finding.advice else ("ok", "green")
+            label, colour = (
+                ("BAD", "red") if not finding.ok else ("note", "yellow") if finding.advice else ("ok", "green")
             )
-            click.echo(f"{click.style(f'{word:<5}', fg=colour)}{finding.part:<12}{finding.words}")
+            click.echo(f"{click.style(f'{label:<5}', fg=colour)}{finding.part:<12}{finding.message}")
             if finding.advice:
                 click.echo(f"                 -> {finding.advice}")
-    raise SystemExit(0 if all(finding.good for finding in findings) else 1)
+    raise SystemExit(0 if all(finding.ok for finding in findings) else 1)

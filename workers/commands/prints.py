@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop prints`: what became of each slip, and what a person decides about it."""
+"""`bookdrop prints`: list and show print jobs, and act on them."""
 
 import getpass
 import json
@@ -9,52 +9,52 @@ from uuid import UUID
 
 import click
 
-from workers.commands.sessions import deciding, reading
+from workers.commands.options import actor_option, json_option
+from workers.commands.sessions import acting, reading
 
 if TYPE_CHECKING:
     from tasks.context import Context
     from tasks.operator import Operator
     from tasks.printing.actions import Done
 
-actor_option = click.option("--actor", help="Who decides (default: your login name); stands in the history.")
-reason_option = click.option("--reason", help="Why; stands in the history.")
-json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+reason_option = click.option("--reason", help="Reason; recorded in the history.")
+branch_option = click.option("--branch", metavar="CODE", help="Only slips of this branch.")
 
 
 class SlipId(click.ParamType[UUID]):
-    """A slip's id, as lists show it or as its code says it."""
+    """The id of a print job, as lists print it or as the slip's code contains it."""
 
     name = "slip"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
-        """Read it."""
+        """Parse the id."""
         if isinstance(value, UUID):
             return value
         try:
             return UUID(str(value).strip().removeprefix("BD:"))
         except ValueError:
-            self.fail(f"{value} is no slip's id. 'bookdrop prints list' shows them.", param, ctx)
+            self.fail(f"{value} is not the id of a slip. Run 'bookdrop prints list' to see all.", param, ctx)
 
 
 @click.group("prints")
 def prints_group() -> None:
-    """Look at slips, and decide what becomes of them.
+    """Show print jobs, and act on them.
 
     \b
-    held, failed_safe   waits; goes out by itself when its printer is back
-    unknown             may be at the printer: look there, then 'printed' or 'reprint'
+    held, failed_safe   waits; sent automatically when its printer is available
+    unknown             may be printed: look at the printer, then 'printed' or 'reprint'
     expired             waited too long and is not sent any more: 'reprint' if the book is still here
     """  # fmt: skip
 
 
 @prints_group.command("list")
-@click.option("--failed", is_flag=True, help="Those that failed and are tried again.")
-@click.option("--held", is_flag=True, help="Those that wait for a printer that is away or on hold.")
-@click.option("--unknown", is_flag=True, help="Those that nobody knows of: a person must look.")
-@click.option("--expired", is_flag=True, help="Those that waited too long.")
-@click.option("--branch", metavar="CODE", help="Only this branch's.")
-@click.option("--printer", metavar="CODE", help="Only this printer's.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
+@click.option("--failed", is_flag=True, help="Only slips whose last attempt failed; the next follows automatically.")
+@click.option("--held", is_flag=True, help="Only slips that wait for a printer that is unavailable or on hold.")
+@click.option("--unknown", is_flag=True, help="Only slips that may be printed or not: an operator must look.")
+@click.option("--expired", is_flag=True, help="Only slips that waited too long.")
+@branch_option
+@click.option("--printer", metavar="CODE", help="Only slips of this printer.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Maximum number.")
 @json_option
 def list_command(
     failed: bool,
@@ -66,22 +66,22 @@ def list_command(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List slips: the newest, or those in trouble, the oldest first.
+    """List the newest slips; with a state, the slips in that state, oldest first.
 
     Example: bookdrop prints list --failed --held --unknown --branch main
     """
     from schemas.print_jobs import PrintState as State
 
     chosen = {State.FAILED_SAFE: failed, State.HELD: held, State.UNKNOWN: unknown, State.EXPIRED: expired}
-    _show([state for state, wanted in chosen.items() if wanted], branch, printer, limit, as_json)
+    _show([state for state, is_chosen in chosen.items() if is_chosen], branch, printer, limit, as_json)
 
 
 @prints_group.command("unconfirmed")
-@click.option("--branch", metavar="CODE", help="Only this branch's.")
-@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
+@branch_option
+@click.option("--limit", default=200, show_default=True, type=click.IntRange(1, 10_000), help="Maximum number.")
 @json_option
 def unconfirmed_command(branch: str | None, limit: int, as_json: bool) -> None:
-    """List the slips that were sent and that nobody has scanned at packing, the oldest first."""
+    """List the slips that were sent and not scanned at packing, oldest first."""
     from tasks.printing.queries import UNSEEN
 
     _show(UNSEEN, branch, None, limit, as_json)
@@ -95,26 +95,24 @@ def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_j
     if as_json:
         click.echo(json.dumps({"slips": found}, indent=2, ensure_ascii=False))
         return
-    for each in found:
-        copy = f" copy {each['copy']}" if each["copy"] > 1 else ""
-        click.echo(
-            f"{each['slip']}  {each['since'][:16]}  {each['branch']:<10}{each['request']:<16}{each['words']}{copy}"
-        )
+    for row in found:
+        copy = f" copy {row['copy']}" if row["copy"] > 1 else ""
+        click.echo(f"{row['slip']}  {row['since'][:16]}  {row['branch']:<10}{row['request']:<16}{row['words']}{copy}")
     if not found:
-        click.echo("No slip fits.")
+        click.echo("No slip matches.")
 
 
 @prints_group.command("show")
 @click.argument("slip", type=SlipId())
 @json_option
 def show_command(slip: UUID, as_json: bool) -> None:
-    """Tell all of one slip: where it is, every try, who decided what."""
-    from tasks.printing.queries import slip as story_of
+    """Show a slip with its state, attempts, actions and copies."""
+    from tasks.printing.queries import slip as read_slip
 
     with reading() as connection:
-        found = story_of(connection, slip)
+        found = read_slip(connection, slip)
     if found is None:
-        raise click.ClickException(f"There is no slip {slip}. 'bookdrop prints list' shows them.")
+        raise click.ClickException(f"There is no slip {slip}. Run 'bookdrop prints list' to see all.")
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -124,23 +122,24 @@ def show_command(slip: UUID, as_json: bool) -> None:
     click.echo(
         f"Branch {found['branch']}   printer {found['printer'] or 'none'}   station {found['station'] or 'none'}"
     )
-    for each in found["attempts"]:
-        ended = f"{each['outcome']}{': ' + each['error'] if each['error'] else ''}" if each["outcome"] else "in hand"
-        click.echo(f"  {each['began'][:19]}  tried on {each['printer'] or 'a printer that is gone'}: {ended}")
-    for each in found["decisions"]:
-        reason = f": {each['reason']}" if each["reason"] else ""
-        click.echo(f"  {each['at'][:19]}  {each['what'].replace('_', ' ')} by {each['actor']}{reason}")
+    for attempt in found["attempts"]:
+        error = f": {attempt['error']}" if attempt["error"] else ""
+        result = f"{attempt['outcome']}{error}" if attempt["outcome"] else "in progress"
+        click.echo(f"  {attempt['began'][:19]}  attempt on {attempt['printer'] or 'a deleted printer'}: {result}")
+    for decision in found["decisions"]:
+        reason = f": {decision['reason']}" if decision["reason"] else ""
+        click.echo(f"  {decision['at'][:19]}  {decision['what'].replace('_', ' ')} by {decision['actor']}{reason}")
     if len(found["copies"]) > 1:
         click.echo(
-            "Copies: " + ", ".join(f"{each['copy']} {each['state']} ({each['slip']})" for each in found["copies"])
+            "Copies: " + ", ".join(f"{copy['copy']} {copy['state']} ({copy['slip']})" for copy in found["copies"])
         )
 
 
 @prints_group.command("retry")
 @click.argument("slip", type=SlipId(), required=False)
-@click.option("--all-failed", is_flag=True, help="All that failed or are held, the oldest first.")
-@click.option("--branch", metavar="CODE", help="With --all-failed: only this branch's.")
-@click.option("--printer", metavar="CODE", help="With --all-failed: only this printer's.")
+@click.option("--all-failed", is_flag=True, help="All slips that failed or are held, oldest first.")
+@click.option("--branch", metavar="CODE", help="With --all-failed: only slips of this branch.")
+@click.option("--printer", metavar="CODE", help="With --all-failed: only slips of this printer.")
 @actor_option
 @reason_option
 @json_option
@@ -153,7 +152,7 @@ def retry_command(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    """Try a slip again now that has not been sent; its wait is over.
+    """Retry a slip that was not sent, now and without its backoff.
 
     \b
     bookdrop prints retry 01a20aee-905b-70e3-bbdd-6f98a0bee5d1
@@ -162,23 +161,28 @@ def retry_command(
     from tasks.printing import actions
 
     if (slip is None) == (not all_failed):
-        raise click.UsageError("Name a slip, or say --all-failed.")
+        raise click.UsageError("Give either the id of a slip or --all-failed.")
     if slip is not None:
-        _decide(lambda by, here: [actions.retry(slip, by, here)], actor, reason, as_json)
+        _act(lambda operator, context: [actions.retry(slip, operator, context)], actor, reason, as_json)
         return
-    _decide(lambda by, here: actions.retry_all(by, here, branch=branch, printer=printer), actor, reason, as_json)
+    _act(
+        lambda operator, context: actions.retry_all(operator, context, branch=branch, printer=printer),
+        actor,
+        reason,
+        as_json,
+    )
 
 
 @prints_group.command("reprint")
 @click.argument("slip", type=SlipId())
-@click.option("--reason", required=True, help="Why; stands in the history.")
+@click.option("--reason", required=True, help="Reason; recorded in the history.")
 @actor_option
 @json_option
 def reprint_command(slip: UUID, reason: str, actor: str | None, as_json: bool) -> None:
-    """Print a slip once more; COPY 2 (or 3 ...) stands on it, for the first one may still be in a book."""
+    """Print a slip once more, marked COPY 2 (or 3 ...), because the first one may still be in a book."""
     from tasks.printing import actions
 
-    _decide(lambda by, here: [actions.reprint(slip, by, here)], actor, reason, as_json)
+    _act(lambda operator, context: [actions.reprint(slip, operator, context)], actor, reason, as_json)
 
 
 @prints_group.command("printed")
@@ -187,10 +191,10 @@ def reprint_command(slip: UUID, reason: str, actor: str | None, as_json: bool) -
 @reason_option
 @json_option
 def printed_command(slip: UUID, actor: str | None, reason: str | None, as_json: bool) -> None:
-    """Say that you saw the slip on paper: it is not in doubt any more."""
+    """Record that you saw the slip on paper. Its state becomes done."""
     from tasks.printing import actions
 
-    _decide(lambda by, here: [actions.mark_printed(slip, by, here)], actor, reason, as_json)
+    _act(lambda operator, context: [actions.mark_printed(slip, operator, context)], actor, reason, as_json)
 
 
 @prints_group.command("cancel")
@@ -199,41 +203,41 @@ def printed_command(slip: UUID, actor: str | None, reason: str | None, as_json: 
 @reason_option
 @json_option
 def cancel_command(slip: UUID, actor: str | None, reason: str | None, as_json: bool) -> None:
-    """Give up a slip that has not been sent, or that nobody knows of."""
+    """Cancel a slip that was not sent, or whose state is unknown."""
     from tasks.printing import actions
 
-    _decide(lambda by, here: [actions.cancel(slip, by, here)], actor, reason, as_json)
+    _act(lambda operator, context: [actions.cancel(slip, operator, context)], actor, reason, as_json)
 
 
 @prints_group.command("move")
 @click.argument("slip", type=SlipId())
-@click.option("--to", required=True, metavar="PRINTER", help="Code of the printer that is to take it.")
+@click.option("--to", required=True, metavar="PRINTER", help="Code of the new printer.")
 @actor_option
 @reason_option
 @json_option
 def move_command(slip: UUID, to: str, actor: str | None, reason: str | None, as_json: bool) -> None:
-    """Have a slip that waits printed on another printer."""
+    """Move a waiting slip to another printer."""
     from tasks.printing import actions
 
-    _decide(lambda by, here: [actions.move(slip, to, by, here)], actor, reason, as_json)
+    _act(lambda operator, context: [actions.move(slip, to, operator, context)], actor, reason, as_json)
 
 
-def _decide(
-    act: "Callable[[Operator, Context], list[Done]]", actor: str | None, reason: str | None, as_json: bool
+def _act(
+    action: "Callable[[Operator, Context], list[Done]]", actor: str | None, reason: str | None, as_json: bool
 ) -> None:
     from tasks.operator import Operator
     from tasks.printing.actions import RefusedActionError
 
-    with deciding() as here:
+    with acting() as context:
         try:
-            done = act(Operator(actor or getpass.getuser(), reason), here)
+            results = action(Operator(actor or getpass.getuser(), reason), context)
         except RefusedActionError as error:
             raise click.ClickException(f"{error} Nothing was changed.") from None
     if as_json:
-        told = [{"slip": str(each.slip), "state": each.state.value, "message": each.message} for each in done]
-        click.echo(json.dumps({"slips": told}, indent=2, ensure_ascii=False))
+        slips = [{"slip": str(each.slip), "state": each.state.value, "message": each.message} for each in results]
+        click.echo(json.dumps({"slips": slips}, indent=2, ensure_ascii=False))
         return
-    for each in done:
-        click.echo(f"{each.slip}  {each.message}")
-    if not done:
+    for result in results:
+        click.echo(f"{result.slip}  {result.message}")
+    if not results:
         click.echo("No slip waits.")

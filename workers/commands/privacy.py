@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop privacy`: what is kept of readers, and letting go of it."""
+"""`bookdrop privacy`: delete links to patrons that are no longer needed."""
 
 import json
 from dataclasses import asdict
 
 import click
 
+from workers.commands.options import json_option
+
 
 @click.group("privacy")
 def privacy_group() -> None:
-    """Let go of what is kept of readers."""
+    """Delete stored links to patrons."""
 
 
 @privacy_group.command("purge")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted; change nothing.")
+@json_option
 def purge_command(dry_run: bool, as_json: bool) -> None:
-    """Delete the links to readers that nothing needs any more.
+    """Delete the links to patrons that nothing needs any more.
 
-    These are links kept aside for an undo whose window is over; links of discharged loans whose fee or claim is
-    settled; links of closed requests with nothing open. Housekeeping does the same every minute; this does it now.
-    Loans that are open, and fees and claims that are not settled, keep theirs.
+    These are links stored for an undo whose window is over, links of discharged loans whose fee or claim is settled, and
+    links of closed requests with nothing open. Housekeeping deletes them every minute; this command deletes them now.
+    Open loans and unsettled fees and claims keep their links.
 
     \b
     bookdrop privacy purge --dry-run
@@ -32,6 +34,7 @@ def purge_command(dry_run: bool, as_json: bool) -> None:
 
     from schemas.database import open_engine
     from tasks.privacy.purge import purge
+    from workers.commands.sessions import cause
     from workers.settings import WorkerSettings
 
     engine = open_engine(WorkerSettings.load().database_url)
@@ -39,18 +42,18 @@ def purge_command(dry_run: bool, as_json: bool) -> None:
         with Session(engine) as session, session.begin():
             purged = purge(session, datetime.now(UTC), dry_run=dry_run)
     except SQLAlchemyError as error:
-        words = str(getattr(error, "orig", None) or error).strip()
-        raise click.ClickException(f"Nothing was purged: {words}\n'bookdrop doctor' says more.") from None
+        raise click.ClickException(
+            f"Nothing was deleted: {cause(error)}\nRun 'bookdrop doctor' to find the cause."
+        ) from None
     finally:
         engine.dispose()
     if as_json:
         click.echo(json.dumps({**asdict(purged), "dry_run": dry_run}))
         return
-    verb = "would go" if dry_run else "went"
-    click.echo(f"Links to readers that {verb}: {purged.total}.")
-    for what, number in (
-        ("kept aside for an undo that is over", purged.set_aside),
-        ("of loans that have ended", purged.loans),
-        ("of requests that are closed", purged.requests),
+    click.echo(f"Links to patrons {'to delete' if dry_run else 'deleted'}: {purged.total}.")
+    for label, number in (
+        ("stored for an undo whose window is over", purged.set_aside),
+        ("of discharged loans", purged.loans),
+        ("of closed requests", purged.requests),
     ):
-        click.echo(f"  {number:>6}  {what}")
+        click.echo(f"  {number:>6}  {label}")

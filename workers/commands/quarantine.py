@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop quarantine`: what could not be believed, read or done; and what a person decides about it."""
+"""`bookdrop quarantine`: list and show quarantined messages, retry and drop them."""
 
 import getpass
 import json
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.commands.sessions import deciding, reading
+from workers.commands.options import actor_option, json_option
+from workers.commands.sessions import acting, reading
 
 if TYPE_CHECKING:
     from tasks.context import Context
     from tasks.operator import Operator
 
-actor_option = click.option("--actor", help="Who decides (default: your login name); stands in the record.")
-json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
-
 
 def filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that choose messages."""
+    """Add the options that select messages."""
     for option in (
-        click.option("--queue", metavar="QUEUE", help="Only what came on this queue."),
-        click.option("--station", metavar="CODE", help="Only what claims to be from this station."),
-        click.option("--why", metavar="WHY", help="Only what is here for this, such as unknown_station or malformed."),
+        click.option("--queue", metavar="QUEUE", help="Only messages of this queue."),
+        click.option("--station", metavar="CODE", help="Only messages with this station's code, which may be forged."),
+        click.option(
+            "--why", metavar="WHY", help="Only messages with this reason, for example unknown_station or malformed."
+        ),
     ):
         command = option(command)
     return command
@@ -31,34 +31,34 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group("quarantine")
 def quarantine_group() -> None:
-    """Look at messages that were not believed, not read or not done, and decide about them.
+    """Show messages that failed validation or could not be processed, and act on them.
 
     \b
-    unknown_station   no such station: 'bookdrop add stations', then 'retry'
-    bad_signature     wrong key: correct it at the server or at the desk, then 'retry' or scan again
-    unknown_version   the station is newer than this server: update, then 'retry'
-    other_payload     one event id for two scans: a faulty station; scan the item again, then 'drop'
-    bad_schema        not of the right form;   oversize   larger than any event
-    failed            the server failed on it three times: see its log, update, then 'retry'
-    malformed         no message at all: 'drop'
-    unknown_task      a task that no worker knew: update the workers, then 'retry'
-    lost_too_often    every worker that took it died: see why, then 'retry'
-    rejected          its worker refused it: other arguments than its task has
-    unroutable        there was no queue for it
+    unknown_station   the station is not registered: 'bookdrop add stations', then 'retry'
+    bad_signature     wrong key: correct it at the server or the station, then 'retry' or scan again
+    unknown_version   the station is newer than this server: upgrade the server, then 'retry'
+    other_payload     one event id for two different events: a faulty station; scan again, then 'drop'
+    bad_schema        the event's schema is violated;   oversize   larger than any event
+    failed            processing failed three times: see the worker's log, upgrade, then 'retry'
+    malformed         not a task message: 'drop'
+    unknown_task      no worker has the task: upgrade the workers, then 'retry'
+    lost_too_often    each worker that processed it died: find the cause, then 'retry'
+    rejected          the worker rejected it: its arguments do not fit the task
+    unroutable        its queue does not exist
 
-    Exit codes: 0 done, 1 something could not be done and is as it was, 2 wrong use or settings
+    Exit codes: 0 done, 1 an action was refused and changed nothing, 2 usage or settings error
     """  # fmt: skip
 
 
 @quarantine_group.command("list")
 @filters
-@click.option("--all", "closed", is_flag=True, help="Also what was settled, dropped or has expired.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
+@click.option("--all", "closed", is_flag=True, help="Also messages that are settled, dropped or expired.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Maximum number.")
 @json_option
 def list_command(
     why: str | None, station: str | None, queue: str | None, closed: bool, limit: int, as_json: bool
 ) -> None:
-    """List what waits for a decision, the oldest first.
+    """List the messages that wait for a decision, oldest first.
 
     Example: bookdrop quarantine list --why unknown_station --station north-desk-1
     """
@@ -71,40 +71,42 @@ def list_command(
     if as_json:
         click.echo(json.dumps({"messages": found}, indent=2, ensure_ascii=False))
         return
-    for each in found:
-        times = f"  {each['times']} times" if each["times"] > 1 else ""
+    for row in found:
+        times = f"  {row['times']} times" if row["times"] > 1 else ""
         click.echo(
             _printable(
-                f"{each['id']:>6}  {each['received_at'][:16]}  {each['state']:<8}{each['reason']:<17}"
-                f"{each['queue']:<14}{each['station'] or '-':<16}{each['task'] or '-'}{times}"
+                f"{row['id']:>6}  {row['received_at'][:16]}  {row['state']:<8}{row['reason']:<17}"
+                f"{row['queue']:<14}{row['station'] or '-':<16}{row['task'] or '-'}{times}"
             )
         )
     if not found:
-        click.echo("Nothing is in quarantine." if not (why or station or queue) else "No message fits.")
+        click.echo("No message is in quarantine." if not (why or station or queue) else "No message matches.")
 
 
 @quarantine_group.command("show")
 @click.argument("message", type=int)
-@click.option("--body", "reveal", is_flag=True, help="What it says, unmasked: it may hold a reader's card or a note.")
+@click.option(
+    "--body", "reveal", is_flag=True, help="Show the content unmasked. It may contain a patron card or a note."
+)
 @json_option
 def show_command(message: int, reveal: bool, as_json: bool) -> None:
-    """Tell all of one message. What was scanned or typed is masked unless --body is given."""
-    from tasks.quarantine.queries import message as story_of
+    """Show one message. Scanned and typed text is masked unless --body is given."""
+    from tasks.quarantine.queries import message as read_message
 
     with reading() as connection:
-        found = story_of(connection, message, reveal=reveal)
+        found = read_message(connection, message, reveal=reveal)
     if found is None:
-        raise click.ClickException(f"There is no message {message}. 'bookdrop quarantine list' shows them.")
+        raise click.ClickException(f"There is no message {message}. Run 'bookdrop quarantine list' to see all.")
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     lines = [
         f"Message {found['id']}: {found['state']}, {found['reason']}"
         + (f" ({found['detail']})" if found["detail"] else ""),
-        f"Came {found['received_at'][:19]} on {found['queue']}"
+        f"Received {found['received_at'][:19]} on {found['queue']}"
         + (f", {found['times']} times, last {found['last_at'][:19]}" if found["last_at"] else ""),
         f"Station {found['station'] or '-'}   event {found['event_id'] or '-'}   task {found['task'] or '-'}",
-        f"Answers to {found['reply_to'] or 'nobody'}",
+        f"Reply queue {found['reply_to'] or 'none'}",
     ]
     if found["decided_at"]:
         reason = f": {found['reason_of_decision']}" if found["reason_of_decision"] else ""
@@ -113,16 +115,16 @@ def show_command(message: int, reveal: bool, as_json: bool) -> None:
         lines.append("Headers " + json.dumps(found["headers"], ensure_ascii=False))
     lines.append(found["body"] or "(erased)")
     if not found["whole"]:
-        lines.append("(not all of it: it was larger than is kept)")
+        lines.append("(truncated: it was larger than the limit)")
     for line in lines:
         click.echo(_printable(line))
 
 
 @quarantine_group.command("retry")
 @click.argument("message", type=int, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that fit --why, --station and --queue.")
+@click.option("--all", "everything", is_flag=True, help="All messages that match --why, --station and --queue.")
 @filters
-@click.option("--reason", help="Why you decide so; stands in the record.")
+@click.option("--reason", help="Reason; recorded with the message.")
 @actor_option
 @json_option
 def retry_command(
@@ -135,9 +137,9 @@ def retry_command(
     actor: str | None,
     as_json: bool,
 ) -> None:
-    """Put messages back on their queues as they were; the station is answered as usual.
+    """Requeue messages unchanged; the station receives the reply as usual.
 
-    Do it when the cause is gone. What was done in the meantime is not done twice.
+    Retry after the cause is removed. An event that was processed in the meantime is not processed twice.
 
     \b
     bookdrop quarantine retry 17 18
@@ -146,14 +148,14 @@ def retry_command(
     from tasks.quarantine.actions import retry
 
     chosen = _chosen(message, everything, why, station, queue)
-    _decide(retry, chosen, actor, reason, as_json)
+    _act(retry, chosen, actor, reason, as_json)
 
 
 @quarantine_group.command("drop")
 @click.argument("message", type=int, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that fit --why, --station and --queue.")
+@click.option("--all", "everything", is_flag=True, help="All messages that match --why, --station and --queue.")
 @filters
-@click.option("--reason", required=True, help="Why; stands in the record.")
+@click.option("--reason", required=True, help="Reason; recorded with the message.")
 @actor_option
 @json_option
 def drop_command(
@@ -166,32 +168,32 @@ def drop_command(
     actor: str | None,
     as_json: bool,
 ) -> None:
-    """Give messages up. What they said is erased at once; that they came, and who dropped them and why, is kept.
+    """Drop messages. Their content is deleted at once; the record of receipt, operator and reason is kept.
 
     Example: bookdrop quarantine drop 17 --reason "sent by a test program"
     """
     from tasks.quarantine.actions import drop
 
     chosen = _chosen(message, everything, why, station, queue)
-    _decide(drop, chosen, actor, reason, as_json)
+    _act(drop, chosen, actor, reason, as_json)
 
 
 @quarantine_group.command("gather")
 @json_option
 def gather_command(as_json: bool) -> None:
-    """Bring the broker's dead letters into the list now; housekeeping does it every few seconds."""
+    """Move the broker's dead letters into the quarantine now. Housekeeping does it every few seconds."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from tasks.quarantine.maintenance import collect_dead_letters
 
-    with deciding() as here:
+    with acting() as context:
         try:
-            count = collect_dead_letters(here)
+            count = collect_dead_letters(context)
         except SQLAlchemyError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises
+        except Exception as error:  # noqa: BLE001 - any error of the transport
             raise click.ClickException(
-                f"The broker does not answer ({type(error).__name__}). Nothing is lost. 'bookdrop doctor' says more."
+                f"The broker is unavailable ({type(error).__name__}). No message is lost. Run 'bookdrop doctor' to find the cause."
             ) from None
     click.echo(json.dumps({"gathered": count}) if as_json else f"Dead letters gathered: {count}.")
 
@@ -199,22 +201,22 @@ def gather_command(as_json: bool) -> None:
 def _chosen(
     given: tuple[int, ...], everything: bool, why: str | None, station: str | None, queue: str | None
 ) -> list[int]:
-    """The messages that are meant."""
+    """Return the ids of the selected messages."""
     if bool(given) == everything:
-        raise click.UsageError("Name messages by their numbers, or say --all.")
+        raise click.UsageError("Give either the numbers of messages or --all.")
     if not everything:
         if why or station or queue:
-            raise click.UsageError("--why, --station and --queue go with --all.")
+            raise click.UsageError("--why, --station and --queue require --all.")
         return list(given)
     from tasks.quarantine.queries import MessageFilter, messages
 
     with reading() as connection:
         found = messages(connection, MessageFilter(reason=why, station=station, queue=queue, limit=10_000))
-    return [each["id"] for each in found if each["state"] == "kept"]  # what is on its way already is left alone
+    return [row["id"] for row in found if row["state"] == "kept"]  # not those that are requeued already
 
 
-def _decide(
-    act: "Callable[[int, Operator, Context], str]",
+def _act(
+    action: "Callable[[int, Operator, Context], str]",
     numbers: list[int],
     actor: str | None,
     reason: str | None,
@@ -223,25 +225,25 @@ def _decide(
     from tasks.operator import Operator
     from tasks.quarantine.actions import DecisionRefusedError
 
-    told: list[dict[str, Any]] = []
-    by = Operator(actor or getpass.getuser(), reason)
-    with deciding() as here:
+    results: list[dict[str, Any]] = []
+    operator = Operator(actor or getpass.getuser(), reason)
+    with acting() as context:
         for number in numbers:
             try:
-                told.append({"id": number, "done": True, "message": act(number, by, here)})
+                results.append({"id": number, "done": True, "message": action(number, operator, context)})
             except DecisionRefusedError as error:
-                told.append({"id": number, "done": False, "message": f"{error} Nothing was changed."})
+                results.append({"id": number, "done": False, "message": f"{error} Nothing was changed."})
     if as_json:
-        click.echo(json.dumps({"messages": told}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"messages": results}, indent=2, ensure_ascii=False))
     else:
-        for each in told:
-            click.echo(f"{each['id']:>6}  {each['message']}", err=not each["done"])
-        if not told:
-            click.echo("No message fits.")
-    if not all(each["done"] for each in told):
+        for result in results:
+            click.echo(f"{result['id']:>6}  {result['message']}", err=not result["done"])
+        if not results:
+            click.echo("No message matches.")
+    if not all(result["done"] for result in results):
         raise SystemExit(1)
 
 
 def _printable(text: str) -> str:
-    """Fit for a terminal: what came from outside has no say over it."""
+    """Replace control characters, with which a message could control the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

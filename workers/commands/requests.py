@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop requests list|show`: what the database knows of requests, in words or JSON. Never a patron."""
+"""`bookdrop requests`: list and show requests, as text or JSON. The output contains no patron."""
 
 import json
 from collections.abc import Iterator
@@ -8,26 +8,27 @@ from typing import Any
 
 import click
 
+from workers.commands.options import json_option
 from workers.commands.sessions import reading
 
 
 @click.group("requests")
 def requests_group() -> None:
-    """Look at borrowing requests."""
+    """Show borrowing requests."""
 
 
 @requests_group.command("list")
-@click.option("--status", help='Only this status, such as "Loaned to patron" or loaned.')
-@click.option("--partner", metavar="CODE", help="Only this lender's.")
-@click.option("--branch", metavar="CODE", help="Only this branch's.")
-@click.option("--overdue", is_flag=True, help="Only those with a loan past its due date.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="How many to a page.")
-@click.option("--after", default=0, metavar="N", help="Where the page before ended.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@click.option("--status", help='Only requests with this status, for example "Loaned to patron" or loaned.')
+@click.option("--partner", metavar="CODE", help="Only requests of this lender.")
+@click.option("--branch", metavar="CODE", help="Only requests of this branch.")
+@click.option("--overdue", is_flag=True, help="Only requests with a loan past its due date.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Maximum number.")
+@click.option("--after", default=0, metavar="N", help="Continue after the number that the previous page printed.")
+@json_option
 def list_command(
     status: str | None, partner: str | None, branch: str | None, overdue: bool, limit: int, after: int, as_json: bool
 ) -> None:
-    """List requests, in the order of their making.
+    """List requests, oldest first.
 
     Example: bookdrop requests list --status "Loaned to patron" --overdue
     """
@@ -54,24 +55,24 @@ def list_command(
     if found.next_after is not None:
         click.echo(f"More: --after {found.next_after}")
     elif not found.requests:
-        click.echo("No request fits.")
+        click.echo("No request matches.")
 
 
 @requests_group.command("show")
 @click.argument("request")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@json_option
 def show_command(request: str, as_json: bool) -> None:
-    """Tell the story of REQUEST (its external identifier): items, loans, slips, history."""
+    """Show REQUEST (its external identifier) with items, loans, slips and history."""
     from tasks.requests.queries import story
 
     with reading() as connection:
         found = story(connection, request)
     if found is None:
-        raise click.ClickException(f"There is no request {request}. 'bookdrop requests list' shows which there are.")
-    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_told(found)))
+        raise click.ClickException(f"There is no request {request}. Run 'bookdrop requests list' to see all.")
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(found)))
 
 
-def _told(found: dict[str, Any]) -> Iterator[str]:
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['request']}   {found['status_label']}"
     yield f"  {found['title']}" + (f" / {found['author']}" if found["author"] else "")
     yield f"  Lender {found['partner_name']} ({found['partner']}), delivery code {found['delivery_code'] or 'none'}"
@@ -101,4 +102,5 @@ def _told(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _local(moment: str | None) -> str:
+    """Format a time in the machine's time zone."""
     return "-" if moment is None else f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands reach the database: to read, or to decide something; errors in words."""
+"""Database access of the commands: read only, or with a context for actions. Errors become messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
     from tasks.context import Context
 
+UNCHANGED = "Nothing was changed. Run 'bookdrop doctor' to find the cause."
+
 
 @contextmanager
 def reading() -> "Iterator[Connection]":
-    """A connection that only reads."""
+    """Open a read-only connection."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from schemas.database import READ_ONLY, open_engine
@@ -26,15 +28,16 @@ def reading() -> "Iterator[Connection]":
         with engine.connect().execution_options(**READ_ONLY) as connection:
             yield connection
     except SQLAlchemyError as error:
-        words = str(getattr(error, "orig", None) or error).strip()
-        raise click.ClickException(f"The database cannot be read: {words}\n'bookdrop doctor' says more.") from None
+        raise click.ClickException(
+            f"The database cannot be read: {cause(error)}\nRun 'bookdrop doctor' to find the cause."
+        ) from None
     finally:
         engine.dispose()
 
 
 @contextmanager
-def deciding() -> "Iterator[Context]":
-    """What a decision needs: it is kept in the database, and its orders are published now or by housekeeping."""
+def acting() -> "Iterator[Context]":
+    """Open a context for actions. They are committed to the database, and their tasks are published now or by a sweep."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from schemas.database import open_engine
@@ -45,15 +48,17 @@ def deciding() -> "Iterator[Context]":
     settings = WorkerSettings.load()
     logging.configure("warning", settings.log_format)
     engine = open_engine(settings.database_url, name="bookdrop-operations")
-    here = bootstrap.make(settings, engine)
+    context = bootstrap.make(settings, engine)
     try:
-        yield here
+        yield context
     except SQLAlchemyError as error:
-        words = str(getattr(error, "orig", None) or error).strip()
-        raise click.ClickException(
-            f"The database cannot be written: {words}\nNothing was changed. 'bookdrop doctor' says more."
-        ) from None
+        raise click.ClickException(f"The database cannot be written: {cause(error)}\n{UNCHANGED}") from None
     finally:
-        if isinstance(here.publisher, BrokerPublisher):
-            here.publisher.close()
+        if isinstance(context.publisher, BrokerPublisher):
+            context.publisher.close()
         engine.dispose()
+
+
+def cause(error: Exception) -> str:
+    """Return the driver's message in an error of SQLAlchemy."""
+    return str(getattr(error, "orig", None) or error).strip()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from workers.commands.options import json_option
+
 ALREADY_RUNNING = 3
 
 home_option = click.option(
@@ -99,7 +101,7 @@ def down_command(home: Path | None) -> None:
 
 @click.command("status")
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def status_command(home: Path | None, as_json: bool) -> None:
     """Show the processes of this data directory, and how many messages and slips wait.
 

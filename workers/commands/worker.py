@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop worker ROLE`: Celery's worker, with the queues and the pool of its role."""
+"""`bookdrop worker ROLE`: Celery's worker with the queues and the pool of its role."""
 
 import os
 import socket
@@ -14,20 +14,20 @@ import click
     "branches",
     multiple=True,
     metavar="CODE",
-    help="Branch to print for; may be repeated. Only for role printing; without it, every branch of the database.",
+    help="Branch whose slips it prints; repeatable. For role printing only. Default: every branch of the database.",
 )
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 256),
-    help="Processes of this worker (default: the setting concurrency for returns, 1 else).",
+    help="Processes of the pool (default: the setting concurrency for returns, 1 for printing), or threads (housekeeping, 2).",
 )
 def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None) -> None:
-    """Run a worker of ROLE until it is told to end (TERM finishes what is in hand).
+    """Run a worker of ROLE until TERM, which lets it finish its running tasks.
 
     \b
-    returns        takes scans, performs the Return, answers
+    returns        processes scans, performs the Return, publishes the reply
     printing       prints the slips of its branches, one at a time
-    housekeeping   sweeps what is due (run one; a second does no harm, but does nothing either)
+    housekeeping   sweeps outbox, print jobs and quarantine; one is enough, a second one is harmless
 
     Example: bookdrop worker printing --branch main --branch north
     """  # fmt: skip
@@ -44,24 +44,18 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
             queues = [topology.RETURNS_QUEUE]
             options += ["--pool", "prefork", "--concurrency", str(concurrency or settings.concurrency)]
         case "printing":
-            found = list(branches) or _branches(settings.database_url)
-            if not found:
+            codes = list(branches) or _branches(settings.database_url)
+            if not codes:
                 raise click.ClickException(
-                    "There is no branch to print for. Import branches first, or name one with --branch CODE."
+                    "The database has no branch. Import branches first, or name one with --branch CODE."
                 )
-            queues = [*(topology.printing_queue(branch) for branch in found), topology.PRINT_ACTIONS_QUEUE]
+            queues = [*(topology.printing_queue(branch) for branch in codes), topology.PRINT_ACTIONS_QUEUE]
             name = f"printing-{branches[0]}" if len(branches) == 1 else "printing"
-            options += _few(concurrency)
+            options += ["--pool", "prefork", "--concurrency", str(concurrency or 1)]
         case _:
             queues = [topology.HOUSEKEEPING_QUEUE]
-            # Beat inside a solo worker would starve behind its tasks; as a thread beside them it does not.
-            options += [
-                "--beat",
-                "--pool",
-                "threads",
-                "--concurrency",
-                str(concurrency or 2),
-            ]
+            # Not the solo pool: it runs tasks in the main thread, where a long sweep would delay heartbeats and timers.
+            options += ["--beat", "--pool", "threads", "--concurrency", str(concurrency or 2)]
     app.worker_main(
         [
             "worker",
@@ -73,10 +67,6 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
             *options,
         ]
     )
-
-
-def _few(concurrency: int | None) -> list[str]:
-    return ["--pool", "prefork", "--concurrency", str(concurrency or 1)]
 
 
 def _branches(database_url: str) -> list[str]:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checks behind `bookdrop doctor`."""
+"""The checks of `bookdrop doctor` and `bookdrop health ready`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits, and where: promises not published, messages set apart, dead letters, answers nobody reads."""
+"""Checks of waiting messages: outbox, quarantine, print jobs in trouble, dead letters, unread replies."""
 
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
@@ -11,33 +11,35 @@ from sqlalchemy import func, select
 from schemas import topology
 from schemas.models import OutboxEntry, PrintJob, QuarantinedMessage
 from schemas.print_jobs import PrintState
-from tasks.quarantine.store import OPEN_STATES as UNDECIDED
+from tasks.quarantine.store import OPEN_STATES
 from workers.doctor.finding import Finding
 from workers.metrics.broker import lengths
 
 LATE = timedelta(seconds=30)
-"""A promise that is older is not on its way any more: housekeeping or the broker does not do its part."""
-MANY_REPLIES = 1_000
+"""An older outbox row is overdue: the broker rejects messages, or no housekeeping worker runs."""
+MAX_UNREAD_REPLIES = 1_000
 
 
 def in_database(database: Database, now: datetime) -> Iterator[Finding]:
-    """What waits in the tables."""
+    """Check the tables."""
     number, oldest = database.execute(select(func.count(), func.min(OutboxEntry.created_at))).one()
     late = oldest is not None and now - oldest > LATE
     yield Finding(
         "outbox",
-        good=not late,
-        words=f"{number} messages to publish" + (f", the oldest for {_time(now - oldest)}" if oldest else ""),
-        advice="Look whether the broker takes messages and a housekeeping worker runs." if late else "",
+        ok=not late,
+        message=f"{number} messages to publish" + (f", the oldest since {_duration(now - oldest)}" if oldest else ""),
+        advice="Check that the broker accepts messages and that a housekeeping worker runs." if late else "",
     )
-    apart = database.execute(
-        select(func.count()).select_from(QuarantinedMessage).where(QuarantinedMessage.state.in_(UNDECIDED))
+    quarantined = database.execute(
+        select(func.count()).select_from(QuarantinedMessage).where(QuarantinedMessage.state.in_(OPEN_STATES))
     ).scalar_one()
     yield Finding(
         "quarantine",
-        good=True,
-        words=f"{apart} messages",
-        advice="They were not believed or could not be processed: 'bookdrop quarantine list'." if apart else "",
+        ok=True,
+        message=f"{quarantined} messages",
+        advice="They failed validation or could not be processed. Run 'bookdrop quarantine list'."
+        if quarantined
+        else "",
     )
     states = dict(
         database.execute(
@@ -51,32 +53,34 @@ def in_database(database: Database, now: datetime) -> Iterator[Finding]:
     )
     yield Finding(
         "slips",
-        good=True,
-        words=", ".join(f"{number} {state.value}" for state, number in sorted(states.items())) or "none in trouble",
-        advice="See 'bookdrop prints list --failed --held --unknown'." if states else "",
+        ok=True,
+        message=", ".join(f"{number} {state.value}" for state, number in sorted(states.items())) or "none in trouble",
+        advice="Run 'bookdrop prints list --failed --held --unknown'." if states else "",
     )
 
 
 def at_broker(connection: Connection, stations: Collection[str]) -> Iterator[Finding]:
-    """What waits at the broker and should not."""
+    """Check the dead-letter queue and the reply queues."""
     dead = lengths(connection, [topology.DEAD_LETTER_QUEUE])[topology.DEAD_LETTER_QUEUE]
     yield Finding(
         "broker",
-        good=True,
-        words=f"{dead} dead letters",
-        advice="Housekeeping takes them into the quarantine; if they stay, it does not run." if dead else "",
+        ok=True,
+        message=f"{dead} dead letters",
+        advice="Housekeeping moves them into the quarantine. If their number stays, no housekeeping worker runs."
+        if dead
+        else "",
     )
     unread = lengths(connection, [topology.reply_queue(station) for station in stations])
     for queue, number in unread.items():
-        if number > MANY_REPLIES:
+        if number > MAX_UNREAD_REPLIES:
             station = queue.removeprefix(topology.REPLY_QUEUE_PREFIX)
             yield Finding(
                 "broker",
-                good=True,
-                words=f"{number} answers wait in {queue}",
-                advice=f"Station {station} does not read them; start it, or they go after a week.",
+                ok=True,
+                message=f"{number} replies wait in {queue}",
+                advice=f"Station {station} does not read them. Start it, or they expire after a week.",
             )
 
 
-def _time(span: timedelta) -> str:
+def _duration(span: timedelta) -> str:
     return str(timedelta(seconds=int(span.total_seconds())))

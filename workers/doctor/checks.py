@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Return needs, looked at from outside: each part's state in words, and what to do about it."""
+"""Checks of everything that a Return and its slip need, each with a message and advice."""
 
 import os
 import shutil
@@ -25,208 +25,207 @@ from workers.doctor.finding import Finding, guarded
 from workers.settings import WorkerSettings
 
 CLOCK_TOLERANCE_SECONDS = 5.0
-LEAST_FREE_MIB = 200
-OLDEST_REDIS = (6, 2)
-"""Without the command BLMOVE nothing can be received atomically."""
+MIN_FREE_MIB = 200
+MIN_REDIS = (6, 2)
+"""The atomic transport needs the command BLMOVE, which this version introduced."""
 
 
 def diagnose() -> list[Finding]:
-    """Look at everything, in the order in which it must be mended."""
-    return _look(everything=True)
+    """Run all checks, in the order in which an operator must solve their problems."""
+    return _run(full=True)
 
 
 def readiness() -> list[Finding]:
-    """Look whether database and broker answer and the tables are as this program wants them."""
-    return _look(everything=False)
+    """Check that database and broker respond, and that the schema has this program's version."""
+    return _run(full=False)
 
 
-def _look(*, everything: bool) -> list[Finding]:
+@dataclass
+class _Registered:
+    """Branches and stations in the database, for the checks of the broker."""
+
+    branches: list[str] = field(default_factory=list)
+    stations: list[str] = field(default_factory=list)
+
+
+def _run(*, full: bool) -> list[Finding]:
     try:
         settings = WorkerSettings.load()
         source = config_file()
     except ConfigurationError as error:
         return [
-            Finding("settings", good=False, words=str(error), advice="Correct it, then run 'bookdrop doctor' again.")
+            Finding("settings", ok=False, message=str(error), advice="Correct it, then run 'bookdrop doctor' again.")
         ]
-    findings = [Finding("settings", good=True, words=f"from {source or 'the environment and defaults'}")]
+    findings = [Finding("settings", ok=True, message=f"from {source or 'the environment and defaults'}")]
     engine = open_engine(settings.database_url)
-    places = _Places()
+    registered = _Registered()
     try:
         findings += guarded(
-            "database", lambda: _tables(engine), "Check BOOKDROP_DATABASE_URL and that the server runs."
+            "database", lambda: _schema(engine), "Check BOOKDROP_DATABASE_URL, and that the server runs."
         )
-        if everything and all(finding.good for finding in findings):
-            findings += guarded("database", lambda: _contents(engine, places), "Run 'bookdrop migrate'.")
+        if full and all(finding.ok for finding in findings):
+            findings += guarded("database", lambda: _contents(engine, registered), "Run 'bookdrop migrate'.")
     finally:
         engine.dispose()
     return (
         findings
         + guarded(
             "broker",
-            lambda: _broker(settings, places if everything else None),
-            "Check BOOKDROP_BROKER_URL and that the server runs.",
+            lambda: _broker(settings, registered if full else None),
+            "Check BOOKDROP_BROKER_URL, and that the server runs.",
         )
-        + (list(workers.hanging(settings)) if everything else [])
+        + (list(workers.stale_heartbeats(settings)) if full else [])
     )
 
 
-@dataclass
-class _Places:
-    """What the database says there is, for the questions to the broker."""
-
-    branches: list[str] = field(default_factory=list)
-    stations: list[str] = field(default_factory=list)
-
-
-def _tables(engine: Engine) -> Iterator[Finding]:
+def _schema(engine: Engine) -> Iterator[Finding]:
     file = engine.url.database
     if engine.dialect.name == "sqlite" and file and not Path(file).exists():
-        yield Finding("database", good=False, words=f"there is no file {file}", advice="Run 'bookdrop migrate'.")
+        yield Finding("database", ok=False, message=f"there is no file {file}", advice="Run 'bookdrop migrate'.")
         return
     current, wanted = revisions(engine)
-    yield Finding("database", good=True, words=f"{engine.dialect.name} answers")
+    yield Finding("database", ok=True, message=f"{engine.dialect.name} responds")
     yield Finding(
         "migrations",
-        good=current == wanted,
-        words=f"tables at {current or 'nothing'}, wanted {wanted}",
+        ok=current == wanted,
+        message=f"schema at {current or 'no version'}, this program needs {wanted}",
         advice="" if current == wanted else "Run 'bookdrop migrate'.",
     )
 
 
-def _contents(engine: Engine, places: _Places) -> Iterator[Finding]:
+def _contents(engine: Engine, registered: _Registered) -> Iterator[Finding]:
     with engine.connect().execution_options(**READ_ONLY) as connection:
         if engine.dialect.name == "postgresql":
-            theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-            drift = abs((theirs - bootstrap.utc_now()).total_seconds())
+            database_time = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            drift = abs((database_time - bootstrap.utc_now()).total_seconds())
             yield Finding(
                 "clock",
-                good=drift <= CLOCK_TOLERANCE_SECONDS,
-                words=f"{drift:.1f} s from the database's",
-                advice="" if drift <= CLOCK_TOLERANCE_SECONDS else "Let both machines keep their time by NTP.",
+                ok=drift <= CLOCK_TOLERANCE_SECONDS,
+                message=f"{drift:.1f} s from the database's clock",
+                advice="" if drift <= CLOCK_TOLERANCE_SECONDS else "Synchronise the clocks of both machines with NTP.",
             )
-        places.branches = list(connection.execute(select(Branch.code).order_by(Branch.code)).scalars())
-        places.stations = list(
+        registered.branches = list(connection.execute(select(Branch.code).order_by(Branch.code)).scalars())
+        registered.stations = list(
             connection.execute(select(Station.code).where(Station.active).order_by(Station.code)).scalars()
         )
         yield Finding(
             "stations",
-            good=bool(places.stations),
-            words=f"{len(places.stations)} active",
+            ok=bool(registered.stations),
+            message=f"{len(registered.stations)} active",
             advice=""
-            if places.stations
-            else "Import stations, each with its key: 'bookdrop import --kind stations FILE'.",
+            if registered.stations
+            else "Import stations with their keys: 'bookdrop import --kind stations FILE'.",
         )
         yield from backlog.in_database(connection, bootstrap.utc_now())
-        asked = connection.execute(select(Printer.code, Printer.uri, Printer.on_hold)).all()
-    yield from _space(engine)
-    for row in asked:
-        yield from _printer(row)
-
-
-def _space(engine: Engine) -> Iterator[Finding]:
+        printers = connection.execute(select(Printer.code, Printer.uri, Printer.on_hold)).all()
     if engine.dialect.name == "sqlite" and engine.url.database:
-        yield from _free("database", Path(engine.url.database).resolve().parent)
+        yield from _disk_space("database", Path(engine.url.database).resolve().parent)
+    for printer in printers:
+        yield from _printer(printer)
 
 
-def _free(part: str, folder: Path) -> Iterator[Finding]:
-    """A finding when the disk of `folder` is about to be full."""
+def _disk_space(part: str, folder: Path) -> Iterator[Finding]:
+    """Yield a finding if the disk of `folder` is almost full."""
     free = shutil.disk_usage(folder).free / 2**20
-    if free < LEAST_FREE_MIB:
+    if free < MIN_FREE_MIB:
         yield Finding(
             part,
-            good=False,
-            words=f"only {free:.0f} MiB are free on the disk of {folder}",
-            advice="Make room: nothing can be stored once it is full.",
+            ok=False,
+            message=f"only {free:.0f} MiB are free on the disk of {folder}",
+            advice="Free space: on a full disk nothing can be stored.",
         )
 
 
 def _printer(row: Any) -> Iterator[Finding]:
-    where = urlsplit(row.uri)
+    uri = urlsplit(row.uri)
     if row.on_hold:
         yield Finding(
-            "printer", good=False, words=f"{row.code} is on hold", advice="Its slips wait until it is resumed."
+            "printer",
+            ok=False,
+            message=f"{row.code} is on hold",
+            advice=f"Its slips wait until an operator runs 'bookdrop printers resume {row.code}'.",
         )
         return
-    if where.scheme != "spool":
-        yield _asked(row)
+    if uri.scheme != "spool":
+        yield _device(row)
         return
-    folder = Path(where.path)
-    # The first slip makes the folder, so the nearest one that exists must let us.
+    folder = Path(uri.path)
+    # The first slip creates the folder, so its nearest existing parent must be writable.
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    good = nearest.is_dir() and os.access(nearest, os.W_OK)
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
     yield Finding(
         "printer",
-        good=good,
-        words=f"{row.code} writes to {folder}",
-        advice="" if good else f"Let the workers' user write to {nearest}.",
+        ok=writable,
+        message=f"{row.code} writes to {folder}",
+        advice="" if writable else f"Give the workers' user write permission for {nearest}.",
     )
-    yield from _free("printer", nearest)
+    yield from _disk_space("printer", nearest)
 
 
-def _asked(row: Any) -> Finding:
-    """What a printer says of itself; one that cannot be reached says nothing."""
+def _device(row: Any) -> Finding:
+    """Read the printer's own status."""
     try:
         status = open_printer(row.uri).status()
     except PrinterError as error:
         return Finding(
-            "printer", good=False, words=f"{row.code}: {error}", advice="Set it right: 'bookdrop printers add --help'."
+            "printer",
+            ok=False,
+            message=f"{row.code}: {error}",
+            advice="Correct its registration: 'bookdrop printers add --help'.",
         )
     return Finding(
         "printer",
-        good=status.ready,
-        words=f"{row.code} at {row.uri}: {status.words}",
-        advice="" if status.ready else "See to it; its slips wait. 'bookdrop printers list' says how many.",
+        ok=status.ready,
+        message=f"{row.code} at {row.uri}: {status.words}",
+        advice="" if status.ready else "Check the printer. Its slips wait; 'bookdrop printers list' shows how many.",
     )
 
 
-def _broker(settings: WorkerSettings, places: _Places | None) -> Iterator[Finding]:
-    """The broker itself; with `places` also its policy, what waits there, and who takes it."""
+def _broker(settings: WorkerSettings, registered: _Registered | None) -> Iterator[Finding]:
+    """Check the broker; with `registered` also its settings, its queues and their consumers."""
     with bootstrap.connect(settings) as connection:
         connection.ensure_connection(max_retries=1, timeout=5)
-        yield Finding("broker", good=True, words=f"{settings.broker.scheme} answers")
-        if places is None:
+        yield Finding("broker", ok=True, message=f"{settings.broker.scheme} responds")
+        if registered is None:
             return
         if settings.broker.is_redis:
             client: redis.Redis = getattr(connection.default_channel, "client")  # noqa: B009 - untyped in kombu
             yield from _redis_version(client)
-            yield from _redis_policy(client)
-        yield from backlog.at_broker(connection, places.stations)
-        yield from workers.workers(app, connection, places.branches)
+            yield from _redis_settings(client)
+        yield from backlog.at_broker(connection, registered.stations)
+        yield from workers.responding(app, connection, registered.branches)
 
 
 def _redis_version(client: "redis.Redis") -> Iterator[Finding]:
     try:
         server = client.info("server")
     except redis.ResponseError:
-        return  # this user may not ask
+        return  # the user lacks the permission
     version = str(server.get("valkey_version") or server.get("redis_version"))
     numbers = tuple(int(part) for part in str(server.get("redis_version", "0.0")).split(".")[:2])
     name = "Valkey" if "valkey_version" in server else "Redis"
-    is_old = numbers < OLDEST_REDIS
-    yield Finding(
-        "broker",
-        good=True,
-        words=f"{name} {version}",
-        advice="It is older than 6.2: workers receive as Celery does, and can lose a scan in hand." if is_old else "",
+    advice = (
+        "It is older than 6.2: workers use kombu's transport, and a worker that dies while it receives loses a message."
     )
+    yield Finding("broker", ok=True, message=f"{name} {version}", advice=advice if numbers < MIN_REDIS else "")
 
 
-def _redis_policy(client: "redis.Redis") -> Iterator[Finding]:
+def _redis_settings(client: "redis.Redis") -> Iterator[Finding]:
     try:
         policy = client.config_get("maxmemory-policy")["maxmemory-policy"]
         append = client.config_get("appendonly")["appendonly"]
     except redis.ResponseError:
-        yield Finding("broker", good=True, words="its policy cannot be read by this user (CONFIG GET is not allowed)")
+        yield Finding("broker", ok=True, message="this user cannot read its settings (CONFIG GET is not allowed)")
         return
     yield Finding(
         "broker",
-        good=policy == "noeviction",
-        words=f"maxmemory-policy {policy}",
-        advice="" if policy == "noeviction" else "Set maxmemory-policy noeviction, or messages are evicted.",
+        ok=policy == "noeviction",
+        message=f"maxmemory-policy {policy}",
+        advice="" if policy == "noeviction" else "Set maxmemory-policy noeviction, or the server evicts messages.",
     )
     yield Finding(
         "broker",
-        good=append == "yes",
-        words=f"appendonly {append}",
-        advice="" if append == "yes" else "Set appendonly yes, or a restart of the server forgets what waits.",
+        ok=append == "yes",
+        message=f"appendonly {append}",
+        advice="" if append == "yes" else "Set appendonly yes, or a restart of the server loses waiting messages.",
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a look at one part found: its state in words, and what to do about it."""
+"""The result of a check: part, message and advice."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,25 +10,25 @@ from sqlalchemy.exc import SQLAlchemyError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. A good one with advice is a note: nothing stands still for it."""
+    """The result of one check. A passing result may carry advice."""
 
     part: str
-    good: bool
-    words: str
+    ok: bool
+    message: str
     advice: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the finding as a dictionary for JSON."""
         return asdict(self)
 
 
-def guarded(part: str, look: Callable[[], Iterator[Finding]], advice: str) -> list[Finding]:
-    """Look, and make a finding of whatever error ends the look."""
-    found: list[Finding] = []
+def guarded(part: str, check: Callable[[], Iterator[Finding]], advice: str) -> list[Finding]:
+    """Run `check` and return its findings. An exception ends it and becomes a failing finding with `advice`."""
+    findings: list[Finding] = []
     try:
-        found.extend(look())
+        findings.extend(check())
     except SQLAlchemyError as error:
-        found.append(Finding(part, good=False, words=str(getattr(error, "orig", error)).strip(), advice=advice))
-    except Exception as error:  # noqa: BLE001 - whatever a driver raises is the finding
-        found.append(Finding(part, good=False, words=f"{type(error).__name__}: {error}", advice=advice))
-    return found
+        findings.append(Finding(part, ok=False, message=str(getattr(error, "orig", error)).strip(), advice=advice))
+    except Exception as error:  # noqa: BLE001 - any error of a driver is a finding
+        findings.append(Finding(part, ok=False, message=f"{type(error).__name__}: {error}", advice=advice))
+    return findings

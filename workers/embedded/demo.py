@@ -26,7 +26,7 @@ from workers.embedded.service import STATIONS, EmbeddedService, wait_for_slips
 TIMEOUT = 60.0
 """Maximum wait of the demo for replies and slips, in seconds."""
 _STOP_TIMEOUT = 2.0
-"""Time that a station's process has to end by itself after Ctrl-C, in seconds."""
+"""Time that a station's process has to end after Ctrl-C, in seconds."""
 
 _COLOURS = {"returned": "green", "already_returned": "yellow", "refused": "red", "pending": "magenta"}
 
