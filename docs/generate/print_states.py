@@ -66,10 +66,10 @@ def _table() -> Iterator[str]:
 
 def _limits() -> Iterator[str]:
     first, longest = rules.retry_delay(1, 0.0), rules.retry_delay(99, 0.0)
-    hours = rules.FOLLOWED_FOR.total_seconds() / 3600
+    hours = rules.RECONCILE_WINDOW.total_seconds() / 3600
     yield f"- After a failure the printer's whole queue pauses for {first.seconds} seconds, then twice as long each time, up to"
     yield f"  {longest.seconds // 60} minutes. Up to half of each pause is random."
-    yield f"- After {rules.TRIES_BEFORE_HELD} failures in a row the printer counts as unavailable: its slips are `held`, and its fallback prints them."
+    yield f"- After {rules.FAILURES_BEFORE_HELD} failures in a row the printer counts as unavailable: its slips are `held`, and its fallback prints them."
     yield "- Workers send one slip at a time to a printer, the oldest first."
     yield "- A slip expires after `BOOKDROP_SLIP_EXPIRY_HOURS` (24)."
     yield f"- Workers poll a printer that tracks its jobs for up to {hours:.0f} hours for the result of a slip."

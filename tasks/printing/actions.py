@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person decides about a slip: again, a copy, it printed, not at all, elsewhere.
+"""Operators' actions on a slip: retry, reprint, mark as printed, cancel, move.
 
-Each is one transaction with a line in the request's history that names who and why. What cannot be done is a
-`RefusedActionError` with words on what can; nothing was changed then.
+Each action is one transaction, with a line in the request's history that contains operator and reason. An action that
+the state of the slip does not allow raises `RefusedActionError` and changes nothing.
 """
 
 from collections.abc import Callable
@@ -19,71 +19,71 @@ from schemas.print_jobs import PrintState as State
 from tasks.context import Context
 from tasks.operator import Operator
 from tasks.print_jobs import change_state, enqueue_print_task
-from tasks.printing.messages import words
+from tasks.printing.messages import describe
 from tasks.printing.notifications import enqueue_notice
 from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 
 class RefusedActionError(Exception):
-    """It cannot be done to this slip. The text says why, and what can be done."""
+    """The slip's state does not allow the action. The text contains the cause and the next step."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of the slip."""
+    """The result of an action."""
 
     slip: UUID
-    """The job acted on; for a reprint, the new one."""
+    """The job of the action; for a reprint, the new job."""
     state: State
     message: str
     """For the screen."""
 
 
-def retry(slip: UUID, by: Operator, here: Context) -> Done:
-    """Try a slip that waits again, now. Raises `RefusedActionError` for one that may be on paper already."""
+def retry(slip: UUID, by: Operator, context: Context) -> Done:
+    """Retry a waiting slip now. Raises `RefusedActionError` for a slip that may be on paper already."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
-        _need_waiting(job)
+        _require_waiting(job)
         job.next_attempt_at = None
         job.lease_until = None
-        printer = _printer_of(job, uow)
+        printer = _lock_printer(job, uow)
         if printer is not None:
-            # Whoever asks has seen to the printer: its pause is over.
+            # The operator has attended to the printer: its backoff ends.
             printer.retry_at = None
         enqueue_print_task(job, uow)
         _record(job, uow, HistoryKind.SLIP_RETRIED, by)
         hold = f", but printer {printer.code} is on hold" if printer is not None and printer.on_hold else ""
         return Done(job.id, job.state, f"Ordered again{hold}")
 
-    return _in_one_commit(slip, here, act)
+    return _perform(slip, context, act)
 
 
-def retry_all(by: Operator, here: Context, *, branch: str | None = None, printer: str | None = None) -> list[Done]:
-    """Try every slip that failed or is held again, the oldest first."""
-    with here.sessions() as session:
-        wanted = (
+def retry_all(by: Operator, context: Context, *, branch: str | None = None, printer: str | None = None) -> list[Done]:
+    """Retry every failed or held slip, the oldest first."""
+    with context.sessions() as session:
+        query = (
             select(PrintJob.id)
             .outerjoin(Printer, Printer.id == PrintJob.printer_id)
             .where(PrintJob.state.in_((State.FAILED_SAFE, State.HELD)), PrintJob.voided_at.is_(None))
             .order_by(PrintJob.created_at, PrintJob.id)
         )
         if branch is not None:
-            wanted = wanted.where(PrintJob.branch == branch)
+            query = query.where(PrintJob.branch == branch)
         if printer is not None:
-            wanted = wanted.where(Printer.code == printer)
-        found = session.scalars(wanted).all()
+            query = query.where(Printer.code == printer)
+        found = session.scalars(query).all()
     done = []
     for slip in found:
         try:
-            done.append(retry(slip, by, here))
-        except RefusedActionError:  # it went on in the meantime
+            done.append(retry(slip, by, context))
+        except RefusedActionError:  # a worker has claimed it in the meantime
             continue
     return done
 
 
-def reprint(slip: UUID, by: Operator, here: Context) -> Done:
-    """Print the slip once more; the paper says COPY n. Needs a reason. The first one is no longer expected."""
+def reprint(slip: UUID, by: Operator, context: Context) -> Done:
+    """Print a copy of the slip, marked COPY n; a slip in doubt is cancelled. Requires a reason."""
     if not (by.reason or "").strip():
         raise RefusedActionError("A second slip needs a reason: the first one may still be in a book.")
 
@@ -95,18 +95,14 @@ def reprint(slip: UUID, by: Operator, here: Context) -> Done:
         if job.state in IN_HAND:
             raise RefusedActionError("It is being sent just now. Look again in a minute.")
         copy = copy_job(job, uow, by)
-        if job.state is State.UNKNOWN:
-            change_state(job, State.CANCELLED, uow.now)
-            job.next_attempt_at = None
-            job.last_error = f"copy {copy.copy_number} was ordered in its place"
         _record(job, uow, HistoryKind.SLIP_REPRINTED, by, copy=str(copy.id), copy_number=copy.copy_number)
         return Done(copy.id, copy.state, f"Copy {copy.copy_number} ordered")
 
-    return _in_one_commit(slip, here, act)
+    return _perform(slip, context, act)
 
 
-def mark_printed(slip: UUID, by: Operator, here: Context) -> Done:
-    """A person saw the slip: nobody need ask any more."""
+def mark_printed(slip: UUID, by: Operator, context: Context) -> Done:
+    """Record that the operator saw the slip on paper. The printer is not polled for it again."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         if job.state in {State.DONE, State.CONFIRMED}:
@@ -121,47 +117,47 @@ def mark_printed(slip: UUID, by: Operator, here: Context) -> Done:
         _record(job, uow, HistoryKind.SLIP_SEEN, by)
         return Done(job.id, job.state, "Noted: it printed")
 
-    return _in_one_commit(slip, here, act)
+    return _perform(slip, context, act)
 
 
-def cancel(slip: UUID, by: Operator, here: Context) -> Done:
-    """Give a slip up that has not been sent, or that nobody knows of."""
+def cancel(slip: UUID, by: Operator, context: Context) -> Done:
+    """Cancel a slip that has not been sent, or whose result is unknown."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         if job.state is State.CANCELLED:
             return Done(job.id, job.state, "Cancelled already")
         if State.CANCELLED not in TRANSITIONS[job.state] or job.state in IN_HAND:
-            raise RefusedActionError(f"It cannot be cancelled any more: {words(job.state, None)}.")
+            raise RefusedActionError(f"It cannot be cancelled any more: {describe(job.state, None)}.")
         change_state(job, State.CANCELLED, uow.now)
         job.next_attempt_at = job.lease_until = None
         _record(job, uow, HistoryKind.SLIP_CANCELLED, by)
         enqueue_notice(
-            uow, station=job.station, event_id=job.event_id, job_id=job.id, state=job.state, printer=None, why=None
+            uow, station=job.station, event_id=job.event_id, job_id=job.id, state=job.state, printer=None, reason=None
         )
         return Done(job.id, job.state, "Cancelled")
 
-    return _in_one_commit(slip, here, act)
+    return _perform(slip, context, act)
 
 
-def move(slip: UUID, to: str, by: Operator, here: Context) -> Done:
-    """Have a slip that waits printed on another printer; one that was sent is reprinted there instead."""
+def move(slip: UUID, to: str, by: Operator, context: Context) -> Done:
+    """Move a waiting slip to the printer `to`. Raises `RefusedActionError` for a slip that was sent: reprint that."""
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         printer = uow.session.scalars(select(Printer).where(Printer.code == to)).one_or_none()
         if printer is None:
             raise RefusedActionError(f"There is no printer {to}. 'bookdrop printers list' names them.")
-        _need_waiting(job)
+        _require_waiting(job)
         job.printer_id = printer.id
         job.next_attempt_at = job.lease_until = None
         enqueue_print_task(job, uow)
         _record(job, uow, HistoryKind.SLIP_MOVED, by, printer=to)
         return Done(job.id, job.state, f"Goes to printer {to}")
 
-    return _in_one_commit(slip, here, act)
+    return _perform(slip, context, act)
 
 
 def copy_job(job: PrintJob, uow: UnitOfWork, by: Operator) -> PrintJob:
-    """The next copy of a slip, ordered. COPY n stands on it."""
+    """Create and enqueue the next copy of a slip, marked COPY n. Cancels the original when its result is unknown."""
     number = (
         1
         + uow.session.execute(
@@ -193,23 +189,27 @@ def copy_job(job: PrintJob, uow: UnitOfWork, by: Operator) -> PrintJob:
     uow.session.add(copy)
     uow.session.flush()
     enqueue_print_task(copy, uow)
+    if job.state is State.UNKNOWN:
+        change_state(job, State.CANCELLED, uow.now)
+        job.next_attempt_at = None
+        job.last_error = f"copy {number} was ordered in its place"
     return copy
 
 
-def _in_one_commit(slip: UUID, here: Context, act: Callable[[PrintJob, UnitOfWork], Done]) -> Done:
+def _perform(slip: UUID, context: Context, act: Callable[[PrintJob, UnitOfWork], Done]) -> Done:
     def work() -> tuple[Done, UnitOfWork]:
-        with here.unit_of_work() as uow:
+        with context.unit_of_work() as uow:
             job = uow.session.scalars(select(PrintJob).where(PrintJob.id == slip).with_for_update()).one_or_none()
             if job is None:
                 raise RefusedActionError(f"There is no slip {slip}. 'bookdrop prints list' names them.")
             return act(job, uow), uow
 
     done, uow = retry_on_conflict(work)
-    here.publisher.publish_outbox(uow.pending_messages)
+    context.publisher.publish_outbox(uow.pending_messages)
     return done
 
 
-def _need_waiting(job: PrintJob) -> None:
+def _require_waiting(job: PrintJob) -> None:
     if job.voided_at is not None:
         raise RefusedActionError("Its Return was undone: there is nothing to send back.")
     if job.state in WAITING:
@@ -218,12 +218,12 @@ def _need_waiting(job: PrintJob) -> None:
         raise RefusedActionError("It is being sent just now. Look again in a minute.")
     if job.state is State.UNKNOWN:
         raise RefusedActionError(
-            "It may be at the printer already. Look there: if it is, say so (printed); if not, order a copy (reprint)."
+            "It may be at the printer already. Look there: if it is, mark it (printed); if not, order a copy (reprint)."
         )
-    raise RefusedActionError(f"{words(job.state, None)}. For another one, order a copy (reprint).")
+    raise RefusedActionError(f"{describe(job.state, None)}. For another one, order a copy (reprint).")
 
 
-def _printer_of(job: PrintJob, uow: UnitOfWork) -> Printer | None:
+def _lock_printer(job: PrintJob, uow: UnitOfWork) -> Printer | None:
     if job.printer_id is None:
         return None
     return uow.session.scalars(select(Printer).where(Printer.id == job.printer_id).with_for_update()).one_or_none()

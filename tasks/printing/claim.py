@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking a print job: one at a time for each printer, the oldest first, one worker for as long as its lease.
+"""The claim of a print job: one slip at a time for each printer, the oldest first, by one worker with a lease.
 
-The slips of a printer stand in one line. While one of them is in a worker's hand, or the printer counts as away, the
-others wait; who finishes one goes on with the next (`tasks.printing.handler`).
+The jobs of a printer form one line. While a worker holds one of them, or the printer is on hold or backing off, the
+others wait. The worker that finishes a slip claims the next one (`tasks.printing.handler`).
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ from tasks.unit_of_work import UnitOfWork
 log = structlog.get_logger()
 
 LEASE = timedelta(seconds=90)
-"""How long a worker may take for one slip before it is taken for dead."""
+"""How long a worker may hold one job before it counts as dead."""
 
-DIED = "its worker died"
-TOO_LATE = "it could not be sent in time"
+WORKER_DIED = "its worker died"
+NOT_SENT_IN_TIME = "it could not be sent in time"
 
 
 @dataclass(frozen=True)
@@ -48,62 +48,62 @@ class Claimed:
     uri: str
     media: str
     printer_failures: int
-    """How often in a row the printer took no slip before this one."""
+    """Consecutive failures of the printer before this attempt."""
     content: Mapping[str, Any]
-    """As it is stored; read when it is drawn, so that a slip nobody can read is held like one nobody can print."""
+    """As stored. The handler validates it when it renders the slip, so that an invalid one is held like any other
+    slip that cannot be printed."""
     attempts: int
-    """Which try this is. With the worker's name it tells this claim from every other one."""
+    """Number of this attempt. With the worker's name it identifies the claim."""
     attempt_id: int
-    before: State
-    """State it was in."""
+    previous_state: State
     created_at: datetime
-    """When the slip was wanted."""
+    """Creation time of the job."""
 
     @property
     def job_name(self) -> str:
-        """What the printer is told the job is called: always the same for the same slip."""
+        """The name of the job at the printer: the same for every attempt at the same slip."""
         return job_name(self.job_id, self.copy_number)
 
 
 Claim = tuple[Claimed | State | None, list[PendingMessage]]
-"""What was taken, and what the transaction promised.
+"""The result of a claim, and the messages that its transaction enqueued.
 
-A state in its place: the job was settled without printing (`held`, `unknown`, `expired`). `None`: there was nothing to
-do, because another worker is at the printer, it is not due, or it is done.
+A state in place of a job: the transaction ended or held the job without an attempt (`held`, `unknown`, `expired`).
+`None`: nothing to do, because another worker holds the line, or the job is not due or has ended.
 """
 
 
 def job_name(job_id: UUID, copy_number: int) -> str:
-    """What a printer is told that a slip is called."""
+    """The name of a slip's job at its printer."""
     return f"{job_id}-copy{copy_number}" if copy_number > 1 else str(job_id)
 
 
-def claim(job_id: UUID, here: Context) -> Claim:
-    """Take the job, or the one that stands before it in the line of its printer. A transaction of its own."""
-    with here.unit_of_work() as uow:
-        claimed = _take(job_id, here, uow)
+def claim(job_id: UUID, context: Context) -> Claim:
+    """Claim the job, or the one before it in the line of its printer. Runs a separate transaction."""
+    with context.unit_of_work() as uow:
+        claimed = _claim_from_line(job_id, context, uow)
     return claimed, uow.pending_messages
 
 
-def claim_next(printer_id: int, here: Context) -> Claim:
-    """Take the oldest job that waits for the printer. A transaction of its own."""
-    with here.unit_of_work() as uow:
-        printer = _locked(printer_id, uow)
-        claimed = None if printer is None or _is_closed(printer, uow) else _take_head(printer, here, uow)
+def claim_next(printer_id: int, context: Context) -> Claim:
+    """Claim the oldest waiting job of the printer. Runs a separate transaction."""
+    with context.unit_of_work() as uow:
+        printer = _lock_printer(printer_id, uow)
+        claimed = None if printer is None or _is_closed(printer, uow) else _claim_head(printer, context, uow)
     return claimed, uow.pending_messages
 
 
-def _take(job_id: UUID, here: Context, uow: UnitOfWork) -> Claimed | State | None:
+def _claim_from_line(job_id: UUID, context: Context, uow: UnitOfWork) -> Claimed | State | None:
     job = uow.session.get(PrintJob, job_id)
     if job is None or job.voided_at is not None or job.state not in WAITING | IN_HAND:
         return None
-    printer_id = job.printer_id or _printer_of_today(job, uow)
+    printer_id = job.printer_id or _default_printer(job, uow)
     if printer_id is None:
-        return _settle(job, State.HELD, uow, None, why="no printer is set up for this branch")
-    printer = _locked(printer_id, uow)
+        return _end_without_attempt(job, State.HELD, uow, None, reason="no printer is set up for this branch")
+    printer = _lock_printer(printer_id, uow)
     if printer is None:
         return None
-    # Only now: whoever had the printer before us may have changed the job.
+    # Only after the printer's lock: the worker that held it before may have changed the job.
     uow.session.refresh(job, with_for_update=True)
     if job.state not in WAITING | IN_HAND:
         return None
@@ -111,22 +111,22 @@ def _take(job_id: UUID, here: Context, uow: UnitOfWork) -> Claimed | State | Non
         job.printer_id = printer.id
         uow.session.flush()
     if _is_closed(printer, uow):
-        fallback = _locked(printer.fallback_id, uow) if printer.fallback_id is not None else None
+        fallback = _lock_printer(printer.fallback_id, uow) if printer.fallback_id is not None else None
         if fallback is None or _is_closed(fallback, uow):
-            return _hold_back(job, printer, uow)
-        _pass_line_on(printer, fallback, uow)
+            return _hold_for_closed_printer(job, printer, uow)
+        _move_line(printer, fallback, uow)
         printer = fallback
-    return _take_head(printer, here, uow)
+    return _claim_head(printer, context, uow)
 
 
-def _take_head(printer: Printer, here: Context, uow: UnitOfWork) -> Claimed | State | None:
-    """Take the oldest job of the printer's line that is due, past those that are settled on the way."""
+def _claim_head(printer: Printer, context: Context, uow: UnitOfWork) -> Claimed | State | None:
+    """Claim the oldest due job of the printer's line; jobs before it that are lost or expired end here."""
     in_hand = exists().where(
         PrintJob.printer_id == printer.id, PrintJob.state.in_(IN_HAND), PrintJob.lease_until > uow.now
     )
     if uow.session.execute(select(in_hand)).scalar_one():
         return None
-    settled: State | None = None
+    ended: State | None = None
     due = uow.session.scalars(
         select(PrintJob)
         .where(
@@ -150,23 +150,24 @@ def _take_head(printer: Printer, here: Context, uow: UnitOfWork) -> Claimed | St
     for job in due:
         claimable = rules.Claimable(job.state, job.next_attempt_at, job.lease_until, _can_repeat(printer))
         if rules.is_lost_while_sending(claimable, uow.now):
-            settled = _settle(job, State.UNKNOWN, uow, printer, why=f"{DIED} while sending")
-        elif job.state in WAITING and job.created_at + here.slip_expiry <= uow.now:
-            settled = expire(job, uow, printer)
-        elif rules.may_claim(claimable, uow.now):
-            return _claimed(job, printer, here.worker, uow)
-    return settled
+            reason = f"{WORKER_DIED} while sending"
+            ended = _end_without_attempt(job, State.UNKNOWN, uow, printer, reason=reason)
+        elif job.state in WAITING and job.created_at + context.slip_expiry <= uow.now:
+            ended = expire(job, uow, printer)
+        elif rules.is_claimable(claimable, uow.now):
+            return _start_attempt(job, printer, context.worker, uow)
+    return ended
 
 
 def expire(job: PrintJob, uow: UnitOfWork, printer: Printer | None) -> State:
-    """Give up a slip that waited too long, and tell its station and operations."""
+    """End a job that waited too long, log it, and notify its station."""
     log.warning("slip_expired", job_id=str(job.id), printer=printer.code if printer else None)
-    return _settle(job, State.EXPIRED, uow, printer, why=TOO_LATE)
+    return _end_without_attempt(job, State.EXPIRED, uow, printer, reason=NOT_SENT_IN_TIME)
 
 
-def _claimed(job: PrintJob, printer: Printer, worker: str, uow: UnitOfWork) -> Claimed:
+def _start_attempt(job: PrintJob, printer: Printer, worker: str, uow: UnitOfWork) -> Claimed:
     _close_attempts(job, uow)
-    before = job.state
+    previous_state = job.state
     change_state(job, State.CLAIMED, uow.now)
     job.attempts += 1
     job.claimed_by = worker
@@ -188,13 +189,13 @@ def _claimed(job: PrintJob, printer: Printer, worker: str, uow: UnitOfWork) -> C
         content=job.content,
         attempts=job.attempts,
         attempt_id=attempt.id,
-        before=before,
+        previous_state=previous_state,
         created_at=job.created_at,
     )
 
 
-def _printer_of_today(job: PrintJob, uow: UnitOfWork) -> int | None:
-    """For a job from before its branch had a printer: the one that its station would use now."""
+def _default_printer(job: PrintJob, uow: UnitOfWork) -> int | None:
+    """The printer of the job's station today, else its branch's default; for a job from before the branch had one."""
     return uow.session.scalars(
         select(Printer.id)
         .join(Branch, Branch.id == Printer.branch_id)
@@ -205,35 +206,37 @@ def _printer_of_today(job: PrintJob, uow: UnitOfWork) -> int | None:
     ).one_or_none()
 
 
-def _locked(printer_id: int, uow: UnitOfWork) -> Printer | None:
-    """The printer, whose line is ours until the commit."""
+def _lock_printer(printer_id: int, uow: UnitOfWork) -> Printer | None:
+    """Lock the printer, and with it its line, until the commit."""
     return uow.session.scalars(select(Printer).where(Printer.id == printer_id).with_for_update()).one_or_none()
 
 
 def _is_closed(printer: Printer, uow: UnitOfWork) -> bool:
-    return printer.on_hold or rules.is_away(printer.failures, printer.retry_at, uow.now)
+    return printer.on_hold or rules.is_backing_off(printer.failures, printer.retry_at, uow.now)
 
 
-def _hold_back(job: PrintJob, printer: Printer, uow: UnitOfWork) -> State | None:
-    """A slip for a printer that takes none now: it waits, and its station hears of it once the printer is told as away."""
+def _hold_for_closed_printer(job: PrintJob, printer: Printer, uow: UnitOfWork) -> State | None:
+    """Hold a job whose printer is on hold or unavailable. While the printer only backs off, the job just waits."""
     if job.state not in WAITING:
         return None
     if printer.on_hold:
-        return _settle(job, State.HELD, uow, printer, why=f"printer {printer.code} is on hold")
-    if not rules.counts_as_away(printer.failures):
+        reason = f"printer {printer.code} is on hold"
+    elif rules.is_unavailable(printer.failures):
+        reason = f"printer {printer.code} is unavailable, {printer.trouble}"
+    else:
         return None
-    return _settle(job, State.HELD, uow, printer, why=f"printer {printer.code} is away, {printer.trouble}")
+    return _end_without_attempt(job, State.HELD, uow, printer, reason=reason)
 
 
-def _pass_line_on(printer: Printer, fallback: Printer, uow: UnitOfWork) -> None:
-    """Let the fallback take what waits; nothing of it has left."""
+def _move_line(printer: Printer, fallback: Printer, uow: UnitOfWork) -> None:
+    """Assign the waiting jobs to the fallback; no byte of them has left."""
     moved = uow.session.connection().execute(
         update(PrintJob)
         .where(PrintJob.printer_id == printer.id, PrintJob.state.in_(WAITING), PrintJob.voided_at.is_(None))
         .values(printer_id=fallback.id, next_attempt_at=None)
     )
     uow.session.expire_all()
-    log.warning("slips_to_fallback", printer=printer.code, fallback=fallback.code, count=moved.rowcount)
+    log.warning("slips_moved_to_fallback", printer=printer.code, fallback=fallback.code, count=moved.rowcount)
 
 
 def _can_repeat(printer: Printer) -> bool:
@@ -243,31 +246,36 @@ def _can_repeat(printer: Printer) -> bool:
         return False
 
 
-def _settle(job: PrintJob, state: State, uow: UnitOfWork, printer: Printer | None, *, why: str) -> State:
-    """Leave the job in `state` without a try of ours, and tell the station the first time."""
+def _end_without_attempt(
+    job: PrintJob, state: State, uow: UnitOfWork, printer: Printer | None, *, reason: str
+) -> State:
+    """Move the job to `state` without an attempt; notify its station unless state and reason are unchanged."""
     _close_attempts(job, uow)
-    known = job.state is state and job.last_error == why
+    is_repeated = job.state is state and job.last_error == reason
     change_state(job, state, uow.now)
-    job.last_error = why
+    job.last_error = reason
     job.lease_until = None
-    # With a printer it waits for that one; an unknown one is asked for there (`tasks.printing.reconcile`).
-    waits = state is State.HELD and printer is None
-    job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER if waits else uow.now if state is State.UNKNOWN else None
+    # A held job with a printer waits for that printer. An unknown job is due for reconciliation at once.
+    waits_for_setup = state is State.HELD and printer is None
+    if waits_for_setup:
+        job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER
+    else:
+        job.next_attempt_at = uow.now if state is State.UNKNOWN else None
     uow.session.flush()
-    if not known:
+    if not is_repeated:
         code = printer.code if printer else None
         enqueue_notice(
-            uow, station=job.station, event_id=job.event_id, job_id=job.id, state=state, printer=code, why=why
+            uow, station=job.station, event_id=job.event_id, job_id=job.id, state=state, printer=code, reason=reason
         )
     return state
 
 
 def _close_attempts(job: PrintJob, uow: UnitOfWork) -> None:
-    """Say of a try that a dead worker left open how it ended."""
+    """Record the outcome of an attempt that a dead worker left open."""
     if job.state in IN_HAND:
         outcome = State.UNKNOWN if job.state is State.SENDING else State.FAILED_SAFE
         uow.session.execute(
             update(PrintAttempt)
             .where(PrintAttempt.job_id == job.id, PrintAttempt.ended_at.is_(None))
-            .values(ended_at=uow.now, outcome=outcome, error=DIED)
+            .values(ended_at=uow.now, outcome=outcome, error=WORKER_DIED)
         )

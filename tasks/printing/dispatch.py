@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slips that are due: ordered again, once, however many sweeps run side by side."""
+"""The sweep of the print queue: dispatch each due job once, however many sweeps run at the same time."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -17,31 +17,31 @@ from tasks.printing.claim import expire
 from tasks.unit_of_work import UnitOfWork
 
 
-def dispatch_due_jobs(here: Context, limit: int = 500) -> Sequence[UUID]:
-    """Order the slips that are due, for each printer the oldest one, and give their ids.
+def dispatch_due_jobs(context: Context, limit: int = 500) -> Sequence[UUID]:
+    """Expire jobs that waited too long, dispatch the oldest due job of each printer, and return their ids.
 
-    Due are: what failed or is held and whose wait is over, what a dead worker had in hand, and what was wanted and
-    never taken. A printer that is on hold or away is left alone, unless a fallback can take its slips. Who gets an
-    order goes on with the rest of the printer's line. What waited too long expires. Safe to run twice and side by side.
+    Due are failed and held jobs whose backoff has ended, jobs whose worker died, and requested jobs that no worker has
+    claimed. A printer that is on hold or backing off is left out, unless a fallback can take its jobs. The worker that
+    receives a print task continues with the rest of the printer's line. Safe to run twice and concurrently.
     """
-    with here.unit_of_work() as uow:
-        _expire_old(here, uow, limit)
+    with context.unit_of_work() as uow:
+        _expire_old(context, uow, limit)
         due = _due(uow, limit)
         for job in due:
             enqueue_print_task(job, uow)
-            _remember_order(job, uow)
+            _defer_redispatch(job, uow)
         ids = [job.id for job in due]
-    here.publisher.publish_outbox(uow.pending_messages)
+    context.publisher.publish_outbox(uow.pending_messages)
     return ids
 
 
-def _expire_old(here: Context, uow: UnitOfWork, limit: int) -> None:
+def _expire_old(context: Context, uow: UnitOfWork, limit: int) -> None:
     old = uow.session.scalars(
         select(PrintJob)
         .where(
             PrintJob.state.in_(WAITING),
             PrintJob.voided_at.is_(None),
-            PrintJob.created_at <= uow.now - here.slip_expiry,
+            PrintJob.created_at <= uow.now - context.slip_expiry,
         )
         .order_by(PrintJob.created_at, PrintJob.id)
         .limit(limit)
@@ -52,10 +52,12 @@ def _expire_old(here: Context, uow: UnitOfWork, limit: int) -> None:
 
 
 def _due(uow: UnitOfWork, limit: int) -> Sequence[PrintJob]:
-    never_taken = or_(PrintJob.state != State.REQUESTED, PrintJob.created_at <= uow.now - rules.REDISPATCH_AFTER)
+    not_new = or_(PrintJob.state != State.REQUESTED, PrintJob.created_at <= uow.now - rules.REDISPATCH_AFTER)
     fallback = aliased(Printer)
     is_open = and_(Printer.on_hold.is_(False), or_(Printer.retry_at.is_(None), Printer.retry_at <= uow.now))
-    has_stand_in = and_(fallback.on_hold.is_(False), or_(fallback.retry_at.is_(None), fallback.retry_at <= uow.now))
+    has_open_fallback = and_(
+        fallback.on_hold.is_(False), or_(fallback.retry_at.is_(None), fallback.retry_at <= uow.now)
+    )
     place = (
         func.row_number()
         .over(partition_by=func.coalesce(PrintJob.printer_id, 0), order_by=(PrintJob.created_at, PrintJob.id))
@@ -69,8 +71,8 @@ def _due(uow: UnitOfWork, limit: int) -> Sequence[PrintJob]:
             PrintJob.state.in_(WAITING | IN_HAND),
             PrintJob.voided_at.is_(None),
             or_(PrintJob.next_attempt_at.is_(None), PrintJob.next_attempt_at <= uow.now),
-            never_taken,
-            or_(PrintJob.printer_id.is_(None), is_open, has_stand_in),
+            not_new,
+            or_(PrintJob.printer_id.is_(None), is_open, has_open_fallback),
         )
         .subquery()
     )
@@ -87,13 +89,13 @@ def _due(uow: UnitOfWork, limit: int) -> Sequence[PrintJob]:
     ).all()
 
 
-def _remember_order(job: PrintJob, uow: UnitOfWork) -> None:
-    """Keep the next sweeps off while the order is on its way.
+def _defer_redispatch(job: PrintJob, uow: UnitOfWork) -> None:
+    """Exclude the job from the next sweeps while its print task is under way.
 
-    A job has two times, and who takes it heeds one: the next attempt of a job that waits, the lease of one in hand.
-    The sweep looks at both, and writes the other one: the order just given must not find the job not due.
+    `next_attempt_at` gates a waiting job, `lease_until` a claimed one; a claim reads only the column of the job's
+    state. The sweep reads both and writes the other one, so that the dispatched task still finds the job due.
     """
-    until = uow.now + rules.order_again_after(uow.now - job.state_since)
+    until = uow.now + rules.redispatch_delay(uow.now - job.state_since)
     if job.state in WAITING:
         job.lease_until = until
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One slip to its printer: claimed, rendered, sent, recorded; each step in the database before the next begins."""
+"""Print slips: claim, render, send, record. Each step is committed before the next one begins."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -30,71 +30,71 @@ from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 log = structlog.get_logger()
 
 
-LONGEST_SHIFT: Final = timedelta(seconds=20)
-"""After so long at one printer the rest of its line is ordered anew: its task has a time limit."""
+LONGEST_RUN: Final = timedelta(seconds=20)
+"""After this time at one printer the task dispatches the rest of the line to another task, because of its time limit."""
 
 
-_TAKEN: Final = frozenset({State.ACCEPTED, State.DONE})
+_SENT: Final = frozenset({State.ACCEPTED, State.DONE})
 
 
 class LeaseLostError(Exception):
-    """Another worker has taken this slip over: hands off."""
+    """Another worker has claimed the job since; this worker must not send the slip."""
 
 
-class SlipNotDrawnError(PrinterUnavailableError):
-    """The slip itself cannot be drawn; its printer is not to blame, and the others of its line need not wait."""
+class SlipNotRenderedError(PrinterUnavailableError):
+    """The slip cannot be rendered. Its printer is not the cause, and the other jobs of the line need not wait."""
 
 
-def print_job(job_id: UUID, here: Context, jitter: Callable[[], float]) -> State | None:
-    """Print one slip and tell its station; before it what stands in the line of its printer, after it the rest.
+def print_job(job_id: UUID, context: Context, jitter: Callable[[], float]) -> State | None:
+    """Print one slip and notify its station, after the jobs before it in the line of its printer; then print the rest.
 
-    Gives the state it ended in; `None` when there was nothing to do: another worker is at its printer and will go on
-    with it, the printer is away, or it is done. Never raises for a printer: what became of the slip is in the
-    database, and the sweep brings what is due again.
+    Returns the state in which the job ended. `None` when there was nothing to do: another worker holds the line and
+    continues with the job, the printer is backing off, or the job has ended. Never raises for a printer: the result of
+    an attempt is in the database, and the sweep dispatches due jobs again.
     """
-    ends = here.now() + LONGEST_SHIFT
-    asked: State | None = None
-    claimed = _promised(partial(claim, job_id, here), here)
+    ends = context.now() + LONGEST_RUN
+    result: State | None = None
+    claimed = _claim(partial(claim, job_id, context), context)
     if isinstance(claimed, State):
-        here.emit_task_event(_announced(claimed), slip=str(job_id))
+        context.emit_task_event(_task_event(claimed), slip=str(job_id))
         return claimed
     while claimed is not None:
         if isinstance(claimed, Claimed):
             printer_id = claimed.printer_id
-            state = _try(claimed, here, jitter)
+            state = _attempt(claimed, context, jitter)
             if claimed.job_id == job_id:
-                asked = state
-        if here.now() >= ends:
-            _order_rest(printer_id, here)
+                result = state
+        if context.now() >= ends:
+            _dispatch_rest(printer_id, context)
             break
-        claimed = _promised(partial(claim_next, printer_id, here), here)
-    return asked
+        claimed = _claim(partial(claim_next, printer_id, context), context)
+    return result
 
 
-def _promised(take: Callable[[], Claim], here: Context) -> Claimed | State | None:
-    claimed, pending_messages = retry_on_conflict(take)
-    here.publisher.publish_outbox(pending_messages)
+def _claim(work: Callable[[], Claim], context: Context) -> Claimed | State | None:
+    claimed, pending_messages = retry_on_conflict(work)
+    context.publisher.publish_outbox(pending_messages)
     return claimed
 
 
-def _try(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State | None:
+def _attempt(claimed: Claimed, context: Context, jitter: Callable[[], float]) -> State | None:
     try:
-        state = _print(claimed, here, jitter)
+        state = _print(claimed, context, jitter)
     except LeaseLostError:
         log.warning("print_lease_lost", job_id=str(claimed.job_id), printer=claimed.printer)
         return None
-    here.emit_task_event(_announced(state), slip=str(claimed.job_id), printer=claimed.printer)
+    context.emit_task_event(_task_event(state), slip=str(claimed.job_id), printer=claimed.printer)
     return state
 
 
-def _announced(state: State) -> str:
-    """What is said of a slip that has come to `state`, such as `slip-held`."""
+def _task_event(state: State) -> str:
+    """The type of the task event for `state`: `slip-held` for example."""
     return f"slip-{state.value.replace('_', '-')}"
 
 
-def _order_rest(printer_id: int, here: Context) -> None:
-    """Have the line of the printer gone on with, in a task of its own."""
-    with here.unit_of_work() as uow:
+def _dispatch_rest(printer_id: int, context: Context) -> None:
+    """Dispatch the next job of the printer's line to a separate task."""
+    with context.unit_of_work() as uow:
         job = uow.session.scalars(
             select(PrintJob)
             .where(PrintJob.printer_id == printer_id, PrintJob.state.in_(WAITING), PrintJob.voided_at.is_(None))
@@ -103,44 +103,48 @@ def _order_rest(printer_id: int, here: Context) -> None:
         ).one_or_none()
         if job is not None:
             enqueue_print_task(job, uow)
-    here.publisher.publish_outbox(uow.pending_messages)
+    context.publisher.publish_outbox(uow.pending_messages)
 
 
-def _print(claimed: Claimed, here: Context, jitter: Callable[[], float]) -> State:
+def _print(claimed: Claimed, context: Context, jitter: Callable[[], float]) -> State:
     can_repeat = False
-    way = [State.RENDERED, State.SENDING]  # what is done and not in the database yet
+    unrecorded = [State.RENDERED, State.SENDING]
 
     def before_first_byte() -> None:
-        # What can be sent again needs no record of the sending, only a look: one commit less for every slip.
+        # A printer that can repeat needs no record of the sending, only a check: one commit less for every slip.
         if can_repeat:
-            _check_hold(claimed, here)
+            _check_lease(claimed, context)
         else:
-            _steps(claimed, here, way)
-            way.clear()
+            _record_steps(claimed, context, unrecorded)
+            unrecorded.clear()
 
     try:
         driver = open_printer(claimed.uri)
         can_repeat = driver.can_repeat
-        document, lacking = _draw(claimed, driver.language)
-        here.emit_task_event(_announced(State.SENDING), slip=str(claimed.job_id), printer=claimed.printer)
+        document, hint = _render(claimed, driver.language)
+        context.emit_task_event(_task_event(State.SENDING), slip=str(claimed.job_id), printer=claimed.printer)
         spool_id = driver.send(document, job_name=claimed.job_name, on_first_byte=before_first_byte)
     except PrinterError as error:
-        is_its_fault = not isinstance(error, SlipNotDrawnError)
-        tries = max(claimed.attempts, claimed.printer_failures + 1) if is_its_fault else claimed.attempts
-        setback = rules.after_failure(
+        is_printer_failure = not isinstance(error, SlipNotRenderedError)
+        attempts = max(claimed.attempts, claimed.printer_failures + 1) if is_printer_failure else claimed.attempts
+        outcome = rules.after_failure(
             byte_may_have_left=isinstance(error, PrinterInterruptedError) and not can_repeat,
-            attempts=tries,
-            jitter=(dice := jitter()),
+            attempts=attempts,
+            jitter=(drawn_jitter := jitter()),
         )
-        closed = (setback.wait or rules.retry_delay(tries, dice)) if is_its_fault else None
-        return _finish(claimed, here, setback.state, why=str(error), wait=setback.wait, closed=closed)
-    # A printer that cannot say later what became of the slip has said all it ever will.
-    way += [State.ACCEPTED] if driver.knows_its_jobs else [State.ACCEPTED, State.DONE]
-    return _finish(claimed, here, *way, spool_id=spool_id, hint=lacking)
+        backoff = (outcome.wait or rules.retry_delay(attempts, drawn_jitter)) if is_printer_failure else None
+        return _finish(claimed, context, outcome.state, reason=str(error), wait=outcome.wait, printer_backoff=backoff)
+    # A printer that does not track its jobs will not report more than that it accepted the slip.
+    steps = [*unrecorded, State.ACCEPTED] if driver.tracks_jobs else [*unrecorded, State.ACCEPTED, State.DONE]
+    return _finish(claimed, context, *steps, spool_id=spool_id, hint=hint)
 
 
-def _draw(claimed: Claimed, language: Literal["pdf", "zpl"]) -> tuple[bytes, str | None]:
-    """The slip as its printer takes it, and what staff must know of it; one that cannot be drawn waits, and is told."""
+def _render(claimed: Claimed, language: Literal["pdf", "zpl"]) -> tuple[bytes, str | None]:
+    """The slip in the printer's language, and a hint for staff when the slip lacks characters.
+
+    Raises `SlipNotRenderedError` when the slip cannot be rendered, `PrinterUnavailableError` when its printer has a
+    medium that is not suitable.
+    """
     medium = MEDIA.get(claimed.media)
     if medium is None or (language == "zpl" and not medium.is_label):
         raise PrinterUnavailableError(f"no slip can be laid out for its medium {claimed.media}")
@@ -149,41 +153,41 @@ def _draw(claimed: Claimed, language: Literal["pdf", "zpl"]) -> tuple[bytes, str
         lacking = unprintable(content, claimed.media)
         document = draw(content, claimed.media, language, job_name=claimed.job_name)
     except Exception as error:
-        log.exception("slip_not_drawn", job_id=str(claimed.job_id), error=type(error).__name__)
-        raise SlipNotDrawnError(f"the slip could not be drawn ({type(error).__name__})") from error
+        log.exception("slip_not_rendered", job_id=str(claimed.job_id), error=type(error).__name__)
+        raise SlipNotRenderedError(f"the slip could not be drawn ({type(error).__name__})") from error
     return document, f"look at it, letters are lacking in the {' and the '.join(lacking)}" if lacking else None
 
 
-def _check_hold(claimed: Claimed, here: Context) -> None:
-    """Look whether the job is still ours. Raises `LeaseLostError`."""
-    with here.sessions() as session:
+def _check_lease(claimed: Claimed, context: Context) -> None:
+    """Verify that this worker still holds the job. Raises `LeaseLostError`."""
+    with context.sessions() as session:
         session.connection(execution_options=READ_ONLY)
-        found = session.execute(
+        held = session.execute(
             select(PrintJob.id).where(
                 PrintJob.id == claimed.job_id,
-                PrintJob.claimed_by == here.worker,
+                PrintJob.claimed_by == context.worker,
                 PrintJob.attempts == claimed.attempts,
                 PrintJob.state == State.CLAIMED,
             )
         ).one_or_none()
-    if found is None:
+    if held is None:
         raise LeaseLostError(claimed.job_id)
 
 
-def _steps(claimed: Claimed, here: Context, way: Sequence[State]) -> None:
-    """Record steps of the job that we hold, committed before the next one begins."""
-    with here.unit_of_work() as uow:
-        for state in way:
-            _advance(claimed, here, uow, state)
+def _record_steps(claimed: Claimed, context: Context, steps: Sequence[State]) -> None:
+    """Commit steps of the held job before the next one begins."""
+    with context.unit_of_work() as uow:
+        for state in steps:
+            _advance(claimed, context, uow, state)
 
 
-def _advance(claimed: Claimed, here: Context, uow: UnitOfWork, state: State, **values: Any) -> None:
-    """Move the job on, if it is still in our hand."""
+def _advance(claimed: Claimed, context: Context, uow: UnitOfWork, state: State, **values: Any) -> None:
+    """Change the state of the job. Raises `LeaseLostError` when this worker no longer holds it."""
     changed = uow.session.connection().execute(
         state_change(state, uow.now)
         .where(
             PrintJob.id == claimed.job_id,
-            PrintJob.claimed_by == here.worker,
+            PrintJob.claimed_by == context.worker,
             PrintJob.attempts == claimed.attempts,
         )
         .values(**values)
@@ -194,35 +198,35 @@ def _advance(claimed: Claimed, here: Context, uow: UnitOfWork, state: State, **v
 
 def _finish(
     claimed: Claimed,
-    here: Context,
-    *way: State,
-    why: str | None = None,
+    context: Context,
+    *steps: State,
+    reason: str | None = None,
     wait: timedelta | None = None,
     spool_id: str | None = None,
     hint: str | None = None,
-    closed: timedelta | None = None,
+    printer_backoff: timedelta | None = None,
 ) -> State:
-    """Record how the try ended (the last state of `way`), and tell the station if that is news."""
-    state = way[-1]
+    """Record the end of the attempt (the last state of `steps`), and notify the station of a change."""
+    state = steps[-1]
 
     def record() -> UnitOfWork:
-        with here.unit_of_work() as uow:
-            # A slip whose printer is to blame waits for the printer, like all of its line.
-            again = None if wait is None or closed is not None else uow.now + wait
+        with context.unit_of_work() as uow:
+            # After a printer failure the job waits for the printer, like all of its line.
+            next_attempt_at = None if wait is None or printer_backoff is not None else uow.now + wait
             if state in RECONCILABLE:
-                again = uow.now + rules.FIRST_LOOK
-            for each in way:
+                next_attempt_at = uow.now + rules.FIRST_POLL_DELAY
+            for step in steps:
                 _advance(
-                    claimed, here, uow, each,
-                    last_error=why, next_attempt_at=again, lease_until=None, spool_id=spool_id,
+                    claimed, context, uow, step,
+                    last_error=reason, next_attempt_at=next_attempt_at, lease_until=None, spool_id=spool_id,
                 )  # fmt: skip
-            _note_of_printer(claimed, uow, why, closed)
+            _record_printer(claimed, uow, reason, printer_backoff)
             uow.session.execute(
                 update(PrintAttempt)
                 .where(PrintAttempt.id == claimed.attempt_id)
-                .values(ended_at=uow.now, outcome=state, error=why)
+                .values(ended_at=uow.now, outcome=state, error=reason)
             )
-            if rules.is_news(state, claimed.before):
+            if rules.needs_notice(state, claimed.previous_state):
                 enqueue_notice(
                     uow,
                     station=claimed.station,
@@ -230,24 +234,26 @@ def _finish(
                     job_id=claimed.job_id,
                     state=state,
                     printer=claimed.printer,
-                    why=why or hint,
+                    reason=reason or hint,
                 )
         return uow
 
-    here.publisher.publish_outbox(retry_on_conflict(record).pending_messages)
-    here.metrics.count(definitions.PRINT_ATTEMPTS, state.value)
-    if state in _TAKEN:
-        here.metrics.observe(definitions.RETURN_TO_SLIP, (here.now() - claimed.created_at).total_seconds())
-    log.info("print_state_changed", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=why)
+    context.publisher.publish_outbox(retry_on_conflict(record).pending_messages)
+    context.metrics.count(definitions.PRINT_ATTEMPTS, state.value)
+    if state in _SENT:
+        context.metrics.observe(definitions.RETURN_TO_SLIP, (context.now() - claimed.created_at).total_seconds())
+    log.info(
+        "print_state_changed", job_id=str(claimed.job_id), printer=claimed.printer, state=state.value, reason=reason
+    )
     return state
 
 
-def _note_of_printer(claimed: Claimed, uow: UnitOfWork, why: str | None, closed: timedelta | None) -> None:
-    """Keep what the try says of the printer: whoever comes next need not find out anew that it is away."""
+def _record_printer(claimed: Claimed, uow: UnitOfWork, reason: str | None, backoff: timedelta | None) -> None:
+    """Store a failure or a recovery of the printer, so that the next worker does not try an unavailable printer."""
     values: dict[str, Any]
-    if closed is not None:
-        values = {"failures": claimed.printer_failures + 1, "retry_at": uow.now + closed, "trouble": why}
-    elif why is None and claimed.printer_failures:
+    if backoff is not None:
+        values = {"failures": claimed.printer_failures + 1, "retry_at": uow.now + backoff, "trouble": reason}
+    elif reason is None and claimed.printer_failures:
         values = {"failures": 0, "retry_at": None, "trouble": None}
     else:
         return

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts that staff read about a print job."""
+"""Texts about a print job for staff. Pure."""
 
 from schemas.print_jobs import PrintState as State
 
 
-def words(state: State, printer: str | None, why: str | None = None) -> str:
-    """What staff read of a slip in `state`. "Printed" is never said before somebody saw the paper."""
+def describe(state: State, printer: str | None, reason: str | None = None) -> str:
+    """The text for a slip in `state`. No text claims that a slip was printed before staff have seen the paper."""
     where = f" {printer}" if printer else ""
-    because = f": {why}" if why else ""
+    because = f": {reason}" if reason else ""
     return {
         State.REQUESTED: "Slip is waiting for its printer",
         State.CLAIMED: f"Slip is on its way to the printer{where}",
@@ -24,6 +24,6 @@ def words(state: State, printer: str | None, why: str | None = None) -> str:
     }[state]
 
 
-def waiting_words(printer: str | None, why: str | None) -> str:
-    """What staff read of a slip that its printer has and cannot print until somebody comes."""
-    return f"Slip waits in the printer {printer}: {why}" if printer else f"Slip waits in its printer: {why}"
+def describe_waiting(printer: str | None, reason: str | None) -> str:
+    """The text for a slip that its printer has accepted and cannot print until staff attend to it."""
+    return f"Slip waits in the printer {printer}: {reason}" if printer else f"Slip waits in its printer: {reason}"

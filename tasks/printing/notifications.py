@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a station hears of its slip: promised in the transaction that makes it true."""
+"""Notices of a slip to its station, enqueued in the transaction that changes the job."""
 
 from uuid import UUID
 
 from schemas.print_jobs import PrintState
 from schemas.replies import SlipNotice
 from schemas.topology import reply_queue
-from tasks.printing.messages import waiting_words, words
+from tasks.printing.messages import describe, describe_waiting
 from tasks.unit_of_work import UnitOfWork
 
 
@@ -18,15 +18,15 @@ def enqueue_notice(
     job_id: UUID,
     state: PrintState,
     printer: str | None,
-    why: str | None,
-    waits_there: bool = False,
+    reason: str | None,
+    waits_in_printer: bool = False,
 ) -> None:
-    """Promise `station` a `SlipNotice`; a job that no station waits for is told to nobody.
+    """Enqueue a `SlipNotice` for `station`; does nothing for a job that has no station.
 
-    `waits_there`: the printer has the slip and waits for somebody, such as for paper.
+    `waits_in_printer`: the printer has accepted the slip and waits for staff, for example for paper.
     """
     if station is None:
         return
-    message = waiting_words(printer, why) if waits_there else words(state, printer, why)
+    message = describe_waiting(printer, reason) if waits_in_printer else describe(state, printer, reason)
     notice = SlipNotice(event_id=event_id, job_id=job_id, state=state.value, message=message, at=uow.now)
     uow.enqueue(reply_queue(station), notice.model_dump_json(), event_id=event_id)

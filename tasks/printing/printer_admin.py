@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What operations do to a printer: register it, name its stand-in, hold it, let it go on."""
+"""Administration of printers: register, change, hold, resume."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ from tasks.slips.media import MEDIA
 
 
 class RefusedPrinterError(Exception):
-    """It cannot be done. The text says why, and what can be done."""
+    """The change is not possible. The text contains the cause and the next step."""
 
 
 def add_printer(
@@ -28,9 +28,10 @@ def add_printer(
     fallback: str | None = None,
     stations: tuple[str, ...] = (),
 ) -> str:
-    """Register a printer, or change the one of that code; give what was done, in words.
+    """Register a printer, or change the printer with that code. Returns `added` or `changed`.
 
-    The first printer of a branch is its default. Raises `RefusedPrinterError`, and `PrinterError` for a wrong URI.
+    The first printer of a branch becomes its default. Raises `RefusedPrinterError`, and `PrinterError` for an invalid
+    URI.
     """
     _check(code, uri, media)
     branch_id = session.execute(select(Branch.id).where(Branch.code == branch)).scalar_one_or_none()
@@ -43,10 +44,10 @@ def add_printer(
         session.add(printer)
     printer.branch_id, printer.uri, printer.media = branch_id, uri, media
     printer.failures, printer.retry_at, printer.trouble = 0, None, None
-    printer.fallback_id = named(session, fallback).id if fallback is not None else printer.fallback_id
+    printer.fallback_id = lock_printer(session, fallback).id if fallback is not None else printer.fallback_id
     session.flush()
     if printer.fallback_id == printer.id:
-        raise RefusedPrinterError("A printer cannot stand in for itself.")
+        raise RefusedPrinterError("A printer cannot be its own fallback.")
     others = session.execute(
         select(Printer.id).where(Printer.branch_id == branch_id, Printer.is_default, Printer.id != printer.id)
     ).first()
@@ -65,17 +66,17 @@ def add_printer(
 
 def _check(code: str, uri: str, media: str) -> None:
     if not re.fullmatch(CODE_PATTERN, code) or len(code) > 40:  # noqa: PLR2004 - as long as the column
-        raise RefusedPrinterError(f"{code} is no printer's code: use lower case letters, digits and single hyphens.")
+        raise RefusedPrinterError(f"{code} is not a printer's code: use lower case letters, digits and single hyphens.")
     driver = open_printer(uri)
     if media not in MEDIA:
         raise RefusedPrinterError(f"No slip can be laid out for {media}. Known: {', '.join(MEDIA)}.")
     if driver.language == "zpl" and not MEDIA[media].is_label:
-        labels = ", ".join(name for name, each in MEDIA.items() if each.is_label)
-        raise RefusedPrinterError(f"A label printer takes no {media}. Known: {labels}.")
+        labels = ", ".join(name for name, medium in MEDIA.items() if medium.is_label)
+        raise RefusedPrinterError(f"A label printer has no {media}. Known: {labels}.")
 
 
-def named(session: Session, code: str) -> Printer:
-    """The printer of that code, locked. Raises `RefusedPrinterError`."""
+def lock_printer(session: Session, code: str) -> Printer:
+    """Read and lock the printer with that code. Raises `RefusedPrinterError` when there is none."""
     printer = session.scalars(select(Printer).where(Printer.code == code).with_for_update()).one_or_none()
     if printer is None:
         raise RefusedPrinterError(f"There is no printer {code}. 'bookdrop printers list' names them.")
@@ -83,12 +84,12 @@ def named(session: Session, code: str) -> Printer:
 
 
 def hold(session: Session, code: str) -> None:
-    """Have no slip sent to it; they wait, or go to its fallback."""
-    named(session, code).on_hold = True
+    """Send no slips to the printer. They wait, or its fallback prints them."""
+    lock_printer(session, code).on_hold = True
 
 
 def resume(session: Session, code: str) -> None:
-    """Have slips sent to it again, at once."""
-    printer = named(session, code)
+    """Send slips to the printer again, without waiting for its backoff."""
+    printer = lock_printer(session, code)
     printer.on_hold = False
     printer.failures, printer.retry_at, printer.trouble = 0, None, None

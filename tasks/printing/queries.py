@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to tell of slips and printers, for operations. Queries that name no patron column."""
+"""Read-only queries over slips and printers, for operators. They select no patron column."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,49 +13,50 @@ from sqlalchemy.orm import aliased
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Request, RequestEvent
 from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
-from tasks.printing import state_machine as rules
-from tasks.printing.messages import words
+from tasks.printing.messages import describe
 
-UNSEEN = (State.ACCEPTED, State.DONE, State.UNKNOWN)
-"""Sent, or perhaps sent, and not scanned at packing."""
+UNCONFIRMED = (State.ACCEPTED, State.DONE, State.UNKNOWN)
+"""The slip was sent, or may have been sent, and staff have not scanned it at packing."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which slips to list."""
+class SlipFilter:
+    """The slips to list."""
 
     states: Collection[State] = ()
-    """Empty: all."""
+    """Empty: all states."""
     blocked: bool = False
-    """Beside them those that were not tried yet because their printer is on hold or away."""
+    """With `states`: includes requested slips whose printer is on hold or unavailable."""
     branch: str | None = None
     printer: str | None = None
     limit: int = 50
 
 
-def slips(connection: Connection, wanted: Wanted) -> list[dict[str, Any]]:
-    """The slips, the oldest first; of all of them the newest, when no states are given."""
-    query = _fitting(_slips(), wanted)
-    if wanted.states:
-        rows = connection.execute(query.order_by(PrintJob.created_at, PrintJob.id).limit(wanted.limit)).all()
+def slips(connection: Connection, slip_filter: SlipFilter) -> list[dict[str, Any]]:
+    """The matching slips, the oldest first. With no states given, the limit keeps the newest ones."""
+    query = _filtered(_slip_rows(), slip_filter)
+    if slip_filter.states:
+        rows = connection.execute(query.order_by(PrintJob.created_at, PrintJob.id).limit(slip_filter.limit)).all()
     else:
-        last = query.order_by(PrintJob.created_at.desc(), PrintJob.id.desc()).limit(wanted.limit)
+        last = query.order_by(PrintJob.created_at.desc(), PrintJob.id.desc()).limit(slip_filter.limit)
         rows = connection.execute(last).all()[::-1]
     return [_summary(row) for row in rows]
 
 
-def count(connection: Connection, wanted: Wanted) -> int:
-    """How many slips there are of the wanted, up to its limit: a library that never packs has a great many unconfirmed."""
-    found = _fitting(select(PrintJob.id).outerjoin(Printer, Printer.id == PrintJob.printer_id), wanted)
-    return int(connection.execute(select(func.count()).select_from(found.limit(wanted.limit).subquery())).scalar_one())
+def count(connection: Connection, slip_filter: SlipFilter) -> int:
+    """The number of matching slips, up to the limit: a library that never packs has very many unconfirmed slips."""
+    found = _filtered(select(PrintJob.id).outerjoin(Printer, Printer.id == PrintJob.printer_id), slip_filter)
+    return int(
+        connection.execute(select(func.count()).select_from(found.limit(slip_filter.limit).subquery())).scalar_one()
+    )
 
 
 def slip(connection: Connection, slip_id: UUID) -> dict[str, Any] | None:
-    """All there is to tell of one slip: where it is, every try, every decision about it; `None` if there is none."""
-    row = connection.execute(_slips().where(PrintJob.id == slip_id)).one_or_none()
+    """One slip in full: its state, every attempt, every operator's action; `None` if it does not exist."""
+    row = connection.execute(_slip_rows().where(PrintJob.id == slip_id)).one_or_none()
     if row is None:
         return None
-    tries = connection.execute(
+    attempts = connection.execute(
         select(PrintAttempt.started_at, PrintAttempt.ended_at, PrintAttempt.outcome, PrintAttempt.error, Printer.code)
         .outerjoin(Printer, Printer.id == PrintAttempt.printer_id)
         .where(PrintAttempt.job_id == slip_id)
@@ -76,31 +77,31 @@ def slip(connection: Connection, slip_id: UUID) -> dict[str, Any] | None:
         "spool_id": row.spool_id,
         "attempts": [
             {
-                "began": _iso(each.started_at),
-                "ended": _iso(each.ended_at),
-                "printer": each.code,
-                "outcome": each.outcome.value if each.outcome else None,
-                "error": each.error,
+                "began": _iso(attempt.started_at),
+                "ended": _iso(attempt.ended_at),
+                "printer": attempt.code,
+                "outcome": attempt.outcome.value if attempt.outcome else None,
+                "error": attempt.error,
             }
-            for each in tries
+            for attempt in attempts
         ],
         "decisions": [
             {
-                "at": _iso(each.at),
-                "what": each.kind,
-                "actor": each.details.get("actor"),
-                "reason": each.note,
-                "details": each.details,
+                "at": _iso(line.at),
+                "what": line.kind,
+                "actor": line.details.get("actor"),
+                "reason": line.note,
+                "details": line.details,
             }
-            for each in lines
-            if each.details.get("slip") == str(slip_id)
+            for line in lines
+            if line.details.get("slip") == str(slip_id)
         ],
-        "copies": [{"slip": str(each.id), "copy": each.copy_number, "state": each.state.value} for each in copies],
+        "copies": [{"slip": str(copy.id), "copy": copy.copy_number, "state": copy.state.value} for copy in copies],
     }
 
 
-def printers(connection: Connection, now: datetime) -> list[dict[str, Any]]:
-    """Every printer, how it does, and what waits for it."""
+def printers(connection: Connection) -> list[dict[str, Any]]:
+    """Every printer with its state and the number of its waiting slips."""
     fallback = aliased(Printer)
     rows = connection.execute(
         select(
@@ -140,7 +141,7 @@ def printers(connection: Connection, now: datetime) -> list[dict[str, Any]]:
             "fallback": row.fallback,
             "on_hold": row.on_hold,
             "failures": row.failures,
-            "away": rules.is_away(row.failures, row.retry_at, now) or row.failures > 0,
+            "away": row.failures > 0,
             "trouble": row.trouble,
             "waiting": row.waiting,
             "oldest_waits_since": _iso(row.oldest),
@@ -149,20 +150,20 @@ def printers(connection: Connection, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _fitting(query: Select[*tuple[Any, ...]], wanted: Wanted) -> Select[*tuple[Any, ...]]:
-    if wanted.states:
-        fits: ColumnElement[bool] = PrintJob.state.in_(wanted.states)
-        if wanted.blocked:
-            fits |= (PrintJob.state == State.REQUESTED) & (Printer.on_hold | (Printer.failures > 0))
-        query = query.where(fits, PrintJob.voided_at.is_(None))
-    if wanted.branch is not None:
-        query = query.where(PrintJob.branch == wanted.branch)
-    if wanted.printer is not None:
-        query = query.where(Printer.code == wanted.printer)
+def _filtered(query: Select[*tuple[Any, ...]], slip_filter: SlipFilter) -> Select[*tuple[Any, ...]]:
+    if slip_filter.states:
+        matches: ColumnElement[bool] = PrintJob.state.in_(slip_filter.states)
+        if slip_filter.blocked:
+            matches |= (PrintJob.state == State.REQUESTED) & (Printer.on_hold | (Printer.failures > 0))
+        query = query.where(matches, PrintJob.voided_at.is_(None))
+    if slip_filter.branch is not None:
+        query = query.where(PrintJob.branch == slip_filter.branch)
+    if slip_filter.printer is not None:
+        query = query.where(Printer.code == slip_filter.printer)
     return query
 
 
-def _slips() -> Select[*tuple[Any, ...]]:
+def _slip_rows() -> Select[*tuple[Any, ...]]:
     return (
         select(
             PrintJob.id,
@@ -194,7 +195,7 @@ def _summary(row: Any) -> dict[str, Any]:
         "slip": str(row.id),
         "state": row.state.value,
         "since": _iso(row.state_since),
-        "words": "Its Return was undone" if row.voided_at else words(row.state, row.printer, row.last_error),
+        "words": "Its Return was undone" if row.voided_at else describe(row.state, row.printer, row.last_error),
         "why": row.last_error,
         "request": row.external_id,
         "event": str(row.event_id),

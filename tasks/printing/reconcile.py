@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking a printer what became of a slip: one that it accepted, and one whose worker died while sending.
+"""Reconcile print jobs with their printers: jobs that a printer accepted, and jobs whose worker died while sending.
 
-The printer is asked with no transaction open; what it said is kept only if the job is still as it was.
+The worker polls the printer with no transaction open. It stores the result only if the job is unchanged.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, assert_never, cast
+from typing import Any, assert_never
 from uuid import UUID
 
 import structlog
@@ -26,26 +26,26 @@ from tasks.printing.notifications import enqueue_notice
 from tasks.printing.printers.driver import (
     Completed,
     JobFate,
-    JobTrackingDriver,
     Lost,
     Pending,
     PrinterError,
     Waiting,
-    in_words,
+    describe_reasons,
+    is_job_tracking,
 )
 from tasks.printing.printers.factory import open_printer
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 log = structlog.get_logger()
 
-NO_SUCH_JOB = "the printer knows of no such slip; reprint it if none is there"
-NEVER_SAID = "the printer never said what became of it"
-CANNOT_SAY = "it cannot say what became of it"
+NO_SUCH_JOB = "the printer has no such job; reprint the slip if none is there"
+NO_RESULT = "the printer never reported the result"
+NOT_TRACKED = "this printer cannot report the result"
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A slip that its printer is asked about."""
+class _SentJob:
+    """A job whose printer is polled, as it was read."""
 
     job_id: UUID
     event_id: UUID
@@ -53,15 +53,15 @@ class _Asked:
     state: State
     spool_id: str | None
     job_name: str
-    known_trouble: str | None
+    last_error: str | None
     created_at: datetime
     printer: str
     uri: str
 
 
-def dispatch_reconciliations(here: Context, limit: int = 500) -> Sequence[UUID]:
-    """Order a look at every slip whose printer is to be asked, and give their ids. Safe to run twice."""
-    with here.unit_of_work() as uow:
+def dispatch_reconciliations(context: Context, limit: int = 500) -> Sequence[UUID]:
+    """Dispatch a reconciliation of each job that is due for a poll, and return the ids. Safe to run twice."""
+    with context.unit_of_work() as uow:
         due = uow.session.scalars(
             select(PrintJob)
             .where(PrintJob.state.in_(RECONCILABLE), PrintJob.next_attempt_at <= uow.now)
@@ -71,58 +71,57 @@ def dispatch_reconciliations(here: Context, limit: int = 500) -> Sequence[UUID]:
         ).all()
         for job in due:
             enqueue_print_task(job, uow, task=FOLLOW_SLIP)
-            job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER  # should the order be lost
+            job.next_attempt_at = uow.now + rules.REDISPATCH_AFTER  # in case the task is lost
         ids = [job.id for job in due]
-    here.publisher.publish_outbox(uow.pending_messages)
+    context.publisher.publish_outbox(uow.pending_messages)
     return ids
 
 
-def follow(job_id: UUID, here: Context) -> State | None:
-    """Ask the printer what became of the slip, and keep its answer.
+def reconcile(job_id: UUID, context: Context) -> State | None:
+    """Poll the printer for the result of the job, and store it.
 
-    Gives the state it is in then; `None` when there was nothing to ask. Never raises for a printer.
+    Returns the state of the job after that; `None` when the job is not reconcilable or has changed meanwhile. Never
+    raises for a printer.
     """
-    asked = _read(job_id, here)
-    if asked is None:
+    job = _read(job_id, context)
+    if job is None:
         return None
     try:
-        driver = open_printer(asked.uri)
-        if not driver.knows_its_jobs:
-            return _keep(asked, here, asked.state, why=asked.known_trouble or CANNOT_SAY)
-        keeper = cast("JobTrackingDriver", driver)
-        spool_id = asked.spool_id if asked.state is State.ACCEPTED else keeper.find(asked.job_name)
+        driver = open_printer(job.uri)
+        if not is_job_tracking(driver):
+            return _store(job, context, job.state, reason=job.last_error or NOT_TRACKED)
+        spool_id = job.spool_id if job.state is State.ACCEPTED else driver.find_job(job.job_name)
         if spool_id is None:
-            return _keep(asked, here, State.UNKNOWN, why=NO_SUCH_JOB)
-        fate = keeper.follow(spool_id, job_name=asked.job_name)
+            return _store(job, context, State.UNKNOWN, reason=NO_SUCH_JOB)
+        fate = driver.job_fate(spool_id, job_name=job.job_name)
     except PrinterError as error:
-        if here.now() - asked.created_at > rules.FOLLOWED_FOR:
-            return _keep(asked, here, State.UNKNOWN, why=NEVER_SAID)
-        return _keep(
-            asked, here, asked.state, why=asked.known_trouble or str(error), again=rules.REDISPATCH_AFTER, quiet=True
-        )
-    return _settle(asked, here, spool_id, fate)
+        if context.now() - job.created_at > rules.RECONCILE_WINDOW:
+            return _store(job, context, State.UNKNOWN, reason=NO_RESULT)
+        reason = job.last_error or str(error)
+        return _store(job, context, job.state, reason=reason, poll_after=rules.REDISPATCH_AFTER, notify=False)
+    return _store_fate(job, context, spool_id, fate)
 
 
-def _settle(asked: _Asked, here: Context, spool_id: str, fate: JobFate) -> State | None:
-    age = here.now() - asked.created_at
+def _store_fate(job: _SentJob, context: Context, spool_id: str, fate: JobFate) -> State | None:
+    age = context.now() - job.created_at
     match fate:
         case Completed():
-            return _keep(asked, here, State.DONE, spool_id=spool_id)
-        case Lost(why=why):
-            return _keep(asked, here, State.UNKNOWN, why=why, spool_id=spool_id)
-        case Pending() | Waiting() if age > rules.FOLLOWED_FOR:
-            return _keep(asked, here, State.UNKNOWN, why=NEVER_SAID, spool_id=spool_id)
+            return _store(job, context, State.DONE, spool_id=spool_id)
+        case Lost(reason=reason):
+            return _store(job, context, State.UNKNOWN, reason=reason, spool_id=spool_id)
+        case Pending() | Waiting() if age > rules.RECONCILE_WINDOW:
+            return _store(job, context, State.UNKNOWN, reason=NO_RESULT, spool_id=spool_id)
         case Pending():
-            return _keep(asked, here, State.ACCEPTED, again=rules.next_poll_delay(age), spool_id=spool_id)
+            return _store(job, context, State.ACCEPTED, poll_after=rules.next_poll_delay(age), spool_id=spool_id)
         case Waiting(reasons=reasons):
-            again = rules.next_poll_delay(age)
-            return _keep(asked, here, State.ACCEPTED, why=in_words(reasons), again=again, spool_id=spool_id)
+            reason, poll_after = describe_reasons(reasons), rules.next_poll_delay(age)
+            return _store(job, context, State.ACCEPTED, reason=reason, poll_after=poll_after, spool_id=spool_id)
         case _:
             assert_never(fate)
 
 
-def _read(job_id: UUID, here: Context) -> _Asked | None:
-    with here.sessions() as session:
+def _read(job_id: UUID, context: Context) -> _SentJob | None:
+    with context.sessions() as session:
         session.connection(execution_options=READ_ONLY)
         row = session.execute(
             select(PrintJob, Printer.code, Printer.uri)
@@ -132,67 +131,67 @@ def _read(job_id: UUID, here: Context) -> _Asked | None:
         if row is None:
             return None
         job = row.PrintJob
-        return _Asked(
+        return _SentJob(
             job_id=job.id,
             event_id=job.event_id,
             station=job.station,
             state=job.state,
             spool_id=job.spool_id,
             job_name=job_name(job.id, job.copy_number),
-            known_trouble=job.last_error,
+            last_error=job.last_error,
             created_at=job.created_at,
             printer=row.code,
             uri=row.uri,
         )
 
 
-def _keep(
-    asked: _Asked,
-    here: Context,
+def _store(
+    job: _SentJob,
+    context: Context,
     state: State,
     *,
-    why: str | None = None,
-    again: timedelta | None = None,
+    reason: str | None = None,
+    poll_after: timedelta | None = None,
     spool_id: str | None = None,
-    quiet: bool = False,
+    notify: bool = True,
 ) -> State | None:
-    """Record what the printer said, and tell the station what is new to it."""
-    is_news = not quiet and (
-        (state, why) != (asked.state, asked.known_trouble)
-        # That it came out is what the station took for granted when it was sent, unless there was trouble.
-        and not (asked.state is State.ACCEPTED and why is None and asked.known_trouble is None)
+    """Store the result of a poll, and notify the station of a change. `None` when the job has changed meanwhile."""
+    is_news = notify and (
+        (state, reason) != (job.state, job.last_error)
+        # The station expects a sent slip to come out; it gets a notice of that only after a problem.
+        and not (job.state is State.ACCEPTED and reason is None and job.last_error is None)
     )
 
     def record() -> tuple[bool, UnitOfWork]:
-        with here.unit_of_work() as uow:
+        with context.unit_of_work() as uow:
             values: dict[str, Any] = {
-                "last_error": why,
-                "next_attempt_at": None if again is None else uow.now + again,
-                "spool_id": spool_id or asked.spool_id,
+                "last_error": reason,
+                "next_attempt_at": None if poll_after is None else uow.now + poll_after,
+                "spool_id": spool_id or job.spool_id,
             }
             jobs = table(PrintJob)
-            same_id = or_(jobs.c.spool_id == asked.spool_id, jobs.c.spool_id.is_(None))
-            change = update(jobs) if state is asked.state else state_change(state, uow.now)
+            same_spool_id = or_(jobs.c.spool_id == job.spool_id, jobs.c.spool_id.is_(None))
+            change = update(jobs) if state is job.state else state_change(state, uow.now)
             changed = uow.session.connection().execute(
-                change.where(jobs.c.id == asked.job_id, jobs.c.state == asked.state, same_id).values(values)
+                change.where(jobs.c.id == job.job_id, jobs.c.state == job.state, same_spool_id).values(values)
             )
             if changed.rowcount and is_news:
                 enqueue_notice(
                     uow,
-                    station=asked.station,
-                    event_id=asked.event_id,
-                    job_id=asked.job_id,
+                    station=job.station,
+                    event_id=job.event_id,
+                    job_id=job.job_id,
                     state=state,
-                    printer=asked.printer,
-                    why=why,
-                    waits_there=state is State.ACCEPTED and why is not None,
+                    printer=job.printer,
+                    reason=reason,
+                    waits_in_printer=state is State.ACCEPTED and reason is not None,
                 )
         return bool(changed.rowcount), uow
 
-    kept, uow = retry_on_conflict(record)
-    here.publisher.publish_outbox(uow.pending_messages)
-    if not kept:
+    stored, uow = retry_on_conflict(record)
+    context.publisher.publish_outbox(uow.pending_messages)
+    if not stored:
         return None
-    if state is not asked.state or is_news:
-        log.info("slip_followed", job_id=str(asked.job_id), printer=asked.printer, state=state.value, reason=why)
+    if state is not job.state or is_news:
+        log.info("slip_reconciled", job_id=str(job.job_id), printer=job.printer, state=state.value, reason=reason)
     return state

@@ -48,9 +48,7 @@ def _handle(verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:
 def _confirm(event: SlipSeen, verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:
     job = uow.session.scalars(select(PrintJob).where(PrintJob.id == event.slip).with_for_update()).one_or_none()
     if job is None:
-        return _refused(
-            event, None, ReplyReason.UNKNOWN_SLIP, "No slip of ours has this code", "Scan the slip's code again."
-        )
+        return _refused(event, None, ReplyReason.UNKNOWN_SLIP, "No slip has this code", "Scan the slip's code again.")
     wrong = _wrong_item(event, job, uow) or _wrong_slip(event, job, uow)
     if wrong is not None:
         return wrong
@@ -76,7 +74,7 @@ def _confirm(event: SlipSeen, verified: VerifiedEvent[SlipEvent], uow: UnitOfWor
 
 
 def _wrong_item(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply | None:
-    """The refusal when the slip lies in another item than its own."""
+    """The refusal of a slip in an item that it does not belong to."""
     try:
         barcode = clean(event.barcode)
     except BarcodeRefusedError as error:
@@ -92,7 +90,7 @@ def _wrong_item(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
 
 
 def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply | None:
-    """The refusal when the slip is the item's own, and not the one that may go with it."""
+    """The refusal of a slip of this item that must not go with it: void, replaced, or not sent."""
     if job.voided_at is not None:
         return _refused(
             event,
@@ -124,7 +122,7 @@ def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
     if job.state is not State.CONFIRMED and State.CONFIRMED not in TRANSITIONS[job.state]:
         return _refused(
             event, job, ReplyReason.NOT_SENT, f"This slip is not known as sent ({job.state.value.replace('_', ' ')})",
-            "Scan it again in a minute; if that does not help, tell who runs the printers.",
+            "Scan it again in a minute; if that does not help, call the operator of the printers.",
         )  # fmt: skip
     return None
 
@@ -144,20 +142,21 @@ def _reprint(event: ReprintRequested, verified: VerifiedEvent[SlipEvent], uow: U
         )  # fmt: skip
     if newest[0].voided_at is not None:
         return _refused(
-            event, newest[0], ReplyReason.VOID_SLIP, "That Return was undone: there is nothing to send back", "Go on."
+            event,
+            newest[0],
+            ReplyReason.VOID_SLIP,
+            "That Return was undone: there is nothing to send back",
+            "Continue.",
         )
     waiting = [job for job in newest if job.state in WAITING | IN_HAND]
     if waiting:
         return _refused(
             event, waiting[0], ReplyReason.NOT_SENT, "Its slip has not come out yet: it waits for its printer",
-            "Wait for it; operations can try it again or move it to another printer.",
+            "Wait for it; an operator can try it again or move it to another printer.",
         )  # fmt: skip
     by = Operator(f"station {event.station}", event.reason)
     copies = [copy_job(job, uow, by) for job in newest]
     for job, copy in zip(newest, copies, strict=True):
-        if job.state is State.UNKNOWN:
-            change_state(job, State.CANCELLED, uow.now)
-            job.next_attempt_at = None
         _record(
             verified,
             job,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Celery tasks of printing: an id comes in, the handler does the rest."""
+"""The Celery tasks of printing: print, reconcile, operators' actions, and the sweep."""
 
 import random
 from collections.abc import Callable
@@ -28,39 +28,39 @@ from tasks.operator import Operator
 from tasks.printing import actions
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
-from tasks.printing.reconcile import dispatch_reconciliations, follow
+from tasks.printing.reconcile import dispatch_reconciliations, reconcile
 from tasks.requeue import requeue_after_backoff
 from tasks.unit_of_work import StaleStateError
 
 log = structlog.get_logger()
 
 TIME_LIMIT: Final = 100
-"""A worker that is longer at a printer hangs, and is ended, in seconds: above `LONGEST_SHIFT`, in whose last moment one
-more slip may begin, and all of a printer's `PrinterTimeouts`. The same whatever the visibility timeout: an order that is
-delivered again meanwhile finds its slip claimed, and does nothing."""
+"""Seconds after which Celery ends a hanging pool process. It exceeds `LONGEST_RUN`, at whose end one more slip may begin,
+plus all `PrinterTimeouts` of that slip. It may exceed the visibility timeout: a redelivered print task finds its job
+claimed and does nothing."""
 
 
 @shared_task(bind=True, name=PRINT_SLIP, time_limit=TIME_LIMIT, default_retry_delay=0, max_retries=None)
-def print_slip(self: Any, order: object) -> str:
-    """Print one slip. `order`: a `PrintSlip` as JSON. Gives the state the job ended in."""
-    return _heeded(self, order, lambda job_id: print_job(job_id, context.current(), random.random))
+def print_slip(self: Any, message: object) -> str:
+    """Print one slip. `message`: a `PrintSlip` as JSON. Returns the state in which the job ended."""
+    return _run(self, message, lambda job_id: print_job(job_id, context.current(), random.random))
 
 
 @shared_task(bind=True, name=FOLLOW_SLIP, time_limit=TIME_LIMIT, default_retry_delay=0, max_retries=None)
-def follow_slip(self: Any, order: object) -> str:
-    """Ask a printer what became of one slip. `order`: a `PrintSlip` as JSON. Gives the state the job is in."""
-    return _heeded(self, order, lambda job_id: follow(job_id, context.current()))
+def follow_slip(self: Any, message: object) -> str:
+    """Poll a printer for the result of one slip. `message`: a `PrintSlip` as JSON. Returns the state of the job."""
+    return _run(self, message, lambda job_id: reconcile(job_id, context.current()))
 
 
-def _heeded(task: Any, order: object, work: Callable[[UUID], PrintState | None]) -> str:
+def _run(task: Any, message: object, work: Callable[[UUID], PrintState | None]) -> str:
     try:
-        wanted = PrintSlip.model_validate(order)
+        job_id = PrintSlip.model_validate(message).job_id
     except ValidationError:
-        log.warning("print_order_refused", reason="bad_schema")
+        log.warning("print_task_rejected", reason="bad_schema")
         return "refused"
-    structlog.contextvars.bind_contextvars(job_id=str(wanted.job_id))
+    structlog.contextvars.bind_contextvars(job_id=str(job_id))
     try:
-        state = work(wanted.job_id)
+        state = work(job_id)
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
         raise requeue_after_backoff(task, error, log_event="print_requeued") from error
     return "nothing_to_do" if state is None else state.value
@@ -68,42 +68,42 @@ def _heeded(task: Any, order: object, work: Callable[[UUID], PrintState | None])
 
 @shared_task(bind=True, name=RETRY_SLIP, default_retry_delay=0, max_retries=None)
 def retry_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
-    """Try a slip that waits again, now. `slip`: its id; `actor`: who decided. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.retry(job_id, Operator(actor, reason), here))
+    """Retry a waiting slip now. `slip`: its id; `actor`: the operator's name. Returns the result as text."""
+    return _act(self, slip, lambda job_id: actions.retry(job_id, Operator(actor, reason), context.current()))
 
 
 @shared_task(bind=True, name=REPRINT_SLIP, default_retry_delay=0, max_retries=None)
 def reprint_slip(self: Any, slip: str, actor: str, reason: str) -> str:
-    """Order a copy of a slip, which says so. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.reprint(job_id, Operator(actor, reason), here))
+    """Print a copy of a slip, marked as one. Returns the result as text."""
+    return _act(self, slip, lambda job_id: actions.reprint(job_id, Operator(actor, reason), context.current()))
 
 
 @shared_task(bind=True, name=SLIP_PRINTED, default_retry_delay=0, max_retries=None)
 def slip_printed(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
-    """Note that `actor` saw the slip. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.mark_printed(job_id, Operator(actor, reason), here))
+    """Record that `actor` saw the slip on paper. Returns the result as text."""
+    return _act(self, slip, lambda job_id: actions.mark_printed(job_id, Operator(actor, reason), context.current()))
 
 
 @shared_task(bind=True, name=CANCEL_SLIP, default_retry_delay=0, max_retries=None)
 def cancel_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
-    """Give up a slip that was not sent. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.cancel(job_id, Operator(actor, reason), here))
+    """Cancel a slip that was not sent. Returns the result as text."""
+    return _act(self, slip, lambda job_id: actions.cancel(job_id, Operator(actor, reason), context.current()))
 
 
 @shared_task(bind=True, name=MOVE_SLIP, default_retry_delay=0, max_retries=None)
 def move_slip(self: Any, slip: str, actor: str, to: str, reason: str | None = None) -> str:
-    """Have a slip that waits printed on printer `to`. Gives what became of it, in words."""
-    return _decided(self, slip, lambda job_id, here: actions.move(job_id, to, Operator(actor, reason), here))
+    """Move a waiting slip to the printer `to`. Returns the result as text."""
+    return _act(self, slip, lambda job_id: actions.move(job_id, to, Operator(actor, reason), context.current()))
 
 
-def _decided(task: Any, slip: str, act: Callable[[UUID, context.Context], actions.Done]) -> str:
+def _act(task: Any, slip: str, action: Callable[[UUID], actions.Done]) -> str:
     try:
         job_id = UUID(slip)
     except (ValueError, AttributeError, TypeError):
-        return "refused: that is no slip's id"
+        return "refused: that is not a slip's id"
     structlog.contextvars.bind_contextvars(job_id=slip)
     try:
-        done = act(job_id, context.current())
+        done = action(job_id)
     except actions.RefusedActionError as error:
         return f"refused: {error}"
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
@@ -113,5 +113,5 @@ def _decided(task: Any, slip: str, act: Callable[[UUID, context.Context], action
 
 @shared_task(name=SWEEP_PRINTS)
 def sweep_prints() -> int:
-    """Order the slips that are due again, and looks at those whose printer is to be asked. Gives how many."""
+    """Dispatch the due print jobs and the due reconciliations. Returns their number."""
     return len(dispatch_due_jobs(context.current())) + len(dispatch_reconciliations(context.current()))

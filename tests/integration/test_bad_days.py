@@ -117,7 +117,7 @@ def test_spool_that_cannot_be_written_is_told_and_tried_again(wire, parts, libra
 
     assert reply["message"] == f"The item's destination is {LENDER}"
     assert wire.notices()[0]["state"] == "failed_safe"
-    assert "no folder" in wire.notices()[0]["message"]
+    assert "not a folder" in wire.notices()[0]["message"]
     assert wire.notices()[1]["message"] == "Slip sent to the printer main-slips"
     assert slips == [f"{reply['slip']}.pdf"]
 

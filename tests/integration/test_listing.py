@@ -12,7 +12,7 @@ from schemas.replies import Outcome
 from schemas.request_status import RequestStatus
 from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.printing import queries as printing
-from tasks.printing.queries import Wanted
+from tasks.printing.queries import SlipFilter
 from tasks.returns import queries as desk
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.queries import ReplyFilter
@@ -61,7 +61,7 @@ def test_stations_are_told_with_their_last_answers(engine, library, perform):
 def test_slips_behind_a_printer_in_trouble_can_be_asked_for(engine, library, wanted):
     """What waits untried is told with the held ones while its printer is on hold or away, and not otherwise."""
     slips = {str(wanted()) for _ in range(2)}
-    held = Wanted(states=[State.HELD], blocked=True)
+    held = SlipFilter(states=[State.HELD], blocked=True)
 
     def found():
         with engine.connect() as connection:

@@ -157,6 +157,17 @@ def test_a_desk_gets_a_copy(printed, ask_reprint, here, engine, library):
     assert history(engine) == [("slip_reprinted", "main-desk-1")]
 
 
+def test_reprint_of_a_slip_in_doubt_cancels_it_with_the_copy_as_reason(printed, ask_reprint, engine):
+    """A station's copy replaces a slip with an unknown result: it is cancelled, and its error names the copy."""
+    slip = printed()
+    set_job(engine, slip.id, state=State.UNKNOWN, last_error="its worker died while sending")
+
+    assert ask_reprint(slip.event_id).outcome == "done"
+    replaced = job(engine, slip.id)
+    assert (replaced.state, replaced.next_attempt_at) == (State.CANCELLED, None)
+    assert replaced.last_error == "copy 2 was ordered in its place"
+
+
 def test_no_copy_while_the_first_can_still_come_out(wanted, ask_reprint, engine):
     """The slip waits for its printer: another one would be a second one."""
     slip = job(engine, wanted())

@@ -92,11 +92,11 @@ def test_show_tells_every_try_and_decision(run, wanted, here, engine, library, c
     words = run("prints", "show", f"BD:{job_id}").stdout
 
     assert story["state"] == "failed_safe"
-    assert ["no folder" in each["error"] for each in story["attempts"]] == [True]
+    assert ["not a folder" in each["error"] for each in story["attempts"]] == [True]
     assert [(each["what"], each["actor"], each["reason"]) for each in story["decisions"]] == [
         ("slip_retried", "ops", "disk changed")
     ]
-    assert "tried on main-slips: failed_safe: the spool folder is no folder" in words
+    assert "tried on main-slips: failed_safe: the spool folder is not a folder" in words
     assert "slip retried by ops: disk changed" in words
     assert "Test Reader" not in words + json.dumps(story)
 
@@ -134,7 +134,7 @@ def test_retry_all_orders_every_waiting_slip(run, wanted, engine):
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (State.UNKNOWN, "Look there: if it is, say so (printed); if not, order a copy (reprint)"),
+        (State.UNKNOWN, "Look there: if it is, mark it (printed); if not, order a copy (reprint)"),
         (State.DONE, "For another one, order a copy (reprint)"),
         (State.SENDING, "being sent just now"),
         (State.EXPIRED, "reprint"),
@@ -266,7 +266,7 @@ def test_a_printer_in_trouble_is_shown(run, wanted, here, library):
     (library.spool / "main").write_text("in the way")
     print_job(job_id, here, lambda: 0.0)
 
-    assert "unavailable: the spool folder is no folder" in run("printers", "list").stdout
+    assert "unavailable: the spool folder is not a folder" in run("printers", "list").stdout
 
 
 def test_check_and_test_page(run, library):
@@ -287,9 +287,9 @@ def test_check_and_test_page(run, library):
     [
         (("x", "--branch", "main", "--uri", "carrier-pigeon://roof"), "carrier-pigeon"),
         (("x", "--branch", "nowhere", "--uri", "lp://slips"), "There is no branch nowhere"),
-        (("X Y", "--branch", "main", "--uri", "lp://slips"), "no printer's code"),
+        (("X Y", "--branch", "main", "--uri", "lp://slips"), "not a printer's code"),
         (("x", "--branch", "main", "--uri", "lp://slips", "--media", "papyrus"), "papyrus"),
-        (("x", "--branch", "main", "--uri", "socket://p", "--media", "a4-corner"), "takes no a4-corner"),
+        (("x", "--branch", "main", "--uri", "socket://p", "--media", "a4-corner"), "has no a4-corner"),
         (("x", "--branch", "main", "--uri", "lp://slips", "--fallback", "none"), "There is no printer none"),
         (("x", "--branch", "main", "--uri", "lp://slips", "--station", "none"), "There is no station none"),
     ],
@@ -335,7 +335,7 @@ def test_the_same_decisions_are_tasks(in_worker, wanted, engine):
     assert tasks.cancel_slip(str(cancelled), "ops") == "Cancelled"
     assert tasks.move_slip(str(moved), "ops", "north-slips") == "Goes to printer north-slips"
     assert tasks.retry_slip(str(seen), "ops").startswith("refused: ")
-    assert tasks.retry_slip("no id", "ops") == "refused: that is no slip's id"
+    assert tasks.retry_slip("no id", "ops") == "refused: that is not a slip's id"
     assert [kind for kind, actor, _ in decisions(engine) if actor == "ops"] == [
         "slip_retried", "slip_reprinted", "slip_seen", "slip_cancelled", "slip_moved",
     ]  # fmt: skip

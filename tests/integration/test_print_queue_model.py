@@ -45,7 +45,7 @@ class BadPrinter:
     """A printer that cannot repeat and knows nothing afterwards. It does what `fate` says, and counts its paper."""
 
     can_repeat = False
-    knows_its_jobs = False
+    tracks_jobs = False
     language = "pdf"
 
     def __init__(self) -> None:

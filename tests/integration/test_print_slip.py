@@ -109,7 +109,7 @@ def test_failed_slip_is_tried_again_by_itself(wanted, here, engine, clock, libra
     with engine.connect() as connection:
         attempts = connection.execute(select(PrintAttempt.outcome, PrintAttempt.error).order_by(PrintAttempt.id)).all()
     assert [outcome for outcome, _ in attempts] == [State.FAILED_SAFE, State.DONE]
-    assert "no folder" in attempts[0].error
+    assert "not a folder" in attempts[0].error
     assert [notice.state for notice in notices(engine)] == ["failed_safe", "done"]
 
 
@@ -190,7 +190,7 @@ def test_a_slip_that_cannot_be_drawn_is_told(wanted, here, engine, library):
     ("printer", "why"),
     [
         ({"media": "papyrus"}, "no slip can be laid out for its medium papyrus"),
-        ({"uri": "carrier-pigeon://roof"}, "carrier-pigeon://roof is no printer that can be used"),
+        ({"uri": "carrier-pigeon://roof"}, "carrier-pigeon://roof is not the URI of a supported printer"),
     ],
 )
 def test_a_printer_set_up_wrong_is_told(wanted, here, engine, library, printer, why):
@@ -393,7 +393,9 @@ def test_a_slip_for_a_printer_known_to_be_away_is_told_at_once(wanted, here, eng
     job_id = wanted()
 
     assert print_job(job_id, here, lambda: 0.0) is State.HELD
-    assert notices(engine)[-1].message == ("Slip is held, the Return stands: printer main-slips is away, no paper")
+    assert notices(engine)[-1].message == (
+        "Slip is held, the Return stands: printer main-slips is unavailable, no paper"
+    )
 
 
 @pytest.mark.parametrize(

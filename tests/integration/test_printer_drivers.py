@@ -15,15 +15,16 @@ import pytest
 from tasks.printing.claim import LEASE
 from tasks.printing.printers.driver import (
     Completed,
-    Forgotten,
     JobTrackingDriver,
     Lost,
     PrinterDriver,
     PrinterInterruptedError,
     PrinterUnavailableError,
+    UnknownJob,
     Waiting,
+    is_job_tracking,
 )
-from tasks.printing.printers.factory import keeper, open_printer
+from tasks.printing.printers.factory import open_printer
 from tasks.printing.printers.timeouts import PrinterTimeouts
 from tests.printers import PDF, BadLine, LabelPrinter, cups_server, free_port, ipp_printer, wait_until
 
@@ -98,9 +99,8 @@ def nothing():
 
 def tracking(driver: PrinterDriver) -> JobTrackingDriver:
     """The driver of a printer that knows its jobs."""
-    found = keeper(driver)
-    assert found is not None
-    return found
+    assert is_job_tracking(driver)
+    return driver
 
 
 def through(line, printer):
@@ -163,7 +163,7 @@ def test_a_printer_that_is_off_leaves_the_slip_safe(uri):
 
     assert announced == []
     assert not driver.status().ready
-    assert "refuses connections" in driver.status().words
+    assert "refuses connections" in driver.status().description
 
 
 @pytest.mark.parametrize("uri", ["ipp://no-such-printer.invalid/ipp/print", "socket://no-such-printer.invalid"])
@@ -205,7 +205,7 @@ def test_a_refusal_before_the_end_is_read(made):
     printer = made("ipp")
     driver = open_printer(through(made.line("too large", printer), printer), LONG)
 
-    with pytest.raises(PrinterUnavailableError, match="takes no document of this size"):
+    with pytest.raises(PrinterUnavailableError, match="does not accept a document of this size"):
         driver.send(LARGE * 6, job_name="job-1", on_first_byte=nothing)
 
 
@@ -234,10 +234,10 @@ def test_a_lost_answer_is_found_by_the_jobs_name(made):
         driver.send(PDF, job_name="job-17", on_first_byte=nothing)
 
     asked = tracking(open_printer(printer.uri))
-    found = asked.find("job-17")
+    found = asked.find_job("job-17")
     assert found is not None
-    assert asked.find("job-1") is None
-    wait_until(lambda: asked.follow(found, job_name="job-17") == Completed(), "the job is done")
+    assert asked.find_job("job-1") is None
+    wait_until(lambda: asked.job_fate(found, job_name="job-17") == Completed(), "the job is done")
     assert printer.documents() == [PDF]
 
 
@@ -247,16 +247,16 @@ def test_out_of_paper_is_told_and_the_slip_comes_when_there_is_some(made):
     driver = tracking(open_printer(printer.uri))
     printer.paper_out()
 
-    assert driver.status().words == "no paper"
+    assert driver.status().description == "no paper"
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
-    fate = driver.follow(spool_id)
+    fate = driver.job_fate(spool_id)
     assert isinstance(fate, Waiting)
     assert "media-empty" in fate.reasons
 
     printer.refill()
 
-    wait_until(lambda: driver.follow(spool_id) == Completed(), "the job is done")
-    assert driver.status().words == "ready"
+    wait_until(lambda: driver.job_fate(spool_id) == Completed(), "the job is done")
+    assert driver.status().description == "ready"
 
 
 def test_a_busy_printer_refuses_and_the_slip_is_safe(made):
@@ -275,7 +275,7 @@ def test_a_printer_that_takes_no_pdf_refuses(made):
     printer = made("ipp", takes="image/urf")
 
     with pytest.raises(
-        PrinterUnavailableError, match="does not take slips as they are sent: Unsupported document-format"
+        PrinterUnavailableError, match="does not accept slips as they are sent: Unsupported document-format"
     ):
         open_printer(printer.uri).send(PDF, job_name="job-1", on_first_byte=nothing)
 
@@ -297,13 +297,13 @@ def test_a_printer_whose_plug_was_pulled_forgets(made):
 
     printer.stop()
     with pytest.raises(PrinterUnavailableError):
-        driver.follow(spool_id)
+        driver.job_fate(spool_id)
     printer.start()
 
-    assert isinstance(driver.follow(spool_id), Forgotten)
-    assert driver.find("job-1") is None
+    assert isinstance(driver.job_fate(spool_id), UnknownJob)
+    assert driver.find_job("job-1") is None
     assert driver.send(PDF, job_name="job-2", on_first_byte=nothing) == spool_id
-    assert isinstance(driver.follow(spool_id, job_name="job-1"), Forgotten)
+    assert isinstance(driver.job_fate(spool_id, job_name="job-1"), UnknownJob)
 
 
 def test_a_queue_tells_what_became_of_its_jobs(made):
@@ -313,12 +313,12 @@ def test_a_queue_tells_what_became_of_its_jobs(made):
     queue.printer.paper_out()
 
     spool_id = driver.send(PDF, job_name="job-17", on_first_byte=nothing)
-    assert driver.find("job-17") == spool_id
+    assert driver.find_job("job-17") == spool_id
     queue.printer.refill()
 
-    wait_until(lambda: driver.follow(spool_id, job_name="job-17") == Completed(), "the job is done")
-    assert driver.find("job-17") == spool_id
-    assert driver.find("job-1") is None
+    wait_until(lambda: driver.job_fate(spool_id, job_name="job-17") == Completed(), "the job is done")
+    assert driver.find_job("job-17") == spool_id
+    assert driver.find_job("job-1") is None
     assert queue.documents() == [PDF]
 
 
@@ -330,11 +330,11 @@ def test_a_paused_queue_takes_slips_and_says_so(made):
     status = driver.status()
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
 
-    assert (status.ready, status.words) == (False, "paused")
-    assert driver.follow(spool_id) == Waiting(("paused",))
+    assert (status.ready, status.description) == (False, "paused")
+    assert driver.job_fate(spool_id) == Waiting(("paused",))
     queue.server.stop()
     queue.server.start()
-    wait_until(lambda: driver.follow(spool_id, job_name="job-1") == Completed(), "the job is done")
+    wait_until(lambda: driver.job_fate(spool_id, job_name="job-1") == Completed(), "the job is done")
     assert queue.documents() == [PDF]
 
 
@@ -356,7 +356,7 @@ def test_a_queue_that_is_not_there_is_told(made, state):
     if state == "no server":
         queue.server.stop()
 
-    with pytest.raises(PrinterUnavailableError, match="knows no such queue" if "queue" in state else "not there"):
+    with pytest.raises(PrinterUnavailableError, match="has no such queue" if "queue" in state else "not there"):
         driver.send(PDF, job_name="job-1", on_first_byte=nothing)
 
 
@@ -367,7 +367,7 @@ def test_a_job_the_printer_gave_up_is_lost(made):
 
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
 
-    wait_until(lambda: driver.follow(spool_id) == Lost("the printer gave it up"), "the job is given up")
+    wait_until(lambda: driver.job_fate(spool_id) == Lost("the printer gave it up"), "the job is given up")
 
 
 @pytest.mark.parametrize(
@@ -376,9 +376,9 @@ def test_a_job_the_printer_gave_up_is_lost(made):
         (READY, True, "ready"),
         (NO_PAPER, False, "no paper"),
         (HEAD_UP_AND_PAUSED, False, "paused; a cover is open"),
-        (b"\x02030,0\x03", True, "does not say how it is"),
-        (b"HTTP/1.0 400 Bad Request\r\n\r\n", True, "does not say how it is"),
-        (b"", True, "does not say how it is"),
+        (b"\x02030,0\x03", True, "does not report its status"),
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", True, "does not report its status"),
+        (b"", True, "does not report its status"),
     ],
 )
 def test_a_label_printer_says_what_it_lacks(made, reply, ready, words):
@@ -387,7 +387,7 @@ def test_a_label_printer_says_what_it_lacks(made, reply, ready, words):
 
     status = open_printer(printer.uri, SHORT).status()
 
-    assert (status.ready, status.words) == (ready, words)
+    assert (status.ready, status.description) == (ready, words)
     assert printer.documents() == []
 
 
@@ -402,7 +402,7 @@ def test_an_encrypted_printer_must_be_known(made):
         open_printer(uri).send(PDF, job_name="job-1", on_first_byte=nothing)
     for trusted in ("any", its_own):
         assert open_printer(f"{uri}?certificate={trusted}").send(PDF, job_name="job-2", on_first_byte=nothing)
-        wait_until(lambda: open_printer(printer.uri).status().words == "ready", "it is ready for the next one")
+        wait_until(lambda: open_printer(printer.uri).status().description == "ready", "it is ready for the next one")
 
 
 def test_another_service_on_the_port_is_told(made):
@@ -414,7 +414,7 @@ def test_another_service_on_the_port_is_told(made):
         try:
             with pytest.raises(PrinterInterruptedError, match="HTTP 501"):
                 driver.send(PDF, job_name="job-1", on_first_byte=nothing)
-            assert "HTTP 501" in driver.status().words
+            assert "HTTP 501" in driver.status().description
         finally:
             server.shutdown()
             thread.join()

@@ -11,9 +11,9 @@ from schemas.models import OutboxEntry, Printer, PrintJob
 from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
 from tasks.printing.claim import LEASE, Claimed, claim
-from tasks.printing.handler import _steps, print_job
+from tasks.printing.handler import _record_steps, print_job
 from tasks.printing.printers.factory import open_printer
-from tasks.printing.reconcile import NO_SUCH_JOB, dispatch_reconciliations, follow
+from tasks.printing.reconcile import NO_SUCH_JOB, dispatch_reconciliations, reconcile
 from tests.printers import free_port, ipp_printer, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
@@ -61,7 +61,7 @@ def words(engine):
 def look(here, clock, job_id):
     """As the sweep does it: when a look is due, it is had."""
     clock.now += timedelta(minutes=1)
-    return [follow(each, here) for each in dispatch_reconciliations(here) if each == job_id][-1]
+    return [reconcile(each, here) for each in dispatch_reconciliations(here) if each == job_id][-1]
 
 
 def test_a_slip_is_followed_to_its_end(printer, wanted, here, clock, engine):
@@ -114,7 +114,7 @@ def dies_while_sending(job_id, here):
     """A worker that recorded that it sends, and was killed."""
     claimed, _ = claim(job_id, here)
     assert isinstance(claimed, Claimed)
-    _steps(claimed, here, [State.RENDERED, State.SENDING])
+    _record_steps(claimed, here, [State.RENDERED, State.SENDING])
     return claimed
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.printing.printers.ipp_codec import NoIppError, Operation, Reply, decode, encode
+from tasks.printing.printers.ipp_codec import InvalidResponseError, Operation, Response, decode, encode
 
 
 def attribute(tag, name, value):
@@ -73,7 +73,7 @@ def test_reply_is_decoded_with_printer_and_jobs():
         + b"\x03"
     )  # fmt: skip
 
-    assert reply == Reply(
+    assert reply == Response(
         status=1,
         message="gelöst",
         printer={"printer-state-reasons": ("media-empty", "paused"), "printer-is-accepting-jobs": (True,)},
@@ -112,7 +112,7 @@ def test_any_bytes_are_a_reply_or_no_ipp_error(body):
     """No other exception is raised, whatever a printer sends."""
     try:
         reply = decode(body)
-    except NoIppError:
+    except InvalidResponseError:
         return
 
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, Response)

@@ -11,18 +11,18 @@ from schemas.models import PrintJob
 from schemas.print_jobs import IN_HAND, TRANSITIONS, WAITING
 from schemas.print_jobs import PrintState as State
 from tasks.print_jobs import change_state
-from tasks.printing.messages import words
+from tasks.printing.messages import describe
 from tasks.printing.state_machine import (
-    TRIES_BEFORE_HELD,
+    FAILURES_BEFORE_HELD,
     Claimable,
     after_failure,
-    counts_as_away,
-    is_away,
+    is_backing_off,
+    is_claimable,
     is_lost_while_sending,
-    is_news,
-    may_claim,
+    is_unavailable,
+    needs_notice,
     next_poll_delay,
-    order_again_after,
+    redispatch_delay,
     retry_delay,
 )
 
@@ -109,7 +109,7 @@ def test_failure_after_the_first_byte_is_unknown_and_not_retried(left, attempts,
     if left:
         assert (outcome.state, outcome.wait) == (State.UNKNOWN, None)
     else:
-        assert outcome.state is (State.HELD if attempts >= TRIES_BEFORE_HELD else State.FAILED_SAFE)
+        assert outcome.state is (State.HELD if attempts >= FAILURES_BEFORE_HELD else State.FAILED_SAFE)
         assert outcome.wait is not None
 
 
@@ -142,7 +142,7 @@ later, before = NOW + timedelta(microseconds=1), NOW - timedelta(microseconds=1)
 )
 def test_worker_claims_waiting_jobs_and_expired_leases(job, expected):
     """A worker never claims a job whose slip may exist, unless the printer can repeat."""
-    assert may_claim(job, NOW) is expected
+    assert is_claimable(job, NOW) is expected
 
 
 def test_lease_that_expires_while_sending_is_lost_unless_the_printer_can_repeat():
@@ -157,13 +157,13 @@ def test_lease_that_expires_while_sending_is_lost_unless_the_printer_can_repeat(
 )
 def test_printer_is_left_alone_until_its_retry_time(failures, retry_at, away):
     """A printer that failed gets no slip before its retry time; one without a failure gets slips at any time."""
-    assert is_away(failures, retry_at, NOW) is away
+    assert is_backing_off(failures, retry_at, NOW) is away
 
 
 @pytest.mark.parametrize(("failures", "away"), [(4, False), (5, True), (6, True)])
 def test_printer_counts_as_away_from_the_fifth_failure(failures, away):
     """From then on its fallback is used."""
-    assert counts_as_away(failures) is away
+    assert is_unavailable(failures) is away
 
 
 @pytest.mark.parametrize(("age", "delay"), [(0, 2), (8, 2), (12, 3), (100, 25), (240, 60), (244, 60), (10**6, 60)])
@@ -192,7 +192,7 @@ class Job:
         """Let a worker try to print; the attempt ends with `ending`."""
         if is_lost_while_sending(self.claimable(), self.now):
             self.move(State.UNKNOWN)
-        elif may_claim(self.claimable(), self.now):
+        elif is_claimable(self.claimable(), self.now):
             self.move(State.CLAIMED)
             self.attempts, self.lease = self.attempts + 1, self.now + timedelta(seconds=90)
             if ending != "dies claimed":
@@ -248,8 +248,8 @@ def test_any_failures_print_at_most_one_slip_and_settle_the_job(can_repeat, atte
 @given(st.timedeltas(timedelta(0), timedelta(days=30)))
 def test_redispatch_interval_grows_with_the_wait_up_to_ten_minutes(waited):
     """A slip is dispatched again after as long as it has waited, from 30 seconds to ten minutes."""
-    assert min(waited, timedelta(minutes=10)) <= order_again_after(waited) <= timedelta(minutes=10)
-    assert order_again_after(waited) >= timedelta(seconds=30)
+    assert min(waited, timedelta(minutes=10)) <= redispatch_delay(waited) <= timedelta(minutes=10)
+    assert redispatch_delay(waited) >= timedelta(seconds=30)
 
 
 def test_repeated_failure_is_reported_twice():
@@ -258,7 +258,7 @@ def test_repeated_failure_is_reported_twice():
     before = State.REQUESTED
     for attempts in range(1, 10):
         state = after_failure(byte_may_have_left=False, attempts=attempts, jitter=0).state
-        reported += [state] if is_news(state, before) else []
+        reported += [state] if needs_notice(state, before) else []
         before = state
 
     assert reported == [State.FAILED_SAFE, State.HELD]
@@ -267,5 +267,5 @@ def test_repeated_failure_is_reported_twice():
 @pytest.mark.parametrize("state", list(State))
 def test_message_of_a_state_never_claims_that_the_slip_was_printed(state):
     """Only packing confirms a slip."""
-    assert words(state, "main-slips", "the disk is full")
-    assert "was printed" not in words(state, "main-slips").lower()
+    assert describe(state, "main-slips", "the disk is full")
+    assert "was printed" not in describe(state, "main-slips").lower()

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.printing.printers.cups import queue_address
-from tasks.printing.printers.driver import PrinterUnavailableError, WrongPrinterUriError
-from tasks.printing.printers.factory import KINDS, keeper, open_printer
-from tasks.printing.printers.raw import _read_status
+from tasks.printing.printers.driver import PrinterUnavailableError, WrongPrinterUriError, is_job_tracking
+from tasks.printing.printers.factory import KINDS, open_printer
+from tasks.printing.printers.raw import _parse_status
 
 
 def test_spool_writes_whole_files(tmp_path):
@@ -80,7 +80,7 @@ def test_a_file_in_its_place_is_told(tmp_path):
     """A spool that is no folder is a printer that is away, in words."""
     (tmp_path / "slips").write_text("not a folder")
 
-    with pytest.raises(PrinterUnavailableError, match="no folder"):
+    with pytest.raises(PrinterUnavailableError, match="not a folder"):
         open_printer(f"spool://{tmp_path}/slips").send(b"x", job_name="j", on_first_byte=lambda: None)
 
 
@@ -112,15 +112,15 @@ def test_wrong_uri_is_told(uri):
     [
         ("ipp:///ipp/print", "names no host: write ipp://host/ipp/print"),
         ("ipps://", "names no host: write ipps://host/ipp/print"),
-        ("ipp://host:many/ipp/print", "is no printer: Port"),
+        ("ipp://host:many/ipp/print", "is not a valid printer URI: Port"),
         ("ipp://anna:secret@host/ipp/print", "ipp:// takes no user and no password"),
         ("ipp://host/ipp/print?page=1", "ipp:// takes nothing after the path"),
         ("ipps://host/ipp/print?verify=no", "only certificate= is known"),
         ("ipps://host/ipp/print?certificate=relative.pem", "a file's whole path, or the word any"),
-        ("ipps://host/ipp/print?certificate=/no/such.pem", "no certificate that can be read"),
+        ("ipps://host/ipp/print?certificate=/no/such.pem", "not a readable certificate"),
         ("socket://", "write socket://host:9100"),
         ("socket://host:9100/queue", "names no host and port alone: write socket://host:9100"),
-        ("socket://host:99999", "is no printer: Port"),
+        ("socket://host:99999", "is not a valid printer URI: Port"),
         ("lp://", "names no queue: write lp://queue"),
         ("lp:queue", "names no queue: write lp://queue"),
         ("lp://queue/path", "names no queue: write lp://queue"),
@@ -137,7 +137,7 @@ def test_a_uri_that_lacks_something_says_what(uri, words):
 
 
 @pytest.mark.parametrize(
-    ("uri", "language", "can_repeat", "knows_its_jobs"),
+    ("uri", "language", "can_repeat", "tracks_jobs"),
     [
         ("spool:///var/spool/slips", "pdf", True, False),
         ("ipp://printer.library.example", "pdf", False, True),
@@ -146,12 +146,12 @@ def test_a_uri_that_lacks_something_says_what(uri, words):
         ("lp://Front_Desk-2", "pdf", False, True),
     ],
 )
-def test_each_kind_of_uri_opens_its_printer(uri, language, can_repeat, knows_its_jobs):
+def test_each_kind_of_uri_opens_its_printer(uri, language, can_repeat, tracks_jobs):
     """A printer says what it takes and what it can tell before anything is connected."""
     driver = open_printer(uri)
 
-    assert (driver.language, driver.can_repeat, driver.knows_its_jobs) == (language, can_repeat, knows_its_jobs)
-    assert (keeper(driver) is not None) == knows_its_jobs
+    assert (driver.language, driver.can_repeat, driver.tracks_jobs) == (language, can_repeat, tracks_jobs)
+    assert is_job_tracking(driver) == tracks_jobs
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_spool_says_how_it_is(tmp_path):
 
     assert open_printer(f"spool://{tmp_path}/new/folder").status().ready
     status = open_printer(f"spool://{tmp_path}/slips").status()
-    assert (status.ready, "no folder" in status.words) == (False, True)
+    assert (status.ready, "not a folder" in status.description) == (False, True)
 
 
 @given(
@@ -198,7 +198,7 @@ FIELDS = st.lists(st.text("0123456789 ,x", max_size=6), max_size=16).map(",".joi
 @example("\x02030,1\x03\x02\x03")
 def test_any_answer_of_a_label_printer_is_read(said):
     """Whatever comes back to ~HS, it is a status in words; one that is not ready says for what it waits."""
-    status = _read_status(said if isinstance(said, bytes) else said.encode())
+    status = _parse_status(said if isinstance(said, bytes) else said.encode())
 
-    assert status.words
+    assert status.description
     assert status.ready == (not status.reasons)

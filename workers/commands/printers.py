@@ -31,7 +31,7 @@ def list_command(as_json: bool) -> None:
     from tasks.printing.queries import printers
 
     with reading() as connection:
-        found = printers(connection, datetime.now(UTC))
+        found = printers(connection)
     if as_json:
         click.echo(json.dumps({"printers": found}, indent=2, ensure_ascii=False))
         return
@@ -96,12 +96,12 @@ def check_command(printer: str, as_json: bool) -> None:
     status = driver.status()
     if as_json:
         report = {
-            "printer": printer, "uri": uri, "ready": status.ready, "words": status.words, "reasons": status.reasons,
+            "printer": printer, "uri": uri, "ready": status.ready, "words": status.description, "reasons": status.reasons,
         }  # fmt: skip
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        tracking = "reports the result of a slip" if driver.knows_its_jobs else "cannot report the result of a slip"
-        click.echo(f"{printer}: {status.words}  ({uri}, accepts {driver.language.upper()}, {tracking})")
+        tracking = "reports the result of a slip" if driver.tracks_jobs else "cannot report the result of a slip"
+        click.echo(f"{printer}: {status.description}  ({uri}, accepts {driver.language.upper()}, {tracking})")
     raise SystemExit(0 if status.ready else 1)
 
 

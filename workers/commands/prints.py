@@ -82,16 +82,16 @@ def list_command(
 @json_option
 def unconfirmed_command(branch: str | None, limit: int, as_json: bool) -> None:
     """List the slips that were sent and not scanned at packing, oldest first."""
-    from tasks.printing.queries import UNSEEN
+    from tasks.printing.queries import UNCONFIRMED
 
-    _show(UNSEEN, branch, None, limit, as_json)
+    _show(UNCONFIRMED, branch, None, limit, as_json)
 
 
 def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_json: bool) -> None:
-    from tasks.printing.queries import Wanted, slips
+    from tasks.printing.queries import SlipFilter, slips
 
     with reading() as connection:
-        found = slips(connection, Wanted(states=states, branch=branch, printer=printer, limit=limit))
+        found = slips(connection, SlipFilter(states=states, branch=branch, printer=printer, limit=limit))
     if as_json:
         click.echo(json.dumps({"slips": found}, indent=2, ensure_ascii=False))
         return

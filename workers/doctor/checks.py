@@ -176,7 +176,7 @@ def _device(row: Any) -> Finding:
     return Finding(
         "printer",
         ok=status.ready,
-        message=f"{row.code} at {row.uri}: {status.words}",
+        message=f"{row.code} at {row.uri}: {status.description}",
         advice="" if status.ready else "Check the printer. Its slips wait; 'bookdrop printers list' shows how many.",
     )
 

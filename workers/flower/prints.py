@@ -18,7 +18,7 @@ from schemas.print_jobs import PrintState as State
 from tasks.operator import MAX_REASON_LENGTH, Operator
 from tasks.printing import actions, queries
 from tasks.printing.actions import RefusedActionError
-from tasks.printing.queries import UNSEEN, Wanted
+from tasks.printing.queries import UNCONFIRMED, SlipFilter
 from workers.flower.page import Page
 from workers.flower.slip_actions import SLIP_ACTIONS, Name, available_actions, perform
 
@@ -34,7 +34,7 @@ FILTERS: Final[Mapping[str, tuple[str, tuple[State, ...]]]] = {
     "failed": ("Failed", (State.FAILED_SAFE,)),
     "held": ("Held", (State.HELD,)),
     "unknown": ("Unknown", (State.UNKNOWN,)),
-    "unconfirmed": ("Unconfirmed", UNSEEN),
+    "unconfirmed": ("Unconfirmed", UNCONFIRMED),
     "expired": ("Expired", (State.EXPIRED,)),
     "waiting": ("On their way", (State.REQUESTED, *sorted(IN_HAND))),
 }
@@ -65,7 +65,7 @@ class PrintsPage(Page):
         chosen = self.get_query_argument("show", "trouble")
         if chosen not in FILTERS:
             raise tornado.web.HTTPError(404, "There is no such list of slips.")
-        wanted = Wanted(
+        wanted = SlipFilter(
             states=FILTERS[chosen][1],
             blocked=chosen in WITH_BLOCKED,
             branch=self.get_query_argument("branch", "") or None,
@@ -90,9 +90,9 @@ class PrintsPage(Page):
         )
 
     def _read(
-        self, connection: Connection, wanted: Wanted
+        self, connection: Connection, wanted: SlipFilter
     ) -> tuple[list[PrinterQueue], dict[str, int], list[dict[str, Any]]]:
-        printers = queries.printers(connection, self.resources.context.now())
+        printers = queries.printers(connection)
         by_code = {printer["printer"]: printer for printer in printers}
 
         def place(slip: dict[str, Any]) -> tuple[str, str]:
@@ -146,7 +146,7 @@ class SlipPage(Page):
         slip, printers = await self.query(
             lambda connection: (
                 queries.slip(connection, job_id),
-                queries.printers(connection, self.resources.context.now()),
+                queries.printers(connection),
             )
         )
         if slip is None:
@@ -189,7 +189,7 @@ class RetryAllPage(Page):
         self.redirect(_list_address(self, back))
 
     async def _show(self, printer: str, back: str, *, error: str | None = None) -> None:
-        printers = await self.query(lambda connection: queries.printers(connection, self.resources.context.now()))
+        printers = await self.query(queries.printers)
         found = next((status for status in printers if status["printer"] == printer), None)
         if found is None:
             raise tornado.web.HTTPError(404, "There is no such printer.")

@@ -112,7 +112,7 @@ def _slips(connection: Connection, now: datetime) -> Iterator[Sample]:
 
 
 def _printers(connection: Connection, now: datetime) -> Iterator[Sample]:
-    for printer in printers(connection, now):
+    for printer in printers(connection):
         labels = (printer["branch"], printer["printer"])
         oldest = printer["oldest_waits_since"]
         yield Sample("bookdrop_printer_on_hold", int(printer["on_hold"]), labels)

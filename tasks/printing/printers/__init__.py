@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Printers, a module per kind: each a URI, each behind one interface."""
+"""Printer drivers: one module for each kind of printer, all with the protocol of `driver.py`."""

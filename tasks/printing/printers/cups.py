@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`lp://queue`: a queue of the CUPS server that this machine uses.
 
-CUPS is a printer that speaks IPP: asked like any other it gives a job number and can be asked again, while the `lp`
-command gives words.
+A CUPS queue is an IPP printer. Over IPP it returns a job number and can be queried later, while the `lp` command
+returns text.
 """
 
 import socket
@@ -14,11 +14,11 @@ from typing import Final
 from tasks.printing.printers.ipp import PORT, IppAddress, network_address
 
 SOCKETS: Final = (Path("/run/cups/cups.sock"), Path("/var/run/cupsd"))
-"""Where CUPS listens on Linux and on macOS."""
+"""The sockets on which CUPS listens, on Linux and on macOS."""
 
 
 class _SocketConnection(HTTPConnection):
-    """HTTP over a socket in the file system."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -32,15 +32,17 @@ class _SocketConnection(HTTPConnection):
 
 
 def queue_address(queue: str, environment: Mapping[str, str]) -> IppAddress:
-    """The address of `queue`, on the server that CUPS' own commands would use: `CUPS_SERVER`, or this machine.
+    """The address of `queue` on the server that CUPS' own commands use: `CUPS_SERVER`, or this machine.
 
-    `CUPS_SERVER` is a host, `host:port` or the path of a socket; a version after it (`/version=1.1`) is read over.
+    `CUPS_SERVER` is a host, `host:port` or the path of a socket; a version after it (`/version=1.1`) is ignored.
     """
-    path = f"/printers/{queue}"
-    server = environment.get("CUPS_SERVER") or next((str(each) for each in SOCKETS if each.exists()), "localhost")
+    queue_path = f"/printers/{queue}"
+    server = environment.get("CUPS_SERVER") or next((str(path) for path in SOCKETS if path.exists()), "localhost")
     if server.startswith("/"):
-        return IppAddress(f"ipp://localhost{path}", path, lambda seconds: _SocketConnection(server, seconds))
+        return IppAddress(
+            f"ipp://localhost{queue_path}", queue_path, lambda seconds: _SocketConnection(server, seconds)
+        )
     host, _, port = server.partition("/")[0].rpartition(":")
     if host and port.isdecimal():
-        return network_address(host.strip("[]"), int(port), path, None)
-    return network_address(server.partition("/")[0], PORT, path, None)
+        return network_address(host.strip("[]"), int(port), queue_path, None)
+    return network_address(server.partition("/")[0], PORT, queue_path, None)

@@ -1,36 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every printer can be asked, and how it fails."""
+"""The protocol of all printer drivers, and their errors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeGuard
 
 
 class PrinterError(Exception):
-    """The slip did not get through. The text says why, for staff."""
+    """The slip was not sent completely. The text contains the cause, for staff."""
 
 
 class PrinterUnavailableError(PrinterError):
-    """No byte had left, or the printer refused the slip: nothing comes out of it, and it can be sent again."""
+    """No byte had left, or the printer refused the slip: it will not print, and may be sent again."""
 
 
 class PrinterInterruptedError(PrinterError):
-    """A byte may have left: nobody knows what the printer has."""
+    """A byte may have left: it is unknown what the printer has received."""
 
 
 class WrongPrinterUriError(PrinterError):
-    """The printer's URI cannot be used."""
+    """The printer's URI is not valid."""
 
 
 @dataclass(frozen=True)
 class PrinterStatus:
-    """How a printer says it is. Advisory: a printer that is ready may still fail, and the other way round."""
+    """The printer's own report. It is advisory: a ready printer may still fail, and the reverse."""
 
     ready: bool
-    words: str
-    """For staff, such as `no paper; paused`."""
+    description: str
+    """For staff: `no paper; paused` for example."""
     reasons: tuple[str, ...] = ()
-    """What it lacks, in the keywords of IPP (RFC 8011, section 5.4.12), such as `media-empty`."""
+    """The printer's problems as IPP keywords (RFC 8011, section 5.4.12): `media-empty` for example."""
 
 
 @dataclass(frozen=True)
@@ -40,77 +40,82 @@ class Pending:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The printer has the slip, and somebody must come: there is no paper, a cover is open."""
+    """The printer has the slip and waits for staff: there is no paper, or a cover is open."""
 
     reasons: tuple[str, ...]
-    """In the keywords of IPP, such as `media-empty`."""
+    """As IPP keywords: `media-empty` for example."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """The printer says that it printed the slip."""
+    """The printer reports that it printed the slip."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The printer has given the slip up: whether something came out, a person must see."""
+    """The printer has ended the job without success. Staff must look whether a slip came out."""
 
-    why: str
-    """For staff, such as `it was cancelled at the printer`."""
+    reason: str
+    """For staff: `it was cancelled at the printer` for example."""
 
 
 @dataclass(frozen=True)
-class Forgotten(Lost):
-    """The printer does not know the job, or no more: many forget one a minute after it was done, all when unplugged."""
+class UnknownJob(Lost):
+    """The printer does not have the job, or no longer: many delete a job one minute after its end, all at power-off."""
 
 
 JobFate = Pending | Waiting | Completed | Lost
-"""What became of a slip that a printer accepted; `Forgotten` is a kind of `Lost`."""
+"""The result of a job that a printer accepted; `UnknownJob` is a kind of `Lost`."""
 
 
 class PrinterDriver(Protocol):
-    """One printer, ready to be sent to; nothing is connected before it is asked something."""
+    """One printer. A driver connects only when a method is called."""
 
     @property
     def language(self) -> Literal["pdf", "zpl"]:
-        """What it takes."""
+        """The document format that the printer accepts."""
 
     @property
     def can_repeat(self) -> bool:
-        """Sending the same slip again cannot make a second one."""
+        """True when sending the same slip again cannot print a second one."""
 
     @property
-    def knows_its_jobs(self) -> bool:
-        """It can be asked by `JobTrackingDriver`'s methods; else that it accepted a slip is all that will ever be known."""
+    def tracks_jobs(self) -> bool:
+        """True when the driver is a `JobTrackingDriver`; else the acceptance of a slip is its only known result."""
 
     def send(self, document: bytes, *, job_name: str, on_first_byte: Callable[[], None]) -> str:
-        """Send `document` as the job `job_name` and give what the printer calls it.
+        """Send `document` as the job `job_name`, and return the printer's identifier of the job.
 
-        Calls `on_first_byte` once, before anything leaves; what that raises comes out as it is. Raises
-        `PrinterUnavailableError` while no byte had left and when the printer refused the slip,
-        `PrinterInterruptedError` when a byte left and nobody knows.
+        Calls `on_first_byte` once, before the first byte leaves, and passes its exceptions on. Raises
+        `PrinterUnavailableError` while no byte has left and when the printer refuses the slip,
+        `PrinterInterruptedError` when a byte has left and the result is unknown.
         """
 
     def status(self) -> PrinterStatus:
-        """Ask the printer how it is. Never raises: one that cannot be reached is not ready, in words."""
+        """Query the printer's state. Never raises: an unreachable printer is not ready, with a description."""
 
 
 class JobTrackingDriver(PrinterDriver, Protocol):
-    """A printer that knows its jobs."""
+    """A printer that can be queried for its jobs."""
 
-    def follow(self, spool_id: str, *, job_name: str | None = None) -> JobFate:
-        """What became of the slip that `send` called `spool_id`.
+    def job_fate(self, spool_id: str, *, job_name: str | None = None) -> JobFate:
+        """The result of the job that `send` returned as `spool_id`.
 
-        With `job_name` a job of that number but another name is none of ours: printers count from 1 after a reset.
-        Raises `PrinterUnavailableError` when the printer cannot be asked now.
+        With `job_name`, a job of that number but another name counts as unknown: printers count from 1 after a reset.
+        Raises `PrinterUnavailableError` when the printer cannot be queried now.
         """
 
-    def find(self, job_name: str) -> str | None:
-        """What the printer calls the newest job of that name; `None` when it has none and remembers none.
+    def find_job(self, job_name: str) -> str | None:
+        """The identifier of the newest job of that name; `None` when the printer has none.
 
-        Answers what became of a slip whose worker died while sending. Raises `PrinterUnavailableError` when the
-        printer cannot be asked now.
+        Serves to reconcile a slip whose worker died while sending. Raises `PrinterUnavailableError` when the printer
+        cannot be queried now.
         """
+
+
+def is_job_tracking(driver: PrinterDriver) -> TypeGuard[JobTrackingDriver]:
+    """True when the driver is a `JobTrackingDriver`."""
+    return driver.tracks_jobs
 
 
 REASONS: Final = {
@@ -129,14 +134,14 @@ REASONS: Final = {
     "offline": "offline",
     "shutdown": "switched off",
     "connecting-to-device": "cannot be reached by its server",
-    "timed-out": "does not answer its server",
+    "timed-out": "does not respond to its server",
     "spool-area-full": "its memory is full",
     "stopped-partly": "partly stopped",
     "job-hold-until-specified": "the job is held at the printer",
 }
-"""What must be seen to, in words."""
+"""Problems that staff must attend to: IPP keywords and their descriptions."""
 
 
-def in_words(reasons: tuple[str, ...]) -> str:
-    """The reasons as staff read them, each once."""
+def describe_reasons(reasons: tuple[str, ...]) -> str:
+    """The reasons as text for staff, each once."""
     return "; ".join(dict.fromkeys(REASONS.get(reason, reason.replace("-", " ")) for reason in reasons))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a printer's URI to its driver."""
+"""Create the driver for a printer's URI."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from tasks.printing.printers.cups import queue_address
-from tasks.printing.printers.driver import JobTrackingDriver, PrinterDriver, WrongPrinterUriError
+from tasks.printing.printers.driver import PrinterDriver, WrongPrinterUriError
 from tasks.printing.printers.ipp import IppPrinter, network_address
 from tasks.printing.printers.raw import PORT, RawPrinter
 from tasks.printing.printers.spool import SpoolPrinter
@@ -22,31 +22,31 @@ KINDS: Final = {
     "socket": "socket://host:9100",
     "lp": "lp://queue",
 }
-"""A right URI of each kind."""
+"""A valid URI of each kind."""
 
-_LACKING: Final = {"spool": "folder", "lp": "queue", "socket": "host and port alone", "ipp": "host", "ipps": "host"}
+_REQUIRED: Final = {"spool": "folder", "lp": "queue", "socket": "host and port alone", "ipp": "host", "ipps": "host"}
 
 _QUEUE: Final = re.compile(r"[^\s/#?@:]{1,127}")
 
 
-def open_printer(uri: str, patience: PrinterTimeouts | None = None) -> PrinterDriver:
-    """The driver for `uri`; nothing is connected yet. It is a `JobTrackingDriver` when it `knows_its_jobs`.
+def open_printer(uri: str, timeouts: PrinterTimeouts | None = None) -> PrinterDriver:
+    """Create the driver for `uri`. It does not connect. It is a `JobTrackingDriver` if `tracks_jobs` is true.
 
-    Raises `WrongPrinterUriError` with words on what would be right.
+    Raises `WrongPrinterUriError`, whose text contains a valid URI.
     """
     parts, port = _split(uri)
     match parts.scheme:
         case "spool" if parts.path.startswith("/") and not parts.netloc and parts.path != "/":
             return SpoolPrinter(Path(unquote(parts.path)))
         case "lp" if _QUEUE.fullmatch(unquote(parts.netloc)) and parts.path in {"", "/"}:
-            return IppPrinter(queue_address(parts.netloc, os.environ), patience)
+            return IppPrinter(queue_address(parts.netloc, os.environ), timeouts)
         case "socket" if parts.hostname and parts.path in {"", "/"}:
-            return RawPrinter(parts.hostname, port or PORT, patience)
+            return RawPrinter(parts.hostname, port or PORT, timeouts)
         case "ipp" | "ipps" as kind if parts.hostname:
             trusted = _certificates(parts) if kind == "ipps" else None
-            return IppPrinter(network_address(parts.hostname, port, parts.path, trusted), patience)
+            return IppPrinter(network_address(parts.hostname, port, parts.path, trusted), timeouts)
         case kind:
-            raise WrongPrinterUriError(f"{uri} names no {_LACKING[kind]}: write {KINDS[kind]}")
+            raise WrongPrinterUriError(f"{uri} names no {_REQUIRED[kind]}: write {KINDS[kind]}")
 
 
 def _split(uri: str) -> tuple[SplitResult, int | None]:
@@ -55,11 +55,11 @@ def _split(uri: str) -> tuple[SplitResult, int | None]:
         parts = urlsplit(uri)
         port = parts.port if parts.scheme != "lp" else None
     except ValueError as error:
-        raise WrongPrinterUriError(f"{uri} is no printer: {error}") from error
+        raise WrongPrinterUriError(f"{uri} is not a valid printer URI: {error}") from error
     kind = parts.scheme
     if kind not in KINDS:
         known = ", ".join(f"{scheme}://" for scheme in KINDS)
-        raise WrongPrinterUriError(f"{uri} is no printer that can be used; known kinds: {known}")
+        raise WrongPrinterUriError(f"{uri} is not the URI of a supported printer; known kinds: {known}")
     if parts.username is not None:
         raise WrongPrinterUriError(f"{kind}:// takes no user and no password: write {KINDS[kind]}")
     if parts.fragment or (parts.query and kind != "ipps"):
@@ -67,20 +67,15 @@ def _split(uri: str) -> tuple[SplitResult, int | None]:
     return parts, port
 
 
-def keeper(driver: PrinterDriver) -> JobTrackingDriver | None:
-    """The same printer, if it can be asked what became of its jobs."""
-    return driver if isinstance(driver, IppPrinter) else None
-
-
 def _certificates(parts: SplitResult) -> ssl.SSLContext:
-    """Whom an `ipps://` printer must be: known to this machine, or what its `certificate=` says.
+    """The TLS context of an `ipps://` printer: this machine's certificate authorities, or its `certificate=`.
 
-    A file means that very certificate (printers sign their own); `any` encrypts without knowing to whom.
+    A file trusts that certificate alone, because printers sign their own; `any` encrypts without authentication.
     """
-    given = parse_qs(parts.query, keep_blank_values=True, strict_parsing=False)
-    if set(given) - {"certificate"}:
-        raise WrongPrinterUriError(f"of {', '.join(sorted(given))} only certificate= is known")
-    match given.get("certificate", []):
+    options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=False)
+    if set(options) - {"certificate"}:
+        raise WrongPrinterUriError(f"of {', '.join(sorted(options))} only certificate= is known")
+    match options.get("certificate", []):
         case []:
             return ssl.create_default_context()
         case ["any"]:
@@ -92,7 +87,7 @@ def _certificates(parts: SplitResult) -> ssl.SSLContext:
             try:
                 context = ssl.create_default_context(cafile=file)
             except (OSError, ssl.SSLError) as error:
-                raise WrongPrinterUriError(f"{file} is no certificate that can be read") from error
+                raise WrongPrinterUriError(f"{file} is not a readable certificate") from error
             context.check_hostname = False
             return context
         case _:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests and replies of the Internet Printing Protocol as bytes (RFC 8010). Pure.
+"""Encode requests and decode responses of the Internet Printing Protocol (RFC 8010). Pure.
 
-Only what a slip needs: attributes of one value or of several, no collections in requests; collections in replies are
-read over.
+The subset that a slip needs: attributes with one value or several, no collections in requests. The decoder skips
+collections in responses.
 """
 
 import struct
@@ -15,12 +15,12 @@ Value = str | int | bool | bytes
 Group = dict[str, tuple[Value, ...]]
 Attributes = Mapping[str, Value | tuple[Value, ...]]
 
-LARGEST_REPLY: Final = 1 << 20
-"""Bytes; a printer that says more is no printer."""
+MAX_RESPONSE_SIZE: Final = 1 << 20
+"""Bytes; a larger response does not come from a printer."""
 
 
 class Operation(IntEnum):
-    """What is asked (RFC 8011, section 5.4.15)."""
+    """Operation codes (RFC 8011, section 5.4.15)."""
 
     PRINT_JOB = 0x0002
     GET_JOB_ATTRIBUTES = 0x0009
@@ -29,7 +29,7 @@ class Operation(IntEnum):
 
 
 class _Tag(IntEnum):
-    """Delimiters and kinds of values (RFC 8010, section 3.5)."""
+    """Tags of delimiters and value types (RFC 8010, section 3.5)."""
 
     OPERATION = 0x01
     JOB = 0x02
@@ -46,7 +46,7 @@ class _Tag(IntEnum):
     MIME = 0x49
 
 
-_KIND: Final[Mapping[str, _Tag]] = {
+_TYPES: Final[Mapping[str, _Tag]] = {
     "attributes-charset": _Tag.CHARSET,
     "attributes-natural-language": _Tag.LANGUAGE,
     "printer-uri": _Tag.URI,
@@ -65,47 +65,47 @@ _WITH_LANGUAGE: Final = frozenset({0x35, 0x36})
 _STARTS_COLLECTION, _ENDS_COLLECTION = 0x34, 0x37
 
 
-class NoIppError(ValueError):
-    """What came back is no reply in IPP."""
+class InvalidResponseError(ValueError):
+    """The bytes are not an IPP response."""
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What a printer answers."""
+class Response:
+    """A printer's response."""
 
     status: int
-    """Below 0x0100 it did what was asked (RFC 8011, appendix B)."""
+    """Below 0x0100: successful (RFC 8011, appendix B)."""
     message: str = ""
     printer: Group = field(default_factory=dict)
     jobs: tuple[Group, ...] = ()
 
     @property
     def succeeded(self) -> bool:
-        """Tell whether the printer did what was asked."""
+        """True when the printer performed the operation."""
         return self.status < 0x0100  # noqa: PLR2004 - the boundary in the standard
 
 
 def encode(operation: Operation, request_id: int, attributes: Attributes, job: Attributes | None = None) -> bytes:
-    """A request; `attributes` are in the order that the standard wants (charset, language, target first).
+    """Encode a request. `attributes` are in the order of the standard: charset, language and target first.
 
-    `job` is how the job is to be printed; a printer may leave out what it does not know.
+    `job` contains the job template attributes; a printer may ignore those that it does not support.
     """
     body = bytearray(struct.pack(">BBHIB", 1, 1, operation, request_id, _Tag.OPERATION))
-    for name, given in attributes.items():
-        body += _attribute(name, given)
+    for name, value in attributes.items():
+        body += _attribute(name, value)
     if job:
         body.append(_Tag.JOB)
-        for name, given in job.items():
-            body += _attribute(name, given)
+        for name, value in job.items():
+            body += _attribute(name, value)
     return bytes(body) + bytes([_Tag.END])
 
 
-def _attribute(name: str, given: Value | tuple[Value, ...]) -> bytes:
-    written = bytearray()
-    for number, value in enumerate(given if isinstance(given, tuple) else (given,)):
+def _attribute(name: str, values: Value | tuple[Value, ...]) -> bytes:
+    encoded = bytearray()
+    for number, value in enumerate(values if isinstance(values, tuple) else (values,)):
         key, raw = name.encode() if number == 0 else b"", _value(value)
-        written += struct.pack(">BH", _KIND[name], len(key)) + key + struct.pack(">H", len(raw)) + raw
-    return bytes(written)
+        encoded += struct.pack(">BH", _TYPES[name], len(key)) + key + struct.pack(">H", len(raw)) + raw
+    return bytes(encoded)
 
 
 def _value(value: Value) -> bytes:
@@ -120,18 +120,18 @@ def _value(value: Value) -> bytes:
             return value
 
 
-def decode(body: bytes) -> Reply:
-    """Read a reply. Raises `NoIppError` for what is none."""
+def decode(body: bytes) -> Response:
+    """Decode a response. Raises `InvalidResponseError` when the bytes are not one."""
     try:
         return _decode(body)
     except (struct.error, IndexError) as error:
-        raise NoIppError("the reply ends in the middle") from error
+        raise InvalidResponseError("the response is truncated") from error
 
 
-def _decode(body: bytes) -> Reply:
+def _decode(body: bytes) -> Response:
     major, _minor, status, _request_id = struct.unpack_from(">BBHI", body)
     if major not in {1, 2}:
-        raise NoIppError(f"IPP version {major} is not known")
+        raise InvalidResponseError(f"IPP version {major} is not supported")
     at, name, depth = 8, "", 0
     kind, group = 0, Group()
     groups: list[tuple[int, Group]] = []
@@ -141,17 +141,17 @@ def _decode(body: bytes) -> Reply:
             kind, group, name = tag, Group(), ""
             groups.append((kind, group))
             continue
-        key, at = _counted(body, at)
-        raw, at = _counted(body, at)
+        key, at = _read_counted(body, at)
+        raw, at = _read_counted(body, at)
         if tag == _STARTS_COLLECTION:
             depth += 1
         elif tag == _ENDS_COLLECTION:
             depth -= 1
         elif depth == 0:
             name = key.decode("utf-8", "replace") or name
-            group[name] = (*group.get(name, ()), _read(tag, raw))
+            group[name] = (*group.get(name, ()), _parse(tag, raw))
     message = next((group.get("status-message", ()) for kind, group in groups if kind == _Tag.OPERATION), ())
-    return Reply(
+    return Response(
         status=status,
         message=" ".join(str(part) for part in message),
         printer=next((group for kind, group in groups if kind == _Tag.PRINTER), {}),
@@ -159,20 +159,20 @@ def _decode(body: bytes) -> Reply:
     )
 
 
-def _counted(body: bytes, at: int) -> tuple[bytes, int]:
+def _read_counted(body: bytes, at: int) -> tuple[bytes, int]:
     (length,) = struct.unpack_from(">H", body, at)
     end = at + 2 + length
     if end > len(body):
-        raise NoIppError("the reply ends in the middle")
+        raise InvalidResponseError("the response is truncated")
     return body[at + 2 : end], end
 
 
-def _read(tag: int, raw: bytes) -> Value:
+def _parse(tag: int, raw: bytes) -> Value:
     if tag in {_Tag.INTEGER, _Tag.ENUM}:
         return int(struct.unpack(">i", raw)[0])
     if tag == _Tag.BOOLEAN:
         return raw != b"\0"
     if tag in _WITH_LANGUAGE:
-        _, at = _counted(raw, 0)
-        return _counted(raw, at)[0].decode("utf-8", "replace")
+        _, at = _read_counted(raw, 0)
+        return _read_counted(raw, at)[0].decode("utf-8", "replace")
     return raw.decode("utf-8", "replace") if tag in _TEXTS else raw

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`spool:///dir`: slips as files in a folder. What is there is whole; the same slip again replaces itself."""
+"""`spool:///dir`: slips as files in a folder. Each file is complete; the same slip replaces its own file."""
 
 import errno
 import os
@@ -17,43 +17,43 @@ from tasks.printing.printers.driver import (
     PrinterUnavailableError,
 )
 
-_WORDS = {
+_DESCRIPTIONS = {
     errno.ENOSPC: "the spool disk is full",
     errno.EDQUOT: "the spool disk is full",
     errno.EACCES: "the spool folder may not be written",
     errno.EPERM: "the spool folder may not be written",
     errno.EROFS: "the spool folder is on a read-only disk",
-    errno.ENOTDIR: "the spool folder is no folder",
-    errno.EEXIST: "the spool folder is no folder",
+    errno.ENOTDIR: "the spool folder is not a folder",
+    errno.EEXIST: "the spool folder is not a folder",
     errno.EFBIG: "the spool disk is full",
 }
 
 
 class SpoolPrinter:
-    """A folder that takes slips as PDF files."""
+    """A folder that receives slips as PDF files."""
 
     can_repeat: Final = True
-    knows_its_jobs: Final = False
+    tracks_jobs: Final = False
     language: Final = "pdf"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def send(self, document: bytes, *, job_name: str, on_first_byte: Callable[[], None]) -> str:
-        """Write the slip beside its place, sync it to the disk, then move it there in one step."""
+        """Write the slip to a temporary file, sync it to the disk, then rename it in one step."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", job_name) + ".pdf"
         temporary = self._folder / f".{name}.{secrets.token_hex(4)}"
         try:
-            with self._in_words(PrinterUnavailableError):
+            with self._errors_as(PrinterUnavailableError):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 with temporary.open("xb") as file:
                     file.write(document)
                     file.flush()
                     os.fsync(file.fileno())
             on_first_byte()
-            with self._in_words(PrinterUnavailableError):
+            with self._errors_as(PrinterUnavailableError):
                 temporary.replace(self._folder / name)
-            with self._in_words(PrinterInterruptedError):
+            with self._errors_as(PrinterInterruptedError):
                 self._sync_folder()
         finally:
             with suppress(OSError):
@@ -61,16 +61,16 @@ class SpoolPrinter:
         return name
 
     def status(self) -> PrinterStatus:
-        """Look whether the folder, or the nearest one above it that exists, can be written to."""
-        there = next(folder for folder in (self._folder, *self._folder.parents) if os.access(folder, os.F_OK))
-        if not there.is_dir():
-            return PrinterStatus(ready=False, words=f"the spool folder is no folder ({self._folder})")
-        if not os.access(there, os.W_OK | os.X_OK):
-            return PrinterStatus(ready=False, words=f"the spool folder may not be written ({self._folder})")
-        return PrinterStatus(ready=True, words="ready")
+        """Check write access to the folder, or to the nearest existing one above it."""
+        existing = next(folder for folder in (self._folder, *self._folder.parents) if os.access(folder, os.F_OK))
+        if not existing.is_dir():
+            return PrinterStatus(ready=False, description=f"the spool folder is not a folder ({self._folder})")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return PrinterStatus(ready=False, description=f"the spool folder may not be written ({self._folder})")
+        return PrinterStatus(ready=True, description="ready")
 
     def _sync_folder(self) -> None:
-        """Make the new name last: without it a power cut may take back a slip that was told as sent."""
+        """Sync the new name: without this, a power failure may remove a slip that was recorded as sent."""
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -78,9 +78,9 @@ class SpoolPrinter:
             os.close(folder)
 
     @contextmanager
-    def _in_words(self, kind: type[PrinterError]) -> Iterator[None]:
+    def _errors_as(self, kind: type[PrinterError]) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            why = _WORDS.get(error.errno or 0, error.strerror or type(error).__name__)
-            raise kind(f"{why} ({self._folder})") from error
+            description = _DESCRIPTIONS.get(error.errno or 0, error.strerror or type(error).__name__)
+            raise kind(f"{description} ({self._folder})") from error

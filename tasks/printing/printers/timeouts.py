@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a printer on the network is waited for, and what its failures are called."""
+"""Timeouts of printers on the network, and the descriptions of their connection errors."""
 
 import errno
 import os
@@ -12,16 +12,16 @@ from http.client import HTTPException
 
 @dataclass(frozen=True)
 class PrinterTimeouts:
-    """How long is waited; a print worker's lease must be longer than all of it together."""
+    """Timeouts for one slip. A print worker's lease must be longer than their sum."""
 
     connect: timedelta = timedelta(seconds=5)
     transfer: timedelta = timedelta(seconds=30)
-    """For the printer to take a slip, and again for it to answer. Small printers read as slowly as they print."""
+    """For sending a slip, and again for the response. Small printers read as slowly as they print."""
     status: timedelta = timedelta(seconds=2)
-    """For what is only asked to be told: many label printers never answer."""
+    """For a status query: many label printers never respond."""
 
 
-_WORDS = {
+_DESCRIPTIONS = {
     errno.ECONNREFUSED: "refuses connections: is it on, and is this its port?",
     errno.EHOSTUNREACH: "cannot be reached on the network",
     errno.ENETUNREACH: "cannot be reached on the network",
@@ -29,27 +29,27 @@ _WORDS = {
     errno.EPIPE: "closed the connection",
     errno.ENOTCONN: "closed the connection",
     errno.ENOENT: "is not there",
-    errno.EACCES: "may not be talked to",
+    errno.EACCES: "may not be accessed",
 }
 
 
-def why(error: Exception) -> str:
-    """What went wrong with a connection, to be read after the name of the printer."""
+def describe_error(error: Exception) -> str:
+    """A connection error as text for staff, to follow the name of the printer."""
     match error:
         case TimeoutError():
-            words = "did not answer in time"
+            description = "did not respond in time"
         case socket.gaierror():
-            words = "has a name that nobody on the network knows"
+            description = "has a name that the network does not resolve"
         case ssl.SSLCertVerificationError():
-            words = f"has a certificate that is not trusted ({error.verify_message})"
+            description = f"has a certificate that is not trusted ({error.verify_message})"
         case ssl.SSLError():
-            words = "cannot agree with us on how to encrypt"
+            description = "does not support our encryption"
         case OSError(errno=int(number)):
-            words = _WORDS.get(number, os.strerror(number))
+            description = _DESCRIPTIONS.get(number, os.strerror(number))
         case OSError():
-            words = "closed the connection"
+            description = "closed the connection"
         case HTTPException():
-            words = "answers, but not as a printer does"
+            description = "responds, but not as a printer does"
         case _:
-            words = f"answers, but not as a printer does ({error})"
-    return words
+            description = f"responds, but not as a printer does ({error})"
+    return description
