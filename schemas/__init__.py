@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said and stored: message types, names on the wire, tables."""
+"""Message types, names on the wire, settings, and database tables: what all programs share."""

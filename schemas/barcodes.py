@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scanner sends, made into the barcode that is looked up; or the reason why it is none."""
+"""Conversion of a scanner's line into a barcode, or the reason why the line is not one."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -9,32 +9,32 @@ from uuid import UUID
 from schemas.reasons import ReplyReason
 
 SLIP_PREFIX: Final = "BD:"
-"""What a slip's own code begins with; its id follows."""
+"""Prefix of a slip's code; the id of its print job follows."""
 
-MAX_LENGTH = 64
-"""Longest barcode that is taken, in characters after cleaning."""
+MAX_LENGTH: Final = 64
+"""Longest accepted barcode, in characters after cleaning."""
 
 
 @dataclass(frozen=True)
 class BarcodeRefusedError(ValueError):
-    """The line is no barcode."""
+    """A line that is not a barcode. The text is for staff: the cause and the next step."""
 
     reason: ReplyReason
     """`empty`, `too_long` or `control_characters`."""
 
     def __str__(self) -> str:
-        return _WORDS[self.reason]
+        return _MESSAGES[self.reason]
 
 
-_WORDS = {
+_MESSAGES = {
     ReplyReason.EMPTY: "Nothing was scanned. Scan the item's barcode.",
-    ReplyReason.TOO_LONG: f"That is longer than {MAX_LENGTH} characters and no item barcode. Scan the barcode on the item.",
-    ReplyReason.CONTROL_CHARACTERS: "That holds control characters and is no item barcode. Scan the barcode on the item again.",
+    ReplyReason.TOO_LONG: f"That is longer than {MAX_LENGTH} characters and not an item barcode. Scan the barcode on the item.",
+    ReplyReason.CONTROL_CHARACTERS: "That contains control characters and is not an item barcode. Scan the barcode on the item again.",
 }
 
 
-def slip_of(code: str) -> UUID | None:
-    """The slip whose own code was scanned (`BD:` and its id); `None` for any other barcode."""
+def parse_slip_code(code: str) -> UUID | None:
+    """The id in a slip's code (`BD:` and the id of its print job); `None` for any other barcode."""
     if not code.upper().startswith(SLIP_PREFIX):
         return None
     try:
@@ -44,10 +44,10 @@ def slip_of(code: str) -> UUID | None:
 
 
 def clean(line: str, prefix: str = "") -> str:
-    """Strip what a scanner adds (spaces, Enter, CR LF, Tab, its `prefix`) and keep all the rest as scanned.
+    """Strip what a scanner adds (spaces, Enter, CR LF, Tab, its `prefix`); keep the rest as scanned.
 
-    Leading zeros, `/`, `$`, `%` and the case of letters are kept.
-    Raises `BarcodeRefusedError` when nothing is left, it is too long, or control characters stand inside.
+    Leading zeros, `/`, `$`, `%` and the case of letters are kept. Raises `BarcodeRefusedError` when the rest is empty,
+    longer than `MAX_LENGTH`, or contains control characters.
     """
     barcode = line.strip(" \t\r\n\f\v\x00")
     if prefix:

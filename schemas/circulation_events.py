@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stations say of the cycle around the Return: receive, loan, discharge, complete, undo; of slips; and what they hear.
+"""Events around the Return: receive, loan, discharge, complete, undo; events of slips; and the reply to all of them.
 
-The same envelope, signature and inbox as the Return's; one answer type for all of them.
+They use the envelope, the signature and the inbox of the Return, and have one type of reply.
 """
 
 from collections.abc import Mapping
@@ -21,72 +21,72 @@ ExternalId = Annotated[str, Field(min_length=1, max_length=100)]
 Barcode = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class CycleEvent(StationEvent):
-    """Common to the cycle's events."""
+class CirculationEvent(StationEvent):
+    """Fields of every event in this module."""
 
     at: AwareDatetime
-    """When it happened, by the station's clock."""
+    """Time of the event, by the station's clock."""
 
 
 class ReceivedItem(Message):
-    """A thing that came out of the parcel."""
+    """An item from the partner's parcel."""
 
     barcode: Barcode
-    """The lender's own barcode, or the one of the strap that was put on."""
+    """The lender's own barcode, or that of the strap put on at receipt."""
     temporary: bool = False
-    """Whether `barcode` is a strap's and will be used again for other items."""
+    """Whether `barcode` is that of a strap, which is used again for other items."""
     other_barcodes: Annotated[tuple[Barcode, ...], Field(max_length=10)] = ()
-    """Further barcodes on the same thing."""
+    """Further barcodes on the same item."""
     description: Annotated[str, Field(max_length=500)] | None = None
-    """Such as "vol. 2"."""
+    """For example "vol. 2"."""
 
 
-class ItemsReceived(CycleEvent):
-    """The parcel for a request came, and its items got their barcodes."""
+class ItemsReceived(CirculationEvent):
+    """The parcel for a request arrived, and its items have their barcodes."""
 
     type: Literal["bookdrop.items-received.v1"] = "bookdrop.items-received.v1"
     request: ExternalId
     items: Annotated[tuple[ReceivedItem, ...], Field(min_length=1, max_length=50)]
     for_loan: bool = True
-    """False when the lender allows reading in the library only."""
+    """False when the lender allows use in the library only."""
     return_address: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=7)] = ()
-    """Where this very item goes back to, if not to the partner's address; the first line is the name."""
+    """Address to return this item to, if not the partner's; the first line is the name."""
 
 
-class ItemLoaned(CycleEvent):
-    """The item was handed to the reader of its request. Names nobody: the request knows its reader."""
+class ItemLoaned(CirculationEvent):
+    """The item was lent to the patron of its request. The event does not name the patron; the request does."""
 
     type: Literal["bookdrop.item-loaned.v1"] = "bookdrop.item-loaned.v1"
     barcode: Barcode
     due_at: AwareDatetime | None = None
 
 
-class LoanDischarged(CycleEvent):
-    """The reader brought the item back, and it stays on our shelf for now: "Returned by patron"."""
+class LoanDischarged(CirculationEvent):
+    """The patron returned the item, and it stays in the library for now: "Returned by patron"."""
 
     type: Literal["bookdrop.loan-discharged.v1"] = "bookdrop.loan-discharged.v1"
     barcode: Barcode
     returned_at: AwareDatetime | None = None
-    """When the item really came back, if not now."""
+    """Time at which the item came back, if earlier than the event."""
 
 
-class RequestCompleted(CycleEvent):
-    """The partner confirmed that it has its items back."""
+class RequestCompleted(CirculationEvent):
+    """The partner confirmed that it has received its items."""
 
     type: Literal["bookdrop.request-completed.v1"] = "bookdrop.request-completed.v1"
     request: ExternalId
 
 
-class UndoRequested(CycleEvent):
-    """A Return was made by mistake and is to be taken back. Names the Return's event, or the request it was of."""
+class UndoRequested(CirculationEvent):
+    """Staff undo a Return that was made by mistake. The event names the Return's event id or its request."""
 
     type: Literal["bookdrop.undo-requested.v1"] = "bookdrop.undo-requested.v1"
     undoes: UUID | None = None
-    """The event whose Return is meant."""
+    """Event id of the Return to undo."""
     request: ExternalId | None = None
-    """The request whose last Return is meant."""
+    """Request whose last Return to undo."""
     reason: Annotated[str, Field(max_length=500)] | None = None
-    """Needed once the undo window is over."""
+    """Required after the undo window."""
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -95,26 +95,26 @@ class UndoRequested(CycleEvent):
         return self
 
 
-class SlipSeen(CycleEvent):
-    """At packing the slip's own code was scanned, and the item that it lies in."""
+class SlipSeen(CirculationEvent):
+    """At packing staff scanned the slip's code and the item that the slip is in."""
 
     type: Literal["bookdrop.slip-seen.v1"] = "bookdrop.slip-seen.v1"
     slip: UUID
-    """What the slip's code says after `BD:`."""
+    """The id in the slip's code, after `BD:`."""
     barcode: Barcode
-    """A barcode of the item that the slip lies in."""
+    """A barcode of the item that the slip is in."""
 
 
-class ReprintRequested(CycleEvent):
-    """The slip of a Return is not to be had: staff want another one, which says that it is a copy."""
+class ReprintRequested(CirculationEvent):
+    """Staff request a copy of a Return's slip, for example because the slip is lost. It is marked as a copy."""
 
     type: Literal["bookdrop.reprint-requested.v1"] = "bookdrop.reprint-requested.v1"
     reprints: UUID
-    """The event whose Return wanted the slip."""
+    """Event id of the Return that printed the slip."""
     reason: Annotated[str, Field(min_length=1, max_length=500)]
 
 
-TASKS: Final[Mapping[type[CycleEvent], str]] = {
+TASKS: Final[Mapping[type[CirculationEvent], str]] = {
     UndoRequested: topology.PROCESS_UNDO,
     ItemsReceived: topology.RECEIVE_ITEMS,
     ItemLoaned: topology.LOAN_ITEM,
@@ -123,11 +123,11 @@ TASKS: Final[Mapping[type[CycleEvent], str]] = {
     SlipSeen: topology.CONFIRM_SLIP,
     ReprintRequested: topology.ASK_REPRINT,
 }
-"""The task that each event of the cycle is the argument of."""
+"""The task for each event; the event is its argument."""
 
 
 class ActionOutcome(StrEnum):
-    """The three answers to an event of the cycle."""
+    """Outcome of an event of this module."""
 
     DONE = "done"
     ALREADY_DONE = "already_done"
@@ -135,17 +135,17 @@ class ActionOutcome(StrEnum):
 
 
 class ActionReply(Message):
-    """The answer to one event of the cycle; the same bytes however often it is asked for."""
+    """The reply to one event of this module; a resent event gets the same bytes."""
 
     type: Literal["bookdrop.action-reply.v1"] = "bookdrop.action-reply.v1"
     event_id: UUID
     outcome: ActionOutcome
     reason: str
-    """Reason code, such as `received`, `no_reader`: stable, for programs."""
+    """Reason code, for example `received` or `no_reader`: stable, for programs."""
     message: str
-    """The words for the screen."""
+    """Text for the screen."""
     next_step: str | None = None
-    """What staff do now; always given with a refusal."""
+    """Next step for staff; every refusal has one."""
     barcode: str | None = None
     title: str | None = None
     request: str | None = None
@@ -154,16 +154,16 @@ class ActionReply(Message):
     status_before: RequestStatus | None = None
     status_after: RequestStatus | None = None
     items: ItemCount | None = None
-    """How many of the request's items are meant, when it has several."""
+    """Count of the items, when the request has several."""
     warnings: tuple[str, ...] = ()
 
 
 Reply = ReturnReply | ActionReply
-"""The answer to an event of whatever kind."""
+"""The reply to an event of any type."""
 
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="type")])
 
 
 def read_reply(text: str | bytes) -> Reply:
-    """Read an answer from its JSON. Raises `ValueError` when it is none."""
+    """Parse a reply from its JSON. Raises `ValueError` for any other text."""
     return _REPLY.validate_json(text)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where settings come from: the environment, `bookdrop.toml`, files with secrets. Unknown keys are refused.
+"""Settings from the environment, from `bookdrop.toml` and from files with secrets. Unknown keys are refused.
 
-Each side (workers, stations) declares its fields on top of `SideSettings`; nothing is read until `load` is called.
+Each program (workers, stations) declares its fields in a subclass of `ProgramSettings`. `load` reads them; importing does
+not.
 """
 
 import difflib
@@ -16,17 +17,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "BOOKDROP_"
 TABLES = ("workers", "station")
-SEARCHED = (Path("bookdrop.toml"), Path(".bookdrop/bookdrop.toml"))
-NO_SETTING = frozenset({"BOOKDROP_CONFIG", "BOOKDROP_HOME"})
-"""Variables of ours that name places and belong to no side."""
+DEFAULT_FILES = (Path("bookdrop.toml"), Path(".bookdrop/bookdrop.toml"))
+PATH_VARIABLES = frozenset({"BOOKDROP_CONFIG", "BOOKDROP_HOME"})
+"""Environment variables that hold paths and are not settings."""
 
 
 class ConfigurationError(Exception):
-    """The settings cannot be used. The text says which, why, and what to do."""
+    """Settings that cannot be used. The text names the setting, the cause and the next step."""
 
 
-class SideSettings(BaseSettings):
-    """Settings of one side. A subclass names its environment prefix and its table in `bookdrop.toml`."""
+class ProgramSettings(BaseSettings):
+    """Settings of one program. A subclass names its environment prefix and its table in `bookdrop.toml`."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -42,12 +43,12 @@ class SideSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take only what `load` gathered, so that nothing is read behind its back."""
+        """Accept only the values that `load` collected, and read no other source."""
         return (init_settings,)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the settings; `overrides` win over the environment, which wins over `bookdrop.toml`.
+        """Read the settings. `overrides` take precedence over the environment, and that over `bookdrop.toml`.
 
         Raises `ConfigurationError`.
         """
@@ -64,14 +65,14 @@ class SideSettings(BaseSettings):
 def config_file() -> Path | None:
     """The configuration file in use: `$BOOKDROP_CONFIG`, `./bookdrop.toml` or `./.bookdrop/bookdrop.toml`.
 
-    Raises `ConfigurationError` when `$BOOKDROP_CONFIG` names a file that is not there.
+    Raises `ConfigurationError` when `$BOOKDROP_CONFIG` names a file that does not exist.
     """
     named = os.environ.get("BOOKDROP_CONFIG")
     if named:
         if not Path(named).is_file():
-            raise ConfigurationError(f"BOOKDROP_CONFIG names {named}, and there is no such file.")
+            raise ConfigurationError(f"BOOKDROP_CONFIG names {named}, and there is no such file. Correct or unset it.")
         return Path(named)
-    return next((path for path in SEARCHED if path.is_file()), None)
+    return next((path for path in DEFAULT_FILES if path.is_file()), None)
 
 
 def _from_file(table: str) -> dict[str, Any]:
@@ -89,25 +90,25 @@ def _from_file(table: str) -> dict[str, Any]:
     return values
 
 
-def _from_environment(cls: type[SideSettings]) -> dict[str, Any]:
+def _from_environment(cls: type[ProgramSettings]) -> dict[str, Any]:
     prefix = str(cls.model_config.get("env_prefix", PREFIX))
-    others = () if prefix != PREFIX else tuple(f"{PREFIX}{side}_" for side in ("STATION", "TEST"))
+    other_prefixes = () if prefix != PREFIX else tuple(f"{PREFIX}{name}_" for name in ("STATION", "TEST"))
     values: dict[str, Any] = {}
     for variable, text in os.environ.items():
-        if not variable.startswith(prefix) or variable.startswith(others) or variable in NO_SETTING:
+        if not variable.startswith(prefix) or variable.startswith(other_prefixes) or variable in PATH_VARIABLES:
             continue
         name = variable.removeprefix(prefix).lower()
         if name in cls.model_fields:
             values[name] = text
         elif name.endswith("_file") and name.removesuffix("_file") in cls.model_fields:
-            values[name.removesuffix("_file")] = _secret(variable, text)
+            values[name.removesuffix("_file")] = _read_secret(variable, text)
         else:
             known = [prefix + field.upper() for field in cls.model_fields]
             raise ConfigurationError(_unknown(f"environment variable {variable}", variable, known))
     return values
 
 
-def _secret(variable: str, path: str) -> str:
+def _read_secret(variable: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -116,10 +117,12 @@ def _secret(variable: str, path: str) -> str:
 
 def _unknown(what: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"{what} is no setting." + (f" Did you mean {near[0]}?" if near else f" Known: {', '.join(sorted(known))}.")
+    return f"Unknown setting {what}." + (
+        f" Did you mean {near[0]}?" if near else f" Known: {', '.join(sorted(known))}."
+    )
 
 
-def _explain(cls: type[SideSettings], error: Mapping[str, Any]) -> str:
+def _explain(cls: type[ProgramSettings], error: Mapping[str, Any]) -> str:
     name = str(error["loc"][0]) if error["loc"] else cls.table
     prefix = str(cls.model_config.get("env_prefix", PREFIX))
     return f"Setting {name} ({prefix}{name.upper()}, or {name} under [{cls.table}] in bookdrop.toml): {error['msg']}."

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stations say: events, frozen, versioned by name.
+"""Events that stations send for a Return; frozen values, versioned by name.
 
-Within a version changes are additive only: readers ignore fields they do not know, writers send none.
+Within a version changes are additive only: a receiver ignores unknown fields.
 """
 
 from datetime import datetime
@@ -17,37 +17,37 @@ Code = Annotated[str, Field(pattern=CODE_PATTERN, max_length=40)]
 
 
 class Message(BaseModel):
-    """Common to all messages: frozen values; unknown fields are ignored by readers."""
+    """Base of all messages: a frozen value; validation ignores unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class Override(Message):
-    """A supervisor's word that a Return goes through although the table refuses it."""
+    """A supervisor's decision that a Return is performed although the rule refuses it."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     supervisor: Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class StationEvent(Message):
-    """Common to what a station says."""
+    """Fields of every event that a station sends."""
 
     event_id: UUID
-    """UUIDv7, made once by the station; a resend carries the same one."""
+    """UUIDv7, generated once by the station; a resent event keeps it."""
     station: Code
     sequence: Annotated[int, Field(ge=0, lt=2**53)]
-    """The station's own count, one more for each event."""
+    """The station's event counter, one higher for each event."""
     signature: Annotated[str, Field(min_length=64, max_length=64)]
-    """HMAC-SHA256 over the canonical JSON of all other fields, hexadecimal."""
+    """HMAC-SHA256 over the canonical JSON of all other fields, in hexadecimal."""
 
 
 class ReturnEvent(StationEvent):
-    """Common to the two ways to return."""
+    """Fields of both events that return an item."""
 
     print_slip: bool
-    """Whether a slip is wanted."""
+    """Whether to print a slip."""
     returned_at: AwareDatetime | None = None
-    """When the item really came back (drop-box mode), if not now."""
+    """Time at which the item came back (drop-box mode), if earlier than the event."""
 
 
 class BarcodeScanned(ReturnEvent):
@@ -60,7 +60,7 @@ class BarcodeScanned(ReturnEvent):
 
     @property
     def occurred_at(self) -> datetime:
-        """When staff did it, by the station's clock."""
+        """Time of the event, by the station's clock."""
         return self.scanned_at
 
 
@@ -75,13 +75,13 @@ class ReturnRequested(ReturnEvent):
     print_slip: bool = False
     override: Override | None = None
     resolution: Literal["found_by_library", "returned_by_patron"] | None = None
-    """How a claim that the item was returned long ago ends."""
+    """Resolution of a patron's claim to have returned the item."""
     force_partial: bool = False
-    """Return the request although not all of its items are here."""
+    """Return the request although some of its items are missing."""
 
     @property
     def occurred_at(self) -> datetime:
-        """When staff did it, by the station's clock."""
+        """Time of the event, by the station's clock."""
         return self.requested_at
 
 

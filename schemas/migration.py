@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bringing the tables up to date, all or nothing. A module of its own: a worker does not load Alembic."""
+"""Migrations of the database, all or nothing. A separate module, because a worker does not load Alembic."""
 
 import time
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from sqlalchemy.exc import DBAPIError
 
 from schemas.database import READ_ONLY
 
-MIGRATION_LOCK: Final = 7036874417766
-"""Number of the advisory lock that whoever migrates holds."""
-MIGRATION_LOCK_SECONDS: Final = 3
-"""How long a migration waits for a lock. Short: whoever comes after it for the same table waits behind it."""
-MIGRATION_TRIES: Final = 5
+MIGRATION_LOCK_ID: Final = 7036874417766
+"""PostgreSQL: number of the advisory lock that a migration holds."""
+LOCK_TIMEOUT_SECONDS: Final = 3
+"""Longest wait of a migration for a lock. Short, because later transactions on the same table queue behind it."""
+MAX_ATTEMPTS: Final = 5
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK = "40P01"
 
 
 class MigrationBusyError(Exception):
-    """Somebody held what a migration needs for too long. The text says who, that nothing was changed, what to do."""
+    """Another transaction held a lock for too long. The text names it, states that nothing changed, and the next step."""
 
 
 def _alembic(connection: Connection | None = None) -> Config:
@@ -37,20 +37,20 @@ def _alembic(connection: Connection | None = None) -> Config:
 
 
 def migrate(engine: Engine, revision: str = "head", *, pause: Callable[[float], None] = time.sleep) -> None:
-    """Bring the tables to `revision`; one process at a time (an advisory lock, or SQLite's write lock).
+    """Migrate the tables to `revision` in one transaction; one process at a time (advisory lock, or SQLite's write lock).
 
-    All or nothing: it is one transaction. On PostgreSQL it waits for each lock `MIGRATION_LOCK_SECONDS`, lets go of
-    everything, and tries again, `MIGRATION_TRIES` times in all: nobody else waits longer behind it. Its statements may
-    take as long as they take. Raises `MigrationBusyError`.
+    On PostgreSQL each wait for a lock ends after `LOCK_TIMEOUT_SECONDS`. The transaction is then rolled back, which
+    releases its locks, and retried, `MAX_ATTEMPTS` times in all. So no other transaction waits longer behind it. Its
+    statements have no time limit. Raises `MigrationBusyError`.
     """
-    for attempt in range(1, MIGRATION_TRIES + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             _migrate(engine, revision)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in {_LOCK_NOT_AVAILABLE, _DEADLOCK}:
                 raise
-            if attempt == MIGRATION_TRIES:
-                raise MigrationBusyError(_who_is_in_the_way(engine)) from error
+            if attempt == MAX_ATTEMPTS:
+                raise MigrationBusyError(_describe_blocker(engine)) from error
             pause(1.0)
         else:
             return
@@ -59,14 +59,14 @@ def migrate(engine: Engine, revision: str = "head", *, pause: Callable[[float], 
 def _migrate(engine: Engine, revision: str) -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MIGRATION_LOCK_SECONDS}s'")
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK_ID})")
         command.upgrade(_alembic(connection), revision)
 
 
-_OTHERS = text(
+_BLOCKER = text(
     "SELECT a.pid, a.application_name, a.client_addr, bool_or(l.locktype = 'advisory') AS migrates,"
     " extract(epoch FROM clock_timestamp() - min(a.xact_start))::int AS seconds"
     " FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
@@ -75,30 +75,30 @@ _OTHERS = text(
 )
 
 
-def _who_is_in_the_way(engine: Engine) -> str:
-    """What a person is told: who holds the longest transaction now, for which a migration would wait."""
+def _describe_blocker(engine: Engine) -> str:
+    """Text for the operator about the longest transaction that holds locks now; another migration comes first."""
     with engine.connect() as connection:
-        other = connection.execute(_OTHERS).one_or_none()
-    if other is None:
+        blocker = connection.execute(_BLOCKER).one_or_none()
+    if blocker is None:
         return (
-            f"Tables were in use by others each of the {MIGRATION_TRIES} times it was tried. Nothing was changed."
-            " Run it again at a quieter time."
+            f"Other transactions held locks on the tables at each of {MAX_ATTEMPTS} attempts. Nothing was changed."
+            " Run the migration again at a quieter time."
         )
-    who = f"process {other.pid} of the database ({other.application_name or 'no name'}"
-    who += f" at {other.client_addr})" if other.client_addr else ")"
-    if other.migrates:
+    process = f"process {blocker.pid} of the database ({blocker.application_name or 'no name'}"
+    process += f" at {blocker.client_addr})" if blocker.client_addr else ")"
+    if blocker.migrates:
         return (
-            f"Another migration is running: {who}, for {other.seconds} s. Nothing was changed."
+            f"Another migration is running: {process}, for {blocker.seconds} s. Nothing was changed."
             " Wait until it has ended, then run this again."
         )
     return (
-        f"A table is in use: {who} has had a transaction open for {other.seconds} s. Nothing was changed. Wait for it,"
-        f" or end it with SELECT pg_terminate_backend({other.pid}), then run this again."
+        f"A table is in use: {process} has had a transaction open for {blocker.seconds} s. Nothing was changed. Wait until"
+        f" it ends, or end it with SELECT pg_terminate_backend({blocker.pid}), then run this again."
     )
 
 
 def revisions(engine: Engine) -> tuple[str | None, str | None]:
-    """The revision the tables have, and the one this program wants."""
+    """The revision of the tables, and the one that this version of bookdrop needs."""
     with engine.connect().execution_options(**READ_ONLY) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
     return current, ScriptDirectory.from_config(_alembic()).get_current_head()

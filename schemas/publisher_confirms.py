@@ -1,80 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RabbitMQ's receipts for what is published (publisher confirms), waited for together.
+"""RabbitMQ's publisher confirms for many messages, awaited together.
 
-One by one each costs a trip, and for what must outlive the server a write to its disk; fifty at once cost little more
-than one. Source: RabbitMQ's specification of `confirm.select` and of `basic.return`, which comes before its message's
-receipt.
+A confirm for each message costs a round trip, and for a durable message a write to the server's disk. Fifty together cost
+little more than one. Source: RabbitMQ's specification of `confirm.select`, and of `basic.return`, which precedes the
+confirm of its message.
 """
 
 from typing import Any, Generic, TypeVar
 
-Sent = TypeVar("Sent")
+Tracked = TypeVar("Tracked")
 
 
 class PublishRejectedError(ConnectionError):
-    """The server refused something that it was given, or had no queue to put it in."""
+    """The server rejected a message, or had no queue for it."""
 
 
-class PublisherConfirms(Generic[Sent]):
-    """What a channel was given, and what of it the server has. Not for two threads at once.
+class PublisherConfirms(Generic[Tracked]):
+    """Messages that were published on a channel, and those of them that the server has confirmed. Not thread-safe.
 
-    The channel's connection is opened without kombu's `confirm_publish`, which waits each time.
+    Open the channel's connection without kombu's `confirm_publish`, which waits for each confirm.
     """
 
     def __init__(self, channel: Any) -> None:
-        """From here on the server gives receipts. `channel`: py-amqp's, on which nothing was published yet.
+        """Enable confirms on py-amqp's `channel`, on which nothing was published yet.
 
-        Raises `ValueError` when its connection waits for each: it would take the receipts away from here.
+        Raises `ValueError` when its connection waits for each confirm: it would consume the confirms first.
         """
         if channel.connection.confirm_publish:
-            raise ValueError("the connection waits for each receipt itself: open it without confirm_publish")
+            raise ValueError("the connection waits for each confirm: open it without confirm_publish")
         self._channel = channel
         self._last = 0
-        self._awaited: dict[int, tuple[str, Sent]] = {}
-        self._has: list[tuple[str, Sent]] = []
-        self._refused: dict[str, str] = {}
+        self._pending: dict[int, tuple[str, Tracked]] = {}
+        self._confirmed: list[tuple[str, Tracked]] = []
+        self._rejected: dict[str, str] = {}
         channel.confirm_select()
-        channel.events["basic_ack"].add(self._taken)
-        channel.events["basic_nack"].add(self._not_taken)
-        channel.events["basic_return"].add(self._returned)
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
 
-    def expect(self, queue: str, sent: Sent) -> None:
-        """Say that `sent` was published for `queue`: once for each message, in order."""
+    def track(self, queue: str, message: Tracked) -> None:
+        """Record that `message` was published to `queue`. Call it once for each message, in order."""
         self._last += 1
-        self._awaited[self._last] = (queue, sent)
+        self._pending[self._last] = (queue, message)
 
     def wait(self, seconds: float) -> None:
-        """Wait until the server has all that is expected.
+        """Wait until the server has confirmed or rejected every tracked message.
 
-        Raises `PublishRejectedError`, `TimeoutError` when it says nothing for so long, and whatever the connection raises.
+        Raises `PublishRejectedError`, `TimeoutError` after `seconds` without a response, and the connection's errors.
         """
-        while self._awaited:
+        while self._pending:
             if self._channel.connection is None:
                 raise ConnectionResetError("the channel was closed")
             self._channel.connection.drain_events(timeout=seconds)
-        if self._refused:
-            raise PublishRejectedError("; ".join(f"{queue}: {why}" for queue, why in self._refused.items()))
+        if self._rejected:
+            raise PublishRejectedError("; ".join(f"{queue}: {cause}" for queue, cause in self._rejected.items()))
 
-    def collect(self) -> list[Sent]:
-        """Give what the server has, once; nothing for a queue of which it returned or refused anything."""
-        has = [sent for queue, sent in self._has if queue not in self._refused]
-        self._has, self._refused = [], {}
-        return has
+    def take_confirmed(self) -> list[Tracked]:
+        """Return the confirmed messages, each once; none of a queue for which the server rejected or returned one."""
+        confirmed = [message for queue, message in self._confirmed if queue not in self._rejected]
+        self._confirmed, self._rejected = [], {}
+        return confirmed
 
-    def _taken(self, number: int, multiple: bool) -> None:
-        self._has += self._numbered(number, multiple)
+    def _on_ack(self, number: int, multiple: bool) -> None:
+        self._confirmed += self._pop(number, multiple)
 
-    def _not_taken(self, number: int, multiple: bool) -> None:
-        self._refused.update((queue, "refused by the server") for queue, _ in self._numbered(number, multiple))
+    def _on_nack(self, number: int, multiple: bool) -> None:
+        self._rejected.update((queue, "rejected by the server") for queue, _ in self._pop(number, multiple))
 
-    def _returned(self, error: Exception, _exchange: str, queue: str, _message: object) -> None:
-        self._refused[queue] = str(error)
+    def _on_return(self, error: Exception, _exchange: str, queue: str, _message: object) -> None:
+        self._rejected[queue] = str(error)
 
-    def _numbered(self, number: int, multiple: bool) -> list[tuple[str, Sent]]:
-        numbers = [each for each in self._awaited if each <= number] if multiple else [number]
-        return [self._awaited.pop(each) for each in numbers]
+    def _pop(self, number: int, multiple: bool) -> list[tuple[str, Tracked]]:
+        """Remove message `number` from the pending ones; with `multiple`, all up to it."""
+        numbers = [pending for pending in self._pending if pending <= number] if multiple else [number]
+        return [self._pending.pop(each) for each in numbers]
 
 
-def confirms_of(channel: Any) -> PublisherConfirms[Any] | None:
-    """The receipts for a kombu channel; `None` on Redis, where what was published without an error is there."""
+def enable_confirms(channel: Any) -> PublisherConfirms[Any] | None:
+    """Enable confirms on a kombu channel. `None` on Redis, where a publish without an error is complete."""
     return PublisherConfirms(channel) if hasattr(channel, "confirm_select") else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stations hear: the answer to an event, and what became of its slip."""
+"""Messages to stations: the reply to a Return event, and the notice about its slip."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from schemas.request_status import RequestStatus
 
 
 class Outcome(StrEnum):
-    """The three answers to a scan; each has its colour and tone at the desk."""
+    """Outcome of a scan. The station shows each in a separate colour, with a separate tone."""
 
     RETURNED = "returned"
     ALREADY_RETURNED = "already_returned"
@@ -20,24 +20,24 @@ class Outcome(StrEnum):
 
 
 class Destination(Message):
-    """The lending library the item goes home to."""
+    """The lending library to which the item is returned."""
 
     name: str
     code: str
-    """The partner's own code (such as its ISIL)."""
+    """The partner's code, for example its ISIL."""
     delivery_code: str | None = None
     """The courier's sort code; `None` when the partner has none."""
 
 
 class ItemCount(Message):
-    """How many of the request's items are here: "1 of 3"."""
+    """Count of the request's items that are here, for example 1 of 3."""
 
     here: Annotated[int, Field(ge=0)]
     of: Annotated[int, Field(ge=1)]
 
 
 class RequestChoice(Message):
-    """One of several requests that a barcode could mean; staff pick one."""
+    """One of several requests with the scanned barcode; staff pick one."""
 
     external_id: str
     title: str
@@ -46,17 +46,17 @@ class RequestChoice(Message):
 
 
 class ReturnReply(Message):
-    """The answer to one event; the same bytes however often it is asked for."""
+    """The reply to one Return event; a resent event gets the same bytes."""
 
     type: Literal["bookdrop.return-reply.v1"] = "bookdrop.return-reply.v1"
     event_id: UUID
     outcome: Outcome
     reason: str
-    """Reason code, such as `loaned`, `unknown_barcode`: stable, for programs."""
+    """Reason code, for example `loaned` or `unknown_barcode`: stable, for programs."""
     message: str
-    """The words for the screen, such as "The item's destination is Riverside University Library"."""
+    """Text for the screen, for example "The item's destination is Riverside University Library"."""
     next_step: str | None = None
-    """What staff do now; always given with a refusal."""
+    """Next step for staff; every refusal has one."""
     barcode: str | None = None
     title: str | None = None
     destination: Destination | None = None
@@ -67,27 +67,27 @@ class ReturnReply(Message):
     discharged: bool = False
     """Whether this event discharged a loan."""
     slip: UUID | None = None
-    """Id of the print job, when there is one to wait for or to reprint."""
+    """Id of the print job, if the Return has one to wait for or to reprint."""
     items: ItemCount | None = None
-    """Given when the request has several items."""
+    """Count of the items, when the request has several."""
     urgent: bool = False
     warnings: tuple[str, ...] = ()
     choices: tuple[RequestChoice, ...] = ()
     returned_at: AwareDatetime | None = None
-    """When the item was returned (for `already_returned`: the first time)."""
+    """Time of the Return; for `already_returned`, of the first one."""
     returned_by: str | None = None
     """Station of that Return."""
 
 
 class SlipNotice(Message):
-    """What became of a slip; follows the reply on the same channel."""
+    """The result of a print job; follows the reply on the same channel."""
 
     type: Literal["bookdrop.slip-notice.v1"] = "bookdrop.slip-notice.v1"
     event_id: UUID
-    """The event whose Return wants the slip."""
+    """Event id of the Return that prints the slip."""
     job_id: UUID
     state: str
     """State of the print job (see `schemas.print_jobs.PrintState`)."""
     message: str
-    """The words for the screen, such as "Slip sent to the printer main-slips"."""
+    """Text for the screen, for example "Slip sent to the printer main-slips"."""
     at: AwareDatetime

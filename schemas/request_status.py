@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The statuses of a borrowing request, in the words of the interlibrary-loan desk (Ex Libris Alma's)."""
+"""Statuses of a borrowing request, with the labels of Ex Libris Alma."""
 
 from enum import StrEnum
 
 
 class RequestStatus(StrEnum):
-    """Status of a borrowing request. The value is stored and sent; `label` is what staff read."""
+    """Status of a borrowing request. The value is stored and sent; staff see the `label`."""
 
     CREATED = "created"
     READY_TO_BE_SENT = "ready_to_be_sent"
@@ -36,20 +36,20 @@ class RequestStatus(StrEnum):
 
     @property
     def label(self) -> str:
-        """The status as staff know it, such as "Returned item to partner"."""
+        """The status as staff see it, for example "Returned item to partner"."""
         return _LABELS[self]
 
     @classmethod
-    def from_words(cls, words: str) -> "RequestStatus":
-        """Read a stored value or a label, whatever its capitals and spaces.
+    def parse(cls, text: str) -> "RequestStatus":
+        """Parse a stored value or a label, in any case and with any spaces.
 
-        Raises `ValueError` when the words name no status.
+        Raises `ValueError` for any other text.
         """
-        wanted = " ".join(words.replace("_", " ").split()).casefold()
+        folded = " ".join(text.replace("_", " ").split()).casefold()
         for status in cls:
-            if wanted in (status.value.replace("_", " "), _LABELS[status].casefold()):
+            if folded in (status.value.replace("_", " "), _LABELS[status].casefold()):
                 return status
-        raise ValueError(f"{words!r} is no status of a borrowing request")
+        raise ValueError(f"{text!r} is not a status of a borrowing request")
 
 
 _LABELS = {
@@ -92,4 +92,4 @@ CLOSED = frozenset(
         RequestStatus.REJECTED,
     }
 )
-"""Statuses in which the item is not with us any more, or never will be: a reused barcode ignores them."""
+"""Statuses of a request whose item has left the library, or never comes. A reused barcode does not match them."""

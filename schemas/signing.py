@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signatures of events: HMAC-SHA256 over canonical JSON (RFC 8785), unknown fields included.
 
-No message carries a float, so every language's canonical JSON agrees to the byte.
+No message contains a float, so canonical JSON is the same in every language, byte for byte.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import rfc8785
 def canonical(payload: Mapping[str, Any]) -> bytes:
     """The bytes that are signed and hashed: `payload` without its `signature`, as RFC 8785 JSON.
 
-    Raises `ValueError` for what canonical JSON cannot carry (such as integers beyond 2^53).
+    Raises `ValueError` for values that canonical JSON cannot represent, for example integers beyond 2^53.
     """
     return rfc8785.dumps({k: v for k, v in payload.items() if k != "signature"})
 
@@ -26,11 +26,11 @@ def sign(payload: Mapping[str, Any], key: bytes) -> str:
 
 
 def verify(payload: Mapping[str, Any], key: bytes) -> bool:
-    """Tell whether `payload` carries the signature that `key` gives, in constant time."""
+    """Whether the signature in `payload` is that of `key`; compared in constant time."""
     given = payload.get("signature")
     return isinstance(given, str) and hmac.compare_digest(sign(payload, key).encode(), given.encode())
 
 
 def fingerprint(payload: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical payload: the same event id with another one is not the same event."""
+    """SHA-256 of the canonical payload. It distinguishes two events that have the same event id."""
     return hashlib.sha256(canonical(payload)).hexdigest()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a desk says of itself beside an event: a header of the task message, for monitoring and nothing else.
+"""A station's status: a header of the task message beside the event, for monitoring only.
 
-It is no part of the event: it is not signed, differs from sending to sending, and whoever leaves it out is served alike.
+The header is not part of the event: it is not signed and differs at each sending. Workers process an event without it in
+the same way.
 """
 
 from datetime import datetime
@@ -16,26 +17,26 @@ HEADER: Final = "desk"
 
 
 class StationStatus(Message):
-    """How a sending came about, and what the desk still has."""
+    """How this sending came about, and the events that the station still holds."""
 
     sent_at: AwareDatetime
-    """When this sending left, by the station's clock."""
+    """Time of this sending, by the station's clock."""
     attempt: Annotated[int, Field(ge=1, lt=2**31)] = 1
-    """Which sending of the event this is."""
+    """Number of this sending of the event, from 1."""
     held: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """How many events the desk has taken and could not send yet; those on their way are not counted."""
+    """Events that the station has stored and could not send yet; without those that were sent."""
     held_since: AwareDatetime | None = None
-    """When the oldest of them was taken."""
+    """Time at which the oldest of them was stored, by the station's clock."""
 
 
 def to_header(sent_at: datetime, attempt: int, held: int, held_since: datetime | None) -> dict[str, Any]:
-    """The header's value: plain values, as any transport carries them."""
-    word: dict[str, Any] = {"sent_at": sent_at.isoformat(timespec="milliseconds"), "attempt": attempt, "held": held}
-    return word if held_since is None else {**word, "held_since": held_since.isoformat(timespec="milliseconds")}
+    """The header's value, of plain types that every transport can carry."""
+    header: dict[str, Any] = {"sent_at": sent_at.isoformat(timespec="milliseconds"), "attempt": attempt, "held": held}
+    return header if held_since is None else {**header, "held_since": held_since.isoformat(timespec="milliseconds")}
 
 
-def read(value: object) -> StationStatus | None:
-    """What the header says; `None` when there is none, or it cannot be read: monitoring refuses no scan."""
+def from_header(value: object) -> StationStatus | None:
+    """Parse the header's value; `None` if it is absent or invalid, because a scan is never refused for monitoring."""
     if not isinstance(value, dict):
         return None
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The task message, Celery's protocol 2, as plain values: the contract of the envelope around an event.
+"""The task message (Celery's protocol 2) as plain values: the contract of the envelope around an event.
 
 Any language can write a task message. `HEADERS` and `PROPERTIES` are the contract: the AsyncAPI document is generated
 from them, and a worker rejects a message that breaks them before it decodes the body (`envelope_defect`,
@@ -93,16 +93,16 @@ def _no_limits() -> Field:
 
 HEADERS: Final[Mapping[str, Field]] = MappingProxyType(
     {
-        "lang": _text(20, "Language of the sender, such as `py`, `js`, `go`."),
+        "lang": _text(20, "Language of the sender, for example `py`, `js` or `go`."),
         "id": _uuid("The event's id (`event_id`); for other tasks a UUID."),
         "root_id": _uuid("The same as `id`.", nullable=True),
         "parent_id": _uuid("Null; the same as `id` when a worker requeues the task.", nullable=True),
         "group": _null(),
-        "retries": _integer(MAX_RETRIES, "0 from a sender; a worker counts up."),
+        "retries": _integer(MAX_RETRIES, "0 from a station; a worker increments it."),
         "eta": _null("A task runs when a worker receives it."),
         "expires": _null("An event does not expire."),
         "timelimit": _no_limits(),
-        "argsrepr": _text(2_000, "The id alone, as operators see it: never the event."),
+        "argsrepr": _text(2_000, "The id only, never the event: operators see it."),
         "kwargsrepr": _text(2_000),
         "ignore_result": Field({"type": "boolean"}, lambda value: isinstance(value, bool)),
         "origin": _text(200, "The sender, for operators.", required=False, nullable=True),
@@ -242,7 +242,7 @@ def _depth(raw: bytes) -> int:
 
 
 def task_headers(task: str, task_id: str, *, origin: str) -> dict[str, Any]:
-    """Headers of a task message. Operators see the id as the arguments."""
+    """Headers of a task message. `argsrepr`, which monitors show, contains the id only."""
     return {
         "lang": "py",
         "task": task,
@@ -267,5 +267,5 @@ def task_headers(task: str, task_id: str, *, origin: str) -> dict[str, Any]:
 
 
 def task_body(argument: str) -> str:
-    """Body of a task message that takes one argument, given as JSON text."""
+    """Body of a task message with one argument, given as JSON text."""
     return f'[[{argument}], {{}}, {{"callbacks": null, "errbacks": null, "chain": null, "chord": null}}]'

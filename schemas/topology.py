@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wire contract: the name of every queue, task and reply channel, once."""
+"""Names on the wire: queues, tasks and reply queues. Each is defined here, once."""
 
 import re
 from typing import Final
@@ -31,7 +31,7 @@ STATION_TASKS: Final = (
     CONFIRM_SLIP,
     ASK_REPRINT,
 )
-"""What stations may ask for, on the queue `returns`."""
+"""Tasks that stations may send, on the queue `returns`."""
 
 PURGE_LINKS: Final = "privacy.purge_links"
 PRINT_SLIP: Final = "printing.print_slip"
@@ -42,14 +42,14 @@ SLIP_PRINTED: Final = "printing.slip_printed"
 CANCEL_SLIP: Final = "printing.cancel_slip"
 MOVE_SLIP: Final = "printing.move_slip"
 PRINT_ACTIONS: Final = (RETRY_SLIP, REPRINT_SLIP, SLIP_PRINTED, CANCEL_SLIP, MOVE_SLIP)
-"""What operations decide about a slip, on the queue `print-actions`."""
+"""Decisions of operators about a print job, on the queue `print-actions`."""
 SWEEP_PRINTS: Final = "printing.sweep"
 SWEEP_OUTBOX: Final = "outbox.sweep"
 SWEEP_QUARANTINE: Final = "quarantine.sweep"
 ALL_TASKS: Final = frozenset(
     (*STATION_TASKS, *PRINT_ACTIONS, PURGE_LINKS, PRINT_SLIP, FOLLOW_SLIP, SWEEP_PRINTS, SWEEP_OUTBOX, SWEEP_QUARANTINE)
 )
-"""Every task that some worker does."""
+"""Every task; each belongs to the role of some worker."""
 
 _LONGEST_REPLY_QUEUE = 80
 
@@ -57,42 +57,42 @@ CODE_PATTERN: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 """Codes of branches, stations and printers: lower case letters, digits and single hyphens."""
 
 REPLY_TO_PATTERN: Final = re.compile(r"^reply\.[a-z0-9-]+\Z")
-"""The only queues a reply is ever sent to. `reply_to` comes from outside and is checked against this."""
+"""Queues to which replies are sent. `reply_to` comes from outside; compare it with this pattern."""
 
 REPLY_QUEUE_EXPIRES_SECONDS: Final = 7 * 24 * 3600
-"""How long a reply queue that nobody reads is kept, in seconds. Station and worker declare it alike."""
+"""Age at which an unused reply queue expires, in seconds. Stations and workers declare it with the same value."""
 
 DELIVERY_LIMIT: Final = 20
-"""How often a message may come back from workers that died before it becomes a dead letter; the same on both brokers.
+"""Redeliveries of a message from dead workers before it becomes a dead letter; equal on both brokers.
 
-RabbitMQ refuses a queue declaration with another number than the queue has."""
+RabbitMQ refuses a declaration with another number than the queue has."""
 
 
 def printing_queue(branch: str) -> str:
-    """Queue of the print workers of a branch, such as `printing.main`."""
+    """Queue of the print workers of a branch, for example `printing.main`."""
     return PRINTING_QUEUE_PREFIX + branch
 
 
 def reply_queue(station: str) -> str:
-    """Queue on which a station hears its answers, such as `reply.main-desk-1`."""
+    """Queue from which a station receives its replies, for example `reply.main-desk-1`."""
     return REPLY_QUEUE_PREFIX + station
 
 
 def unacked_keys(station: str) -> tuple[str, str, str]:
-    """Redis: where a station notes answers that it has heard and not kept yet; hash, index and lock."""
+    """Redis: keys for replies that a station has received and not acknowledged yet: hash, index and lock."""
     own = f"unacked.station.{station}"
     return own, f"{own}.index", f"{own}.mutex"
 
 
 def is_reply_queue(name: str | None) -> bool:
-    """Tell whether `name`, taken from a message, may be answered to."""
+    """Whether `name`, which comes from a message, is that of a reply queue."""
     return name is not None and len(name) <= _LONGEST_REPLY_QUEUE and REPLY_TO_PATTERN.match(name) is not None
 
 
 def queue_arguments(queue: str) -> dict[str, object]:
-    """AMQP arguments with which everybody declares `queue`; a mismatch would be refused by RabbitMQ.
+    """AMQP arguments of `queue`. Every program declares it with these, because RabbitMQ refuses a mismatch.
 
-    Work queues are quorum queues with a bound on redeliveries; a reply queue goes when nobody has used it for a week.
+    Work queues are quorum queues with a limit on redeliveries. A reply queue expires after a week without use.
     """
     if queue.startswith(REPLY_QUEUE_PREFIX):
         return {"x-expires": REPLY_QUEUE_EXPIRES_SECONDS * 1000}

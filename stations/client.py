@@ -18,7 +18,7 @@ from uuid6 import uuid7
 
 from schemas import signing
 from schemas.barcodes import clean
-from schemas.circulation_events import TASKS, CycleEvent, Reply
+from schemas.circulation_events import TASKS, CirculationEvent, Reply
 from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEvent
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
 from stations.journal.events import Entry, Journal, NewEvent
@@ -157,7 +157,7 @@ class StationClient:
         )
         return self._send(event, PROCESS_RETURN, request)
 
-    def send_event(self, kind: type[CycleEvent], *, barcode: ItemBarcode | None = None, **fields: Any) -> UUID:
+    def send_event(self, kind: type[CirculationEvent], *, barcode: ItemBarcode | None = None, **fields: Any) -> UUID:
         """Send another circulation event, for example `ItemLoaned`; return its id. `fields` are the event's.
 
         Errors are those of `request_return`.

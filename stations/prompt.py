@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from schemas.barcodes import BarcodeRefusedError, slip_of
+from schemas.barcodes import BarcodeRefusedError, parse_slip_code
 from schemas.circulation_events import Reply, ReprintRequested, SlipSeen, UndoRequested
 from stations import messages
 from stations.client import ItemBarcode, PatronCardError, StationClient
@@ -131,7 +131,7 @@ class ScanPrompt:
             return
         now = time.monotonic()
         packing, self._packing = self._packing, None
-        if (slip := slip_of(barcode)) is not None:
+        if (slip := parse_slip_code(barcode)) is not None:
             self._packing = (slip, now)
             self.screen.show(messages.slip_scanned())
         elif packing is not None and now - packing[1] <= PACKING_SECONDS:

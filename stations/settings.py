@@ -11,12 +11,12 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from schemas.broker_url import read_broker_url
-from schemas.configuration import SideSettings
+from schemas.configuration import ProgramSettings
 from schemas.topology import CODE_PATTERN
 from stations.journal.file import JournalLimits
 
 
-class StationSettings(SideSettings):
+class StationSettings(ProgramSettings):
     """Settings of one station. Environment prefix `BOOKDROP_STATION_`, table `[station]`."""
 
     model_config = SettingsConfigDict(env_prefix="BOOKDROP_STATION_")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from kombu import Connection, Consumer, Message, Producer, Queue
 
 from schemas.broker_url import Broker, read_broker_url
-from schemas.publisher_confirms import PublisherConfirms, confirms_of
+from schemas.publisher_confirms import PublisherConfirms, enable_confirms
 from schemas.station_status import HEADER
 from schemas.task_message import task_body, task_headers
 from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
@@ -128,9 +128,9 @@ class EventPublisher:
         if self._confirms is not None:
             for event in events:
                 self._publish(producer, event)
-                self._confirms.expect(RETURNS_QUEUE, event)
+                self._confirms.track(RETURNS_QUEUE, event)
             self._confirms.wait(_TIMEOUT_SECONDS)
-            self._confirms.collect()
+            self._confirms.take_confirmed()
         elif len(events) == 1:
             self._publish(producer, events[0])
         else:
@@ -167,7 +167,7 @@ class EventPublisher:
                 # The queue is missing. A station's own RabbitMQ user may not create it; then the journal holds the
                 # events until a worker has declared it.
                 work.queue_declare()
-            self._confirms = confirms_of(channel)
+            self._confirms = enable_confirms(channel)
             self._producer = Producer(channel)
         return self._producer
 

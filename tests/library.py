@@ -13,7 +13,7 @@ from sqlalchemy import Engine, func, insert, select
 from uuid6 import uuid7
 
 from schemas import signing
-from schemas.circulation_events import CycleEvent
+from schemas.circulation_events import CirculationEvent
 from schemas.database import READ_ONLY
 from schemas.events import BarcodeScanned, ReturnRequested, StationEvent
 from schemas.models import (
@@ -229,7 +229,7 @@ class Library:
             KEY,
         )
 
-    def event(self, kind: type[CycleEvent], *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
+    def event(self, kind: type[CirculationEvent], *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
         """A signed event of the cycle, as JSON; at this moment unless `at` says otherwise."""
         own = {"event_id": uuid7(), "sequence": next(self._count), "signature": "0" * 64, "at": self.now}
         return signed(kind(**{**own, "station": station, **fields}), KEY)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from uuid6 import uuid7
 
 from schemas.models import OutboxEntry
-from schemas.publisher_confirms import PublisherConfirms, confirms_of
+from schemas.publisher_confirms import PublisherConfirms, enable_confirms
 from schemas.task_message import task_body, task_headers
 from schemas.topology import queue_arguments
 from tasks.ports import PendingMessage
@@ -76,10 +76,10 @@ class BrokerPublisher:
         try:
             for entry in entries:
                 self._publish(producer, entry)
-                confirms.expect(entry.queue, entry)
+                confirms.track(entry.queue, entry)
             confirms.wait(RESPONSE_TIMEOUT_SECONDS)
         finally:
-            sent += confirms.collect()
+            sent += confirms.take_confirmed()
 
     def flush(self) -> None:
         """Delete the published rows now."""
@@ -154,6 +154,6 @@ class BrokerPublisher:
             self._local.connection = connection
             self._local.channel = connection.default_channel
             self._local.producer = Producer(self._local.channel)
-            self._local.confirms = confirms_of(self._local.channel)
+            self._local.confirms = enable_confirms(self._local.channel)
             self._local.declared = set()
         return self._local.producer, self._local.declared

@@ -11,10 +11,10 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from schemas.broker_url import Broker, read_broker_url
-from schemas.configuration import PREFIX, SideSettings
+from schemas.configuration import PREFIX, ProgramSettings
 
 
-class WorkerSettings(SideSettings):
+class WorkerSettings(ProgramSettings):
     """Settings of the workers and the `bookdrop` command. Environment prefix `BOOKDROP_`, table `[workers]`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)

@@ -19,7 +19,7 @@ from schemas import station_status, topology
 from schemas.circulation_events import (
     TASKS,
     ActionReply,
-    CycleEvent,
+    CirculationEvent,
     ItemLoaned,
     ItemsReceived,
     LoanDischarged,
@@ -33,7 +33,7 @@ from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply, SlipNotice
 from schemas.task_message import EMBED, HEADERS, task_headers
 
-CYCLE: Final[Mapping[str, type[CycleEvent]]] = {
+CYCLE: Final[Mapping[str, type[CirculationEvent]]] = {
     "undoReturn": UndoRequested,
     "receiveItems": ItemsReceived,
     "loanItem": ItemLoaned,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from docs.generate.markdown import table
-from schemas.configuration import SideSettings
+from schemas.configuration import ProgramSettings
 from stations.settings import StationSettings
 from workers.settings import WorkerSettings
 
@@ -29,7 +29,7 @@ def page() -> str:
     )
 
 
-def _section(title: str, settings: type[SideSettings]) -> Iterator[str]:
+def _section(title: str, settings: type[ProgramSettings]) -> Iterator[str]:
     prefix = str(settings.model_config.get("env_prefix"))
     yield f"## {title}: `[{settings.table}]`"
     yield ""

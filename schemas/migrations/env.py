@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alembic's entry: runs migrations on the connection that `schemas.migration.migrate` hands over."""
+"""Entry point for Alembic: runs migrations on the connection from `schemas.migration.migrate`."""
 
 from alembic import context
 

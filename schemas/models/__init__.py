@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables, a module per aggregate. Import them from here, so that all are known to the metadata."""
+"""The tables, a module for each group. Import them from here, so that the metadata contains all of them."""
 
 from schemas.models.columns import Model, table
 from schemas.models.locations import Branch, Printer, Station

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Column types and the declarative class that all tables share."""
+"""Column types and the declarative base of all tables."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -13,13 +13,13 @@ from schemas.request_status import RequestStatus
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC in, aware UTC out; a naive time is refused. SQLite stores it without the zone."""
+    """Stores and returns aware UTC; raises `ValueError` for a naive time. SQLite stores it without the zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn an aware time into UTC; naive where the database keeps no zone."""
+        """Convert an aware time to UTC; naive on SQLite, which stores no zone."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -28,29 +28,29 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give back aware UTC."""
+        """Return aware UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
-"""A growing number; SQLite counts up only a plain INTEGER primary key."""
+"""An integer that grows without limit; SQLite increments only a plain INTEGER primary key."""
 
 Id = Annotated[int, mapped_column(BigId, primary_key=True, autoincrement=True)]
 Code = Annotated[str, mapped_column(String(40))]
 Short = Annotated[str, mapped_column(String(200))]
 
 
-def words(kind: type[RequestStatus] | type[PrintState]) -> Enum:
-    """Column type of an enumeration, stored as its value in a plain string (no database enum to migrate)."""
+def enum_type(kind: type[RequestStatus] | type[PrintState]) -> Enum:
+    """Column type of an enumeration, stored as its value in a string: there is no database enum to migrate."""
     return Enum(
         kind, native_enum=False, length=30, values_callable=lambda e: [m.value for m in e], create_constraint=False
     )
 
 
 class Model(DeclarativeBase):
-    """The declarative base of all tables, with constraint names that migrations can rely on."""
+    """The declarative base of all tables, with constraint names on which migrations depend."""
 
     metadata = MetaData(
         naming_convention={
@@ -65,12 +65,12 @@ class Model(DeclarativeBase):
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(),
         list[str]: JSON(),
-        RequestStatus: words(RequestStatus),
-        PrintState: words(PrintState),
+        RequestStatus: enum_type(RequestStatus),
+        PrintState: enum_type(PrintState),
     }
 
 
 def table(model: type[Model]) -> Table:
-    """The table of `model`, for statements that take many rows at once and need no identity map."""
-    found: Table = model.__table__  # type: ignore[assignment]  # declared as FromClause; ours are all tables
+    """The table of `model`, for statements that handle many rows and need no identity map."""
+    found: Table = model.__table__  # type: ignore[assignment]  # declared as FromClause; every model here has a Table
     return found

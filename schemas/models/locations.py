@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things happen: branches, their stations, their printers."""
+"""Branches with their stations and printers."""
 
 from datetime import datetime
 
@@ -18,12 +18,12 @@ class Branch(Model):
     code: Mapped[Code] = mapped_column(unique=True)
     name: Mapped[Short]
     library: Mapped[Short]
-    """Name of the library the branch belongs to, as it stands on the slip under FROM."""
+    """Name of the library, as slips show it under FROM."""
     address: Mapped[list[str]] = mapped_column(default=list)
 
 
 class Printer(Model):
-    """A printer at a branch. What it is and where stands in its URI."""
+    """A printer at a branch. Its URI names the driver and the address."""
 
     __tablename__ = "printers"
 
@@ -33,20 +33,20 @@ class Printer(Model):
     uri: Mapped[str] = mapped_column(String(500))
     media: Mapped[Code] = mapped_column(default="label-4x6")
     is_default: Mapped[bool] = mapped_column(default=False)
-    """Takes the branch's slips when the station names no other."""
+    """Prints the branch's slips, unless the station has another printer."""
     on_hold: Mapped[bool] = mapped_column(default=False)
     fallback_id: Mapped[int | None] = mapped_column(ForeignKey("printers.id"))
-    """Takes its slips while it is on hold or away."""
+    """Printer for its slips while it is on hold or unavailable."""
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
-    """How often in a row it took no slip."""
+    """Failed attempts in a row."""
     retry_at: Mapped[datetime | None]
-    """Until then it counts as away, and its slips wait together."""
+    """End of the pause after a failure; until then its slips wait together."""
     trouble: Mapped[str | None] = mapped_column(Text)
-    """Why it took no slip the last time, in words."""
+    """Cause of the last failure, as text for operators."""
 
 
 class Station(Model):
-    """A desk with a scanner. Its key signs its events."""
+    """A station: a place with a barcode scanner. Its key signs its events."""
 
     __tablename__ = "stations"
 
@@ -54,7 +54,7 @@ class Station(Model):
     code: Mapped[Code] = mapped_column(unique=True)
     branch_id: Mapped[int] = mapped_column(ForeignKey("branches.id"), index=True)
     key: Mapped[Short]
-    """The shared secret, text."""
+    """The shared secret, as text."""
     active: Mapped[bool] = mapped_column(default=True)
     printer_id: Mapped[int | None] = mapped_column(ForeignKey("printers.id"))
     """Overrides the branch's default printer."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages in and out: the inbox of answered events, the outbox of promises, the quarantine."""
+"""Inbox of processed events, outbox of messages to publish, quarantine."""
 
 from datetime import datetime
 from uuid import UUID
@@ -12,7 +12,7 @@ from schemas.models.columns import Code, Id, Model, Short
 
 
 class InboxEntry(Model):
-    """An event that was answered, and its answer. The primary key is what makes a scan happen once."""
+    """A processed event and its reply. The primary key guarantees that an event is processed once."""
 
     __tablename__ = "inbox"
 
@@ -27,26 +27,26 @@ class InboxEntry(Model):
 
 
 class OutboxEntry(Model):
-    """A message that a commit promised. The row goes when the broker has it."""
+    """A message that a commit enqueued. The row is deleted when the broker has accepted the message."""
 
     __tablename__ = "outbox"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    """UUIDv7: made before the insert, and in the order of the promises."""
+    """UUIDv7: generated before the insert, in the order of enqueuing."""
     queue: Mapped[Short]
     task: Mapped[Short | None]
-    """Task name, when it is an order to a worker; `None` for a plain message to a station."""
+    """Name of the task for a task message; `None` for a plain message to a station."""
     body: Mapped[str] = mapped_column(Text)
-    """JSON: the plain message, or the task's one argument."""
+    """JSON: the plain message, or the only argument of the task."""
     event_id: Mapped[UUID | None]
     created_at: Mapped[datetime]
     next_attempt_at: Mapped[datetime] = mapped_column(index=True)
-    """The sweep leaves it alone until then: its own worker is just publishing it, or the last try failed."""
+    """Time before which the sweep ignores it: its worker is publishing it, or the last attempt failed."""
     attempts: Mapped[int] = mapped_column(default=0)
 
 
 class QuarantinedMessage(Model):
-    """A message that could not be believed or read, kept with the reason; and what was decided about it."""
+    """A rejected message or a dead letter with its reason, and the decision about it."""
 
     __tablename__ = "quarantine"
 
@@ -58,28 +58,28 @@ class QuarantinedMessage(Model):
     detail: Mapped[str] = mapped_column(Text, default="")
     station: Mapped[str | None] = mapped_column(String(100))
     event_id: Mapped[str | None] = mapped_column(String(100), index=True)
-    """The event's id; of a message that is no event, its task's."""
+    """The event id; the task id for a message that is not an event."""
     reply_to: Mapped[str | None] = mapped_column(String(100))
     body: Mapped[str] = mapped_column(Text)
-    """The event's JSON, or a dead letter's body; at most 256 KiB. Empty once it was erased."""
+    """The event's JSON, or the dead letter's body; at most 256 KiB. Empty after it was erased."""
     state: Mapped[Code] = mapped_column(default="kept", server_default="kept")
     """`kept`, `retried`, `settled`, `dropped` or `expired`."""
     task: Mapped[Short | None]
-    """Name of the task that it was for."""
+    """Name of its task."""
     envelope: Mapped[str | None] = mapped_column(Text)
-    """JSON: headers and properties of a dead letter. `None` for an event, whose envelope is made anew."""
+    """JSON: headers and properties of a dead letter. `None` for an event, which gets a new envelope."""
     encoding: Mapped[Code] = mapped_column(default="text", server_default="text")
-    """`text`, or `base64` for a body that is no text."""
+    """`text`, or `base64` for a body that is not text."""
     whole: Mapped[bool] = mapped_column(default=True, server_default=true())
-    """Whether `body` is all of it."""
+    """Whether `body` is complete."""
     letter: Mapped[str | None] = mapped_column(String(64), unique=True, index=True)
-    """Digest of a dead letter: it is taken from the broker once, however often that is tried."""
+    """Digest of a dead letter: collecting it again finds its row."""
     times: Mapped[int] = mapped_column(default=1, server_default="1")
-    """How often this very message came."""
+    """Number of times that this message arrived."""
     last_at: Mapped[datetime | None]
-    """When it came again."""
+    """Time of its last arrival after the first."""
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[Short | None]
     decision_reason: Mapped[str | None] = mapped_column(Text)
     erased_at: Mapped[datetime | None]
-    """When its body was let go of."""
+    """Time at which its body was erased."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print jobs and every attempt at one."""
+"""Print jobs and their attempts."""
 
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from schemas.print_jobs import PrintState
 
 
 class PrintJob(Model):
-    """One slip on its way to paper. Unique per item, Return and copy."""
+    """One slip to print. Unique by item, Return and copy."""
 
     __tablename__ = "print_jobs"
     __table_args__ = (
@@ -26,19 +26,19 @@ class PrintJob(Model):
     request_id: Mapped[int] = mapped_column(ForeignKey("requests.id"), index=True)
     item_id: Mapped[int] = mapped_column(ForeignKey("items.id"))
     event_id: Mapped[UUID] = mapped_column(index=True)
-    """The Return that wants the slip."""
+    """Event id of the Return that prints the slip."""
     copy_number: Mapped[int] = mapped_column(default=1)
     reprint_of: Mapped[UUID | None] = mapped_column(ForeignKey("print_jobs.id"))
     reason: Mapped[str | None] = mapped_column(String(500))
     actor: Mapped[str | None] = mapped_column(String(100))
     branch: Mapped[Code]
-    """Branch whose print workers do it."""
+    """Branch whose print workers handle it."""
     printer_id: Mapped[int | None] = mapped_column(ForeignKey("printers.id"), index=True)
-    """`None` when the branch has no printer yet: the job is held."""
+    """`None` while the branch has no printer: the job is held."""
     station: Mapped[Code | None]
-    """Station that hears of it."""
+    """Station that receives notices about it."""
     content: Mapped[dict[str, Any]]
-    """The slip, as `SlipContent`, frozen at the Return."""
+    """The slip as `SlipContent`, fixed at the Return."""
     state: Mapped[PrintState]
     state_since: Mapped[datetime]
     created_at: Mapped[datetime]
@@ -47,14 +47,14 @@ class PrintJob(Model):
     claimed_by: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[datetime | None]
     spool_id: Mapped[Short | None]
-    """What the printer called the job, or the file it became."""
+    """The printer's name of the job, or the name of the file written."""
     last_error: Mapped[str | None] = mapped_column(Text)
     voided_at: Mapped[datetime | None]
-    """When its Return was undone: the slip must not go out, or must come out of the book again."""
+    """Time at which its Return was undone: the slip must not be printed, or must be taken out of the item."""
 
 
 class PrintAttempt(Model):
-    """One try at a print job: when, where, how it ended."""
+    """One attempt at a print job: its times, printer and outcome."""
 
     __tablename__ = "print_attempts"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is borrowed: partners, patrons, requests with their items, barcodes and loans, and the history."""
+"""Partners, patrons, and requests with their items, barcodes, loans and history."""
 
 from datetime import datetime
 from typing import Any
@@ -20,14 +20,14 @@ class Partner(Model):
 
     id: Mapped[Id]
     code: Mapped[Code] = mapped_column(unique=True)
-    """Its identifier among partners, usually the ISIL (ISO 15511)."""
+    """Identifier of the library among partners, usually its ISIL (ISO 15511)."""
     name: Mapped[Short]
     address: Mapped[list[str]] = mapped_column(default=list)
     delivery_code: Mapped[str | None] = mapped_column(String(40))
 
 
 class Patron(Model):
-    """A reader. Only requests and loans point here, and they let go at discharge."""
+    """A patron. Only requests and loans refer to a patron, and these links are severed at discharge."""
 
     __tablename__ = "patrons"
 
@@ -51,13 +51,13 @@ class Request(Model):
     author: Mapped[str | None] = mapped_column(String(500))
     patron_id: Mapped[int | None] = mapped_column(ForeignKey("patrons.id"), index=True)
     return_address: Mapped[list[str] | None]
-    """Given by the lender with this very item; wins over the partner's address. Its first line is the name."""
+    """Return address that the lender gave with this item, in place of the partner's. Its first line is the name."""
     damage_note: Mapped[str | None] = mapped_column(String(500))
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime] = mapped_column(index=True)
     returned_at: Mapped[datetime | None]
     returned_by: Mapped[str | None] = mapped_column(String(40))
-    """Code of the station that returned it."""
+    """Code of the station of the Return."""
 
     partner: Mapped[Partner] = relationship(lazy="raise")
     branch: Mapped[Branch] = relationship(lazy="raise")
@@ -65,7 +65,7 @@ class Request(Model):
 
 
 class Item(Model):
-    """The physical thing. Without a request it is one of our own, and no interlibrary loan."""
+    """The physical item. Without a request it belongs to the library and is not an interlibrary loan."""
 
     __tablename__ = "items"
 
@@ -74,9 +74,9 @@ class Item(Model):
     position: Mapped[int] = mapped_column(default=1)
     """1 for the first item of its request."""
     description: Mapped[str | None] = mapped_column(String(500))
-    """Such as "vol. 2"."""
+    """For example "vol. 2"."""
     returned_at: Mapped[datetime | None]
-    """When it was checked in for going home."""
+    """Time at which it was checked in for its return to the partner."""
     returned_by: Mapped[str | None] = mapped_column(String(40))
 
     request: Mapped[Request | None] = relationship(lazy="raise", back_populates="items")
@@ -85,7 +85,7 @@ class Item(Model):
 
 
 class ItemBarcode(Model):
-    """A barcode of an item: the lender's own, or a temporary one. Not unique: barcodes are reused over the years."""
+    """A barcode of an item: the lender's own, or a temporary one. Not unique, because barcodes are reused."""
 
     __tablename__ = "item_barcodes"
     __table_args__ = (Index("uq_item_barcodes_item_id_barcode", "item_id", "barcode", unique=True),)
@@ -99,7 +99,7 @@ class ItemBarcode(Model):
 
 
 class Loan(Model):
-    """The item lent to our patron; ends when it is discharged. At most one is open per item."""
+    """A loan of an item to a patron; it ends at discharge. An item has at most one open loan."""
 
     __tablename__ = "loans"
     __table_args__ = (
@@ -127,22 +127,22 @@ class Loan(Model):
 
 
 class UndoPatronLink(Model):
-    """The patron link of a discharged loan, kept for the undo window in this one place, then purged."""
+    """The patron link of a discharged loan or request: kept here alone for the undo window, then purged."""
 
     __tablename__ = "set_aside_links"
 
     id: Mapped[Id]
     event_id: Mapped[UUID] = mapped_column(index=True)
-    """The Return that severed it."""
+    """Event id of the Return that severed it."""
     request_id: Mapped[int] = mapped_column(ForeignKey("requests.id"), index=True)
     loan_id: Mapped[int | None] = mapped_column(ForeignKey("loans.id"))
-    """The loan that was discharged, if the link was a loan's and not the request's own."""
+    """The discharged loan, if the link was that of a loan; `None` for the link of the request."""
     patron_id: Mapped[int] = mapped_column(ForeignKey("patrons.id"))
     purge_after: Mapped[datetime] = mapped_column(index=True)
 
 
 class RequestEvent(Model):
-    """A line of a request's history: who-station, when, what. No patron, ever."""
+    """An entry of a request's history: station, time, kind. It never contains a patron."""
 
     __tablename__ = "request_events"
     __table_args__ = (Index("ix_request_events_request_id_id", "request_id", "id"),)
@@ -152,11 +152,11 @@ class RequestEvent(Model):
     item_id: Mapped[int | None] = mapped_column(BigId)
     event_id: Mapped[UUID | None] = mapped_column(index=True)
     kind: Mapped[Code]
-    """A verb in the past: `returned`, `item_checked_in`, `received`, `undone`."""
+    """A verb in the past, for example `returned`, `item_checked_in`, `received` or `undone`."""
     status_before: Mapped[RequestStatus | None]
     status_after: Mapped[RequestStatus | None]
     at: Mapped[datetime]
-    """When it happened at the desk."""
+    """Time of the event at the station."""
     recorded_at: Mapped[datetime]
     branch: Mapped[Code | None]
     station: Mapped[Code | None]

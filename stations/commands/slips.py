@@ -28,10 +28,10 @@ def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, 
     \b
     bookdrop-station pack BD:01a20aee-905b-70e3-bbdd-6f98a0bee5d1 31000000170
     """
-    from schemas.barcodes import SLIP_PREFIX, slip_of
+    from schemas.barcodes import SLIP_PREFIX, parse_slip_code
     from schemas.circulation_events import SlipSeen
 
-    slip_id = slip_of(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
+    slip_id = parse_slip_code(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
     if slip_id is None:
         raise CommandError(f"{slip} is not a slip's code. Nothing was sent.", USAGE_ERROR)
     send_and_print(

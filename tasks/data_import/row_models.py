@@ -37,7 +37,7 @@ def _barcodes(value: object) -> object:
 
 
 def _status(value: object) -> object:
-    return RequestStatus.from_words(value) if isinstance(value, str) else value
+    return RequestStatus.parse(value) if isinstance(value, str) else value
 
 
 def _moment(value: object) -> object:

@@ -18,7 +18,7 @@ def record(batch: ProcessedBatch, context: Context, began: datetime) -> None:
     metrics.observe(definitions.TRANSACTION, (now - began).total_seconds())
     for processed in batch.processed:
         event, reply = processed.event.event, processed.reply
-        status = station_status.read(processed.event.received.station_status)
+        status = station_status.from_header(processed.event.received.station_status)
         made_at = uuid7_time(event.event_id)
         sent_at = status.sent_at if status is not None else made_at
         if sent_at is not None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.barcodes import slip_of
+from schemas.barcodes import parse_slip_code
 from schemas.reasons import ReplyReason
 from schemas.request_status import CLOSED
 from tasks.requests.model import Refused, RequestState
@@ -78,7 +78,7 @@ def _unmatched(barcode: str, *, is_external_id: bool, patron_card_pattern: str |
             "Scan the barcode on the item. The card was not looked up.",
             hides_code=True,
         )
-    if slip_of(barcode) is not None:
+    if parse_slip_code(barcode) is not None:
         return Refused(
             ReplyReason.SLIP_CODE,
             "That is the code of a slip, not of an item",

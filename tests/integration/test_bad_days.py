@@ -124,7 +124,7 @@ def test_spool_that_cannot_be_written_is_told_and_tried_again(wire, parts, libra
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("", "Nothing was scanned"), ("x" * 10_000, "no item barcode"), ("31\x00\x1b[2J7", "control characters")],
+    [("", "Nothing was scanned"), ("x" * 10_000, "not an item barcode"), ("31\x00\x1b[2J7", "control characters")],
 )
 def test_garbage_is_refused_at_the_desk(station, broker_url, line, words):
     """An empty line, ten thousand characters, control characters: refused in words; nothing is taken or sent."""

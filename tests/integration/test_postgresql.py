@@ -44,7 +44,7 @@ def engine(postgres_url):
 @pytest.fixture
 def old(engine, monkeypatch):
     """The same database with the tables of the first release; migrations wait a short time only."""
-    monkeypatch.setattr(migration, "MIGRATION_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(migration, "LOCK_TIMEOUT_SECONDS", 0.1)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
@@ -88,7 +88,7 @@ def test_a_migration_gives_way_to_a_long_transaction(old):
     assert revisions(old)[0] == "0002"
     assert f"pg_terminate_backend({pid})" in str(caught.value)
     assert "Nothing was changed" in str(caught.value)
-    assert len(pauses) == migration.MIGRATION_TRIES - 1
+    assert len(pauses) == migration.MAX_ATTEMPTS - 1
 
 
 def test_a_migration_is_tried_again(old):
@@ -103,7 +103,7 @@ def test_a_migration_is_tried_again(old):
 
 def test_two_migrations_do_not_run_at_once(old):
     """The second one finds the advisory lock taken, and says so."""
-    lock = f"SELECT pg_advisory_xact_lock({migration.MIGRATION_LOCK})"
+    lock = f"SELECT pg_advisory_xact_lock({migration.MIGRATION_LOCK_ID})"
 
     with held(old, lock), pytest.raises(MigrationBusyError, match="Another migration is running"):
         migrate(old, pause=lambda _: None)
@@ -114,7 +114,7 @@ def test_two_migrations_do_not_run_at_once(old):
 def test_the_command_says_who_is_in_the_way(old, monkeypatch):
     """`bookdrop migrate` ends with 1 and the words, without a trace."""
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", old.url.render_as_string(hide_password=False))
-    monkeypatch.setattr(migration, "MIGRATION_TRIES", 1)
+    monkeypatch.setattr(migration, "MAX_ATTEMPTS", 1)
 
     with held(old, "LOCK TABLE printers IN ACCESS SHARE MODE"):
         result = CliRunner().invoke(main, ["migrate"])
@@ -166,7 +166,7 @@ def test_nothing_waits_for_ever(engine):
 
 def test_a_frozen_worker_lets_go(engine, postgres_url, monkeypatch):
     """What a worker that does nothing in its transaction has locked, others get."""
-    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.2)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_SECONDS", 0.2)
     frozen = open_engine(postgres_url)
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO patrons (id, number, name) VALUES (1, 'P1', 'Test Reader 1')"))

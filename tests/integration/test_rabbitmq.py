@@ -19,7 +19,7 @@ from uuid6 import uuid7
 
 from schemas.database import open_engine
 from schemas.models import OutboxEntry
-from schemas.publisher_confirms import PublishRejectedError, confirms_of
+from schemas.publisher_confirms import PublishRejectedError, enable_confirms
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
 from stations.client import StationClient
 from stations.settings import StationSettings
@@ -163,7 +163,7 @@ def test_receipts_are_waited_for_in_one_place(rabbitmq):
     waiting_each = connect(WorkerSettings(broker_url=SecretStr(rabbitmq.url)))
 
     with waiting_each, pytest.raises(ValueError, match="confirm_publish"):
-        confirms_of(waiting_each.default_channel)
+        enable_confirms(waiting_each.default_channel)
 
 
 def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):

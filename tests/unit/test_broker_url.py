@@ -83,10 +83,10 @@ def test_tls_files_have_the_names_of_each_library():
         ("kafka://secret@b", "write one of amqp://"),
         ("redis:/b", "write one of"),
         ("redis://:secret@b/0?ssl_ca_certs=/ca", "for TLS write rediss://"),
-        ("rediss://:secret@b/0?ssl_ca_cert=/ca", "known are ssl_ca_certs"),
-        ("rediss://:secret@b/0?ssl_cert_reqs=maybe", "none of required, optional, none"),
-        ("sentinel://:secret@b/0?master=books", "known are master_name"),
-        ("sentinel://:secret@b/0?ssl_ca_certs=/ca", "known are master_name"),
+        ("rediss://:secret@b/0?ssl_ca_cert=/ca", "its options are ssl_ca_certs"),
+        ("rediss://:secret@b/0?ssl_cert_reqs=maybe", "not one of required, optional, none"),
+        ("sentinel://:secret@b/0?master=books", "its options are master_name"),
+        ("sentinel://:secret@b/0?ssl_ca_certs=/ca", "its options are master_name"),
     ],
 )
 @pytest.mark.parametrize("side", [WorkerSettings, StationSettings])

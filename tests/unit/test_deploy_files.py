@@ -10,7 +10,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from schemas.configuration import NO_SETTING, PREFIX
+from schemas.configuration import PATH_VARIABLES, PREFIX
 from stations.cli import main as station
 from stations.settings import StationSettings
 from tests.deploy_files import COMPOSE, DEPLOY, KUBERNETES, ROOT, UNITS
@@ -91,7 +91,7 @@ def test_variable_in_deploy_names_a_setting(used):
     """Each BOOKDROP_... in deploy/ is a setting of the workers or the stations, as a value or as a file."""
     settings = {f"{side.model_config['env_prefix']}{field.upper()}" for side in SIDES for field in side.model_fields}
 
-    assert used <= settings | {f"{name}_FILE" for name in settings} | set(NO_SETTING)
+    assert used <= settings | {f"{name}_FILE" for name in settings} | set(PATH_VARIABLES)
 
 
 def test_environment_files_load_as_settings(monkeypatch, tmp_path):

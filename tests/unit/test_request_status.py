@@ -46,7 +46,7 @@ def test_labels_are_the_statuses_of_alma():
 @pytest.mark.parametrize("words", sorted(WORDS))
 def test_label_is_read_as_its_status(words):
     """The label of a status in an export is the label that staff read."""
-    assert RequestStatus.from_words(words).label == words
+    assert RequestStatus.parse(words).label == words
 
 
 @given(
@@ -61,14 +61,14 @@ def test_capitals_and_spaces_are_ignored(status, by_label, change, gap):
 
     typed = gap + gap.join(change(words).split(" ")) + gap
 
-    assert RequestStatus.from_words(typed) is status
+    assert RequestStatus.parse(typed) is status
 
 
 @pytest.mark.parametrize("words", ["", "Lent", "returned", "Loaned to patrons", "null"])
 def test_unknown_status_raises_value_error(words):
     """The error repeats the unknown words; no similar status is chosen."""
-    with pytest.raises(ValueError, match="is no status") as error:
-        RequestStatus.from_words(words)
+    with pytest.raises(ValueError, match="is not a status") as error:
+        RequestStatus.parse(words)
 
     assert repr(words) in str(error.value)
 

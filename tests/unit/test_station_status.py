@@ -12,7 +12,7 @@ NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 def test_header_is_read_as_it_was_written():
     """Time of sending, attempt, number of held events and the oldest one's time are unchanged."""
-    status = station_status.read(station_status.to_header(NOW, 2, 5, NOW - timedelta(hours=1)))
+    status = station_status.from_header(station_status.to_header(NOW, 2, 5, NOW - timedelta(hours=1)))
 
     assert status is not None
     assert (status.sent_at, status.attempt, status.held) == (NOW, 2, 5)
@@ -24,4 +24,4 @@ def test_header_is_read_as_it_was_written():
 )
 def test_malformed_header_is_read_as_none(header):
     """A header of another form is ignored; it raises no error."""
-    assert station_status.read(header) is None
+    assert station_status.from_header(header) is None

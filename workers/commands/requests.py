@@ -36,7 +36,7 @@ def list_command(
     from tasks.requests.queries import Filter, page
 
     try:
-        wanted = RequestStatus.from_words(status) if status else None
+        wanted = RequestStatus.parse(status) if status else None
     except ValueError as error:
         known = ", ".join(each.label for each in RequestStatus)
         raise click.BadParameter(f"{error}. Known: {known}", param_hint="--status") from None

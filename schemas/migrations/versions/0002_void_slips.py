@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slips that an undone Return made void."""
+"""Slips that are void because their Return was undone."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a printer that takes no slips."""
+"""Failures of a printer: their number, the end of the pause, the cause."""
 
 import sqlalchemy as sa
 from alembic import op

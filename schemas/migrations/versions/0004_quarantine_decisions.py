@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was decided about a quarantined message, and what it takes to put it back."""
+"""The decision about a quarantined message, and the data to requeue it."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What monitoring keeps: counts and durations of the workers, and when each desk was last heard of."""
+"""Data of monitoring: counts and durations of the workers, and the last heartbeat of each station."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a desk spoke, by its own clock: of what two workers heard of it at once, the later word stands."""
+"""Time of a heartbeat by the station's clock: of two that workers receive at once, the later one is kept."""
 
 import sqlalchemy as sa
 from alembic import op
