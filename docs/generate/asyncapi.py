@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract of the wire, generated from the message types: JSON Schemas and an AsyncAPI document.
+"""The AsyncAPI document and the JSON Schemas, generated from the message types.
 
-`python -m docs.generate.asyncapi` writes them to `docs/reference/`; they are committed, and a test fails when they drift.
+They are the contract between stations and workers. A test compares the committed files with the generated ones.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +32,7 @@ from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply, SlipNotice
 from schemas.task_message import EMBED, HEADERS, task_headers
 
-CYCLE: Final[Mapping[str, type[CirculationEvent]]] = {
+CIRCULATION: Final[Mapping[str, type[CirculationEvent]]] = {
     "undoReturn": UndoRequested,
     "receiveItems": ItemsReceived,
     "loanItem": ItemLoaned,
@@ -42,89 +41,89 @@ CYCLE: Final[Mapping[str, type[CirculationEvent]]] = {
     "confirmSlip": SlipSeen,
     "askReprint": ReprintRequested,
 }
-"""The cycle around the Return: operations and their events."""
+"""Operations for the events around the Return."""
 
 MESSAGES: Final[tuple[type[BaseModel], ...]] = (
-    BarcodeScanned, ReturnRequested, *CYCLE.values(), ReturnReply, ActionReply, SlipNotice,
+    BarcodeScanned, ReturnRequested, *CIRCULATION.values(), ReturnReply, ActionReply, SlipNotice,
     PrintSlip,
 )  # fmt: skip
-"""Every type of message that crosses the wire."""
+"""Every type of message between stations and workers, and to print workers."""
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 FOLDER: Final = Path(__file__).resolve().parents[1] / "reference"
 EXAMPLE_ID: Final = "01975d2e-7c00-7000-8000-000000000001"
 
 REDIS_ENVELOPE: Final = (
-    "On Redis and Valkey a message is one JSON object, put with LPUSH on the list that has the queue's name "
-    "and taken with BRPOP: `body` is the body's bytes in base64, `content-encoding` is `utf-8`, `content-type` is "
+    "On Redis and Valkey a message is one JSON object, pushed with LPUSH to the list with the queue's name "
+    "and popped with BRPOP: `body` is the body's bytes in base64, `content-encoding` is `utf-8`, `content-type` is "
     "`application/json`, `headers` are the headers, and `properties` holds `correlation_id`, `reply_to`, "
     "`delivery_mode` 2, `delivery_info` (`exchange` empty, `routing_key` the queue), `priority` 0, "
-    "`body_encoding` `base64` and `delivery_tag`, a UUID made for this one sending."
+    "`body_encoding` `base64` and `delivery_tag`, a UUID that is new for each sending."
 )
 
 
-_HEARD: Final = {name: {"$ref": f"#/channels/reply/messages/{name}"} for name in ("returnReply", "actionReply")}
+_REPLIES: Final = {name: {"$ref": f"#/channels/reply/messages/{name}"} for name in ("returnReply", "actionReply")}
 
 
-class _Plain(GenerateJsonSchema):
-    """Schemas without a title for each field, which would repeat its name, and with `type` required.
+class _SchemaGenerator(GenerateJsonSchema):
+    """Schemas with `type` required, and without titles of fields, which would repeat their names.
 
-    In Python the type of a message is known; on the wire nothing else tells it.
+    In Python the class of a message shows its type; on the wire only the field `type` does.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
-        made = super().model_schema(schema)
-        of_type = made.get("properties", {}).get("type")
-        if of_type is not None and "const" in of_type:
-            of_type.pop("default", None)
-            made["required"] = ["type", *made.get("required", [])]
-        return made
+        generated = super().model_schema(schema)
+        type_field = generated.get("properties", {}).get("type")
+        if type_field is not None and "const" in type_field:
+            type_field.pop("default", None)
+            generated["required"] = ["type", *generated.get("required", [])]
+        return generated
 
 
 def file_name(message: type[BaseModel]) -> str:
-    """Name of a message's schema file, such as `barcode-scanned.v1.schema.json`."""
+    """Name of a message's schema file, for example `barcode-scanned.v1.schema.json`."""
     name: str = message.model_fields["type"].default
     return name.removeprefix("bookdrop.") + ".schema.json"
 
 
 def message_schema(message: type[BaseModel]) -> dict[str, Any]:
-    """JSON Schema of one message. It allows further fields: readers ignore what they do not know."""
-    return {"$schema": DRAFT, **message.model_json_schema(schema_generator=_Plain)}
+    """JSON Schema of one message. It allows further fields, because receivers ignore unknown ones."""
+    return {"$schema": DRAFT, **message.model_json_schema(schema_generator=_SchemaGenerator)}
 
 
 def documents() -> dict[str, str]:
-    """Every generated document: its path under `docs/reference/`, and its text."""
-    made: dict[str, Mapping[str, Any]] = {f"messages/{file_name(m)}": message_schema(m) for m in MESSAGES}
-    made["asyncapi.json"] = asyncapi()
-    return {path: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for path, value in made.items()}
+    """Every generated document: path under `docs/reference/` and text."""
+    contents: dict[str, Mapping[str, Any]] = {f"messages/{file_name(m)}": message_schema(m) for m in MESSAGES}
+    contents["asyncapi.json"] = asyncapi()
+    return {path: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for path, value in contents.items()}
 
 
 def write(folder: Path = FOLDER) -> list[str]:
-    """Write what is not as it should be in `folder`; give the paths that changed, obsolete ones included."""
-    wanted = documents()
+    """Write the documents that differ in `folder`, and delete obsolete ones; return the paths of both."""
+    current = documents()
     changed = []
-    for path, text in wanted.items():
+    for path, text in current.items():
         file = folder / path
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
             changed.append(path)
     for file in sorted((folder / "messages").glob("*.schema.json")):
-        if f"messages/{file.name}" not in wanted:
+        if f"messages/{file.name}" not in current:
             file.unlink()
             changed.append(f"messages/{file.name}")
     return changed
 
 
 def asyncapi() -> dict[str, Any]:
-    """The AsyncAPI 3.0 document, told from the side of bookdrop's workers: they receive scans and send replies."""
+    """The AsyncAPI 3.0 document. Its operations are those of the workers: they receive events and send replies."""
     _, schemas = models_json_schema(
         [(message, "validation") for message in MESSAGES],
         ref_template="#/components/schemas/{model}",
-        schema_generator=_Plain,
+        schema_generator=_SchemaGenerator,
     )
     return {
         "asyncapi": "3.0.0",
@@ -132,9 +131,8 @@ def asyncapi() -> dict[str, Any]:
             "title": "bookdrop",
             "version": version("bookdrop"),
             "description": (
-                "Stations say that a barcode was scanned; workers perform the Return and answer on the station's "
-                "own reply queue. Within v1 changes are additive only: readers ignore fields they do not know. "
-                + REDIS_ENVELOPE
+                "Stations report that a barcode was scanned; workers perform the Return and reply on the station's "
+                "reply queue. Within v1 changes are additive only: receivers ignore unknown fields. " + REDIS_ENVELOPE
             ),
             "license": {"name": "Apache-2.0"},
         },
@@ -149,19 +147,20 @@ def _channels() -> dict[str, Any]:
     return {
         "returns": _channel(
             topology.RETURNS_QUEUE,
-            "What stations ask for, as Celery task messages.",
+            "Events from stations, as Celery task messages.",
             {"processScan": "ScanTask", "processReturn": "ReturnTask"}
-            | {operation: f"{event.__name__}Task" for operation, event in CYCLE.items()},
+            | {operation: f"{event.__name__}Task" for operation, event in CIRCULATION.items()},
         ),
         "printing": _channel(
             topology.printing_queue("{branch}"),
-            "Orders to print, for the print workers of one branch.",
+            "Print tasks for the print workers of one branch.",
             {"printSlip": "PrintTask"},
             {"branch": "Code of the branch, lower case letters, digits and single hyphens."},
         ),
         "reply": _channel(
             topology.reply_queue("{station}"),
-            "What one station hears. Plain messages, no task messages. Station and worker declare the queue alike.",
+            "Replies and notices to one station, as plain messages, not task messages. Station and worker declare "
+            "the queue with the same arguments.",
             {"returnReply": "ReturnReply", "actionReply": "ActionReply", "slipNotice": "SlipNotice"},
             {"station": "Code of the station, lower case letters, digits and single hyphens."},
         ),
@@ -192,13 +191,11 @@ def _channel(
 def _operations() -> dict[str, Any]:
     reply: dict[str, Any] = {
         "address": {
-            "description": (
-                "The message property `reply_to`. It is answered to only when it is the name of a reply queue."
-            ),
+            "description": ("The message property `reply_to`. Workers reply only to a name of a reply queue."),
             "location": "$message.header#/reply_to",
         },
         "channel": {"$ref": "#/channels/reply"},
-        "messages": [_HEARD["returnReply"]],
+        "messages": [_REPLIES["returnReply"]],
     }
     return {
         "processScan": {
@@ -212,13 +209,13 @@ def _operations() -> dict[str, Any]:
         **{
             operation: {
                 **_operation("receive", "returns", operation, (event.__doc__ or "").splitlines()[0]),
-                # What cannot be believed is refused with a returnReply, whatever it was meant to be.
-                "reply": {**reply, "messages": [_HEARD["actionReply"], _HEARD["returnReply"]]},
+                # A message that fails validation is refused with a returnReply, whatever its type.
+                "reply": {**reply, "messages": [_REPLIES["actionReply"], _REPLIES["returnReply"]]},
             }
-            for operation, event in CYCLE.items()
+            for operation, event in CIRCULATION.items()
         },
-        "printSlip": _operation("receive", "printing", "printSlip", "Print a slip that a Return promised."),
-        "noticeSlip": _operation("send", "reply", "slipNotice", "Tell the station what became of the slip."),
+        "printSlip": _operation("receive", "printing", "printSlip", "Print the slip of a Return."),
+        "noticeSlip": _operation("send", "reply", "slipNotice", "Notify the station of the result of a print job."),
     }
 
 
@@ -236,7 +233,7 @@ def _messages() -> dict[str, Any]:
     return {
         "ScanTask": _task_message(topology.PROCESS_SCAN, BarcodeScanned),
         "ReturnTask": _task_message(topology.PROCESS_RETURN, ReturnRequested),
-        **{f"{event.__name__}Task": _task_message(TASKS[event], event) for event in CYCLE.values()},
+        **{f"{event.__name__}Task": _task_message(TASKS[event], event) for event in CIRCULATION.values()},
         "PrintTask": _task_message(topology.PRINT_SLIP, PrintSlip),
         "ReturnReply": _plain_message(ReturnReply),
         "ActionReply": _plain_message(ActionReply),
@@ -250,7 +247,7 @@ def _task_message(task: str, argument: type[BaseModel]) -> dict[str, Any]:
     properties = {
         "content_type": {"const": "application/json"},
         "content_encoding": {"const": "utf-8"},
-        "delivery_mode": {"const": 2, "description": "Kept by the broker when it restarts."},
+        "delivery_mode": {"const": 2, "description": "Persistent: kept when the broker restarts."},
         "correlation_id": {"type": "string", "description": "The same as the header `id`."},
     }
     if from_station:
@@ -268,7 +265,7 @@ def _task_message(task: str, argument: type[BaseModel]) -> dict[str, Any]:
         "headers": headers_schema(task, from_station=from_station),
         "payload": {
             "type": "array",
-            "description": "Positional arguments, keyword arguments, and what comes after the task.",
+            "description": "Positional arguments, keyword arguments, and the task's callbacks and workflow.",
             "items": [
                 {
                     "type": "array",
@@ -294,8 +291,8 @@ def headers_schema(task: str, *, from_station: bool) -> dict[str, Any]:
     properties |= {name: field.described() for name, field in HEADERS.items()}
     if from_station:
         properties[station_status.HEADER] = {
-            **station_status.StationStatus.model_json_schema(schema_generator=_Plain),
-            "description": "For monitoring, and not signed: how the event was sent, and what the station still holds.",
+            **station_status.StationStatus.model_json_schema(schema_generator=_SchemaGenerator),
+            "description": "For monitoring only, not signed: how this sending came about, and the events that the station holds.",
         }
     return {
         "type": "object",
@@ -311,14 +308,9 @@ def _plain_message(message: type[BaseModel]) -> dict[str, Any]:
         "summary": (message.__doc__ or "").splitlines()[0],
         "contentType": "application/json",
         "correlationId": {
-            "description": "The message property `correlation_id` carries it as well.",
+            "description": "The message property `correlation_id` contains it as well.",
             "location": "$message.payload#/event_id",
         },
         "payload": {"$ref": f"#/components/schemas/{message.__name__}"},
         "bindings": {"amqp": {"contentEncoding": "utf-8", "bindingVersion": "0.3.0"}},
     }
-
-
-if __name__ == "__main__":
-    for to_header in write():
-        sys.stdout.write(f"docs/reference/{to_header}\n")
