@@ -123,7 +123,7 @@ def discharge(request: RequestState, item: ItemState) -> Decision:
         return Refused(
             ReplyReason.CLAIMED_RETURNED,
             f"Not discharged: the patron of request {request.external_id} claims to have returned it before",
-            "Return from the request and say how the claim ends: found by library, or returned by patron.",
+            "Return from the request and state how the claim ends: found by library, or returned by patron.",
         )
     others = any(other.loan is not None for other in request.items if other.item_id != item.item_id)
     # A recalled item is urgent until it is returned; "Returned by patron" would hide that.

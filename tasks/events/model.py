@@ -78,7 +78,7 @@ class ProcessedEvent:
     @property
     def outcome(self) -> str:
         """The outcome of the task, as Celery and Flower show it."""
-        return "answered_again" if self.reply is None else self.reply.outcome.value
+        return "reply_sent_again" if self.reply is None else self.reply.outcome.value
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _unmatched(barcode: str, *, is_external_id: bool, patron_card_pattern: str |
         return Refused(
             ReplyReason.SLIP_CODE,
             "That is the code of a slip, not of an item",
-            "Scan the barcode on the item. To check a slip at packing: bookdrop-station pack, or the slip's code at a desk.",
+            "Scan the barcode on the item. To check a slip at packing: bookdrop-station pack, or the slip's code at the station's prompt.",
         )
     return Refused(
         ReplyReason.UNKNOWN_BARCODE,

@@ -52,7 +52,7 @@ def replies(connection: Connection, wanted: ReplyFilter) -> list[dict[str, Any]]
         query = query.where(InboxEntry.answered_at > wanted.since)
     if wanted.station is not None:
         query = query.where(InboxEntry.station == wanted.station)
-    return [_answer(row) for row in connection.execute(query)]
+    return [_reply(row) for row in connection.execute(query)]
 
 
 def quarantined(connection: Connection, limit: int = 20) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def stations(connection: Connection, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _answer(row: Any) -> dict[str, Any]:
+def _reply(row: Any) -> dict[str, Any]:
     reply = ReturnReply.model_validate_json(row.reply)
     made = uuid7_time(row.event_id)
     took = None if made is None else (row.answered_at - made).total_seconds()

@@ -159,7 +159,7 @@ def _blocking_refusal(request: RequestState, command: ReturnCommand, items: tupl
         return Refused(
             Reason.CLAIMED_RETURNED,
             f"Not returned: the patron of request {request.external_id} claims to have returned it before",
-            "Return from the request and say how the claim ends: found by library, or returned by patron.",
+            "Return from the request and state how the claim ends: found by library, or returned by patron.",
             names_destination=True,
         )
     return None

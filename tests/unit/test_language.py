@@ -24,8 +24,10 @@ PRODUCT = (
 
 CLEAN = (
     "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml", ".ci", ".github",
-    ".pre-commit-config.yaml", "schemas", "stations", "tasks/__init__.py", "tasks/context.py", "tasks/data_import",
-    "tasks/metrics", "tasks/operator.py", "tasks/outbox", "tasks/ports.py", "tasks/privacy", "tasks/quarantine", "tasks/requeue.py", "tasks/unit_of_work.py",
+    ".pre-commit-config.yaml", "schemas", "stations", "tasks/__init__.py", "tasks/circulation", "tasks/context.py",
+    "tasks/data_import", "tasks/events", "tasks/handlers.py", "tasks/metrics", "tasks/operator.py", "tasks/outbox",
+    "tasks/ports.py", "tasks/privacy", "tasks/quarantine", "tasks/requests", "tasks/requeue.py", "tasks/returns",
+    "tasks/unit_of_work.py",
     "workers/__init__.py", "workers/app.py", "workers/bootstrap.py", "workers/broker_options.py",
     "workers/dead_letters.py", "workers/heartbeat.py", "workers/logging.py", "workers/metrics", "workers/publisher.py",
     "workers/redis_transport", "workers/runtime", "workers/settings.py", "workers/systemd_notify.py",
