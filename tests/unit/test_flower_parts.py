@@ -53,19 +53,19 @@ def test_any_authorization_header_gives_a_name_or_none(text):
     assert basic_auth_name(f"Basic {b64encode(b'ann:x:y').decode()}") == "ann"
 
 
-def test_what_can_be_decided_follows_the_rules():
-    """What may be on paper is never tried again; what has not been sent gets no copy; what is in hand is left alone."""
-    can = {state: {action.name for action in available_actions(state)} for state in State}
+def test_available_actions_follow_the_state():
+    """A slip that may exist is never retried, an unsent one has no reprint, and a job in hand has no action."""
+    names = {state: {action.name for action in available_actions(state)} for state in State}
 
     for state in State:
         if state in WAITING:
-            assert can[state] == {"retry", "move"}
+            assert names[state] == {"retry", "move"}
         elif state in IN_HAND:
-            assert can[state] == set()
+            assert names[state] == set()
         else:
-            assert "retry" not in can[state]
-            assert "reprint" in can[state]
-    assert can[State.UNKNOWN] == {"printed", "reprint"}
+            assert "retry" not in names[state]
+            assert "reprint" in names[state]
+    assert names[State.UNKNOWN] == {"printed", "reprint"}
     assert available_actions(State.HELD, voided=True) == ()
 
 
@@ -79,53 +79,53 @@ def test_what_can_be_decided_follows_the_rules():
         (PRINT_SLIP, None, None, ""),
     ],
 )  # fmt: skip
-def test_arguments_are_shown_as_an_id(name, args, kwargs, shown):
-    """Of our tasks Flower shows which slip or event it is about, and nothing that somebody wrote."""
+def test_task_arguments_are_shown_as_an_id(name, args, kwargs, shown):
+    """Flower shows the slip or the event of a task, and no text that a person wrote."""
     task = format_task(SimpleNamespace(name=name, args=args, kwargs=kwargs))
 
     assert (task.args, task.kwargs) == (shown, "")
 
 
-def test_other_tasks_are_left_as_they_are():
-    """A task that is not ours to name is shown as it is."""
+def test_arguments_of_other_tasks_are_unchanged():
+    """A task of another application is shown as it is."""
     task = format_task(SimpleNamespace(name="other.task", args="(1,)", kwargs="{}"))
 
     assert (task.args, task.kwargs) == ("(1,)", "{}")
 
 
 @pytest.mark.parametrize("search", SAVED_SEARCHES, ids=lambda search: search.label)
-def test_searches_are_ones_that_flower_understands(search):
-    """Each is in Flower's own language, and fits into an address."""
+def test_saved_search_is_a_valid_query_of_flower(search):
+    """Flower parses each query, and it needs no encoding in a URL."""
     parse_query(f"{search.field}:{search.terms}")
 
     assert " " not in search.query
 
 
-def test_a_time_is_shown_with_its_exact_moment():
-    """How long ago, and in full for whoever points at it."""
+def test_time_is_shown_relative_with_the_exact_time_as_title():
+    """A missing time is shown as a dash."""
     assert 'title="2026-11-24 15:00:00 UTC"' in when("2026-11-24T15:00:00+00:00")
     assert "&mdash;" in when(None)
 
 
-def test_the_configuration_file_is_one_that_flower_takes():
-    """Every name in deploy/flower/flowerconfig.py is an option of Flower, of the right type."""
-    from flower import options as flowers  # noqa: PLC0415
+def test_configuration_file_has_only_options_of_flower():
+    """Each name in deploy/flower/flowerconfig.py is an option of Flower, with a value of its type."""
+    from flower import options as flower_options  # noqa: PLC0415
 
-    known = flowers.options.as_dict()
-    wanted: dict[str, Any] = {}
-    exec(compile(CONFIG.read_text(encoding="utf-8"), CONFIG, "exec"), wanted)
-    set_there = {name: value for name, value in wanted.items() if not name.startswith("__")}
+    known = flower_options.options.as_dict()
+    values: dict[str, Any] = {}
+    exec(compile(CONFIG.read_text(encoding="utf-8"), CONFIG, "exec"), values)
+    configured = {name: value for name, value in values.items() if not name.startswith("__")}
 
-    assert set(set_there) <= set(known)
+    assert set(configured) <= set(known)
     parser = OptionParser()
-    for name, value in set_there.items():
+    for name, value in configured.items():
         parser.define(name, type=type(value))
     parser.parse_config_file(str(CONFIG))
-    assert parser.max_tasks == set_there["max_tasks"]
+    assert parser.max_tasks == configured["max_tasks"]
 
 
-def test_no_template_writes_unescaped_what_others_wrote():
-    """Only our own HTML goes in raw: times, and Flower's navigation."""
+def test_templates_write_only_their_own_html_unescaped():
+    """Times and Flower's navigation are raw; everything else is escaped."""
     raw = {
         line.strip().partition("{% raw ")[2].partition("%}")[0].strip().partition("(")[0]
         for path in TEMPLATES.glob("*.html")

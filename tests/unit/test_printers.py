@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Printers by URI, and the folder that takes slips."""
+"""Printers by URI: the folder of slips, the accepted URIs, and the status of label printers."""
 
 import os
 import resource
@@ -16,8 +16,8 @@ from tasks.printing.printers.factory import KINDS, open_printer
 from tasks.printing.printers.raw import _parse_status
 
 
-def test_spool_writes_whole_files(tmp_path):
-    """A slip appears under its job's name, whole; the first byte is announced before it is there."""
+def test_spool_writes_a_complete_file_after_announcing_the_first_byte(tmp_path):
+    """The slip appears under its job's name, and no temporary file remains."""
     printer = open_printer(f"spool://{tmp_path}/new/folder")
     seen_before = []
 
@@ -32,8 +32,8 @@ def test_spool_writes_whole_files(tmp_path):
     assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["job-1.pdf"]
 
 
-def test_same_slip_again_replaces_itself(tmp_path):
-    """Sent again, a slip is still one file: this printer can repeat."""
+def test_repeated_slip_replaces_its_file(tmp_path):
+    """A slip that is sent again is still one file, so this printer can repeat."""
     printer = open_printer(f"spool://{tmp_path}")
 
     for body in (b"one", b"two"):
@@ -43,8 +43,8 @@ def test_same_slip_again_replaces_itself(tmp_path):
     assert printer.can_repeat
 
 
-def test_slip_that_may_not_leave_leaves_nothing(tmp_path):
-    """Stopped at the first byte, because another worker has the job: no slip, and nothing lies about."""
+def test_stop_at_the_first_byte_leaves_no_file(tmp_path):
+    """A job that another worker has claimed leaves no slip and no temporary file."""
     printer = open_printer(f"spool://{tmp_path}")
 
     def stop():
@@ -56,8 +56,8 @@ def test_slip_that_may_not_leave_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_slip_can_be_read_by_whom_the_umask_allows(tmp_path):
-    """Who prints from the folder is another user than who writes there: a slip is as readable as any new file."""
+def test_slip_has_the_permissions_of_the_umask(tmp_path):
+    """The user who prints from the folder is another one than the user who writes there."""
     before = os.umask(0o022)
     try:
         open_printer(f"spool://{tmp_path}").send(b"x", job_name="job-1", on_first_byte=lambda: None)
@@ -67,8 +67,8 @@ def test_slip_can_be_read_by_whom_the_umask_allows(tmp_path):
     assert stat.S_IMODE((tmp_path / "job-1.pdf").stat().st_mode) == 0o644
 
 
-def test_job_name_stays_in_the_folder(tmp_path):
-    """A name with slashes leads nowhere else."""
+def test_job_name_with_slashes_stays_in_the_folder(tmp_path):
+    """The file is written in the folder of the URI."""
     printer = open_printer(f"spool://{tmp_path}/in")
 
     printer.send(b"x", job_name="../../etc/passwd", on_first_byte=lambda: None)
@@ -76,16 +76,16 @@ def test_job_name_stays_in_the_folder(tmp_path):
     assert [path.parent for path in tmp_path.rglob("*.pdf")] == [tmp_path / "in"]
 
 
-def test_a_file_in_its_place_is_told(tmp_path):
-    """A spool that is no folder is a printer that is away, in words."""
+def test_file_in_place_of_the_folder_is_an_unavailable_printer(tmp_path):
+    """The error names the cause."""
     (tmp_path / "slips").write_text("not a folder")
 
     with pytest.raises(PrinterUnavailableError, match="not a folder"):
         open_printer(f"spool://{tmp_path}/slips").send(b"x", job_name="j", on_first_byte=lambda: None)
 
 
-def test_full_disk_is_told_and_leaves_nothing(tmp_path):
-    """A full disk is a printer that is away; no half slip lies about."""
+def test_full_disk_is_an_unavailable_printer_and_leaves_no_file(tmp_path):
+    """No incomplete slip remains."""
     printer = open_printer(f"spool://{tmp_path}")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -101,8 +101,8 @@ def test_full_disk_is_told_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["", "spool:", "spool:///", "spool://host/dir", "ftp://x", "main-slips", "/var/spool"])
-def test_wrong_uri_is_told(uri):
-    """What is no printer is refused, with what would be right."""
+def test_uri_of_no_printer_is_refused_with_an_example(uri):
+    """The error contains an accepted form."""
     with pytest.raises(WrongPrinterUriError, match="spool://"):
         open_printer(uri)
 
@@ -127,8 +127,8 @@ def test_wrong_uri_is_told(uri):
         ("lp://server:631/printers/queue", "names no queue: write lp://queue"),
     ],
 )
-def test_a_uri_that_lacks_something_says_what(uri, words):
-    """Whoever mistypes a printer reads what would be right; a password is never repeated."""
+def test_incomplete_uri_is_refused_with_the_missing_part(uri, words):
+    """The error contains the correct form, and never a password."""
     with pytest.raises(WrongPrinterUriError) as raised:
         open_printer(uri)
 
@@ -146,8 +146,8 @@ def test_a_uri_that_lacks_something_says_what(uri, words):
         ("lp://Front_Desk-2", "pdf", False, True),
     ],
 )
-def test_each_kind_of_uri_opens_its_printer(uri, language, can_repeat, tracks_jobs):
-    """A printer says what it takes and what it can tell before anything is connected."""
+def test_uri_opens_the_driver_of_its_kind(uri, language, can_repeat, tracks_jobs):
+    """Language and abilities of a driver are known before it connects."""
     driver = open_printer(uri)
 
     assert (driver.language, driver.can_repeat, driver.tracks_jobs) == (language, can_repeat, tracks_jobs)
@@ -164,13 +164,13 @@ def test_each_kind_of_uri_opens_its_printer(uri, language, can_repeat, tracks_jo
         ("[2001:db8::1]:631", "ipp://[2001:db8::1]:631/printers/Slips"),
     ],
 )
-def test_queue_is_looked_for_where_cups_commands_look(server, uri):
-    """The print server is the one that `lp` would use."""
+def test_queue_address_follows_the_cups_server_variable(server, uri):
+    """The print server is the one that `lp` uses."""
     assert queue_address("Slips", {"CUPS_SERVER": server}).uri == uri
 
 
-def test_spool_says_how_it_is(tmp_path):
-    """A folder that is there, or can be made, is ready; one whose place is taken is not."""
+def test_spool_status_is_ready_if_the_folder_can_be_written(tmp_path):
+    """A folder that exists or can be created is ready; a path below a file is not."""
     (tmp_path / "slips").write_text("not a folder")
 
     assert open_printer(f"spool://{tmp_path}/new/folder").status().ready
@@ -181,8 +181,8 @@ def test_spool_says_how_it_is(tmp_path):
 @given(
     st.builds(str.__add__, st.sampled_from(["", *(f"{kind}://" for kind in KINDS), "ipps://h?certificate="]), st.text())
 )
-def test_any_uri_opens_a_printer_or_is_told(uri):
-    """Whatever stands in the column: a driver, or words; nothing else is raised, and nothing is connected."""
+def test_any_uri_opens_a_driver_or_is_refused(uri):
+    """No other exception is raised, and nothing is connected."""
     try:
         driver = open_printer(uri)
     except WrongPrinterUriError:
@@ -196,9 +196,9 @@ FIELDS = st.lists(st.text("0123456789 ,x", max_size=6), max_size=16).map(",".joi
 
 @given(st.binary(max_size=200) | st.lists(FIELDS, max_size=4).map(lambda lines: "".join(f"\x02{x}\x03" for x in lines)))
 @example("\x02030,1\x03\x02\x03")
-def test_any_answer_of_a_label_printer_is_read(said):
-    """Whatever comes back to ~HS, it is a status in words; one that is not ready says for what it waits."""
-    status = _parse_status(said if isinstance(said, bytes) else said.encode())
+def test_any_response_of_a_label_printer_is_a_status(response):
+    """Any response to ~HS gives a status text; a printer that is not ready has reasons."""
+    status = _parse_status(response if isinstance(response, bytes) else response.encode())
 
     assert status.description
     assert status.ready == (not status.reasons)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hebrew and Arabic on a slip: letters in their forms, in the order in which they are seen."""
+"""Hebrew and Arabic on a slip: letters in their joined forms, in visual order."""
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +11,7 @@ from tests.slips import content
 
 
 @pytest.mark.parametrize(
-    ("read", "seen"),
+    ("logical", "visual"),
     [
         ("plain (text)", "plain (text)"),
         ("שלום", "םולש"),
@@ -24,13 +24,13 @@ from tests.slips import content
         ("A ( שיר", "A ( ריש"),
     ],
 )
-def test_letters_stand_in_the_order_they_are_seen(read, seen):
-    """From left to right as on paper: words of Hebrew turned around, numbers and Latin not, brackets mirrored."""
-    assert in_order_of_sight(read) == seen
+def test_text_is_in_visual_order(logical, visual):
+    """From left to right as on paper: Hebrew words are reversed, numbers and Latin are not, brackets are mirrored."""
+    assert in_order_of_sight(logical) == visual
 
 
 @pytest.mark.parametrize(
-    ("read", "forms"),
+    ("letters", "forms"),
     [
         ("بيت", "\ufe91\ufef4\ufe96"),  # beh at the beginning, yeh in the middle, teh at the end
         ("دار", "\ufea9\ufe8d\ufead"),  # letters that join nothing after them
@@ -40,22 +40,22 @@ def test_letters_stand_in_the_order_they_are_seen(read, seen):
         ("كِتَاب", "\ufedb\ufe98\ufe8e\ufe8f"),  # vowel signs are left out
     ],
 )
-def test_arabic_letters_take_their_forms(read, forms):
-    """A letter looks as its neighbours make it look."""
-    assert shaped(read) == forms
+def test_arabic_letters_have_their_joined_forms(letters, forms):
+    """The neighbours of a letter decide its form."""
+    assert shaped(letters) == forms
 
 
 @pytest.mark.parametrize("title", ["שיר השירים", "מִלָּה", "ألف ليلة وليلة", "بوف کور", "آگ کا دریا", "תורה / Torah"])
-def test_hebrew_and_arabic_are_printed(title):
-    """Titles in Hebrew, Arabic, Persian and Urdu are printed, and staff are not bothered."""
+def test_hebrew_and_arabic_are_printed_without_a_warning(title):
+    """Titles in Hebrew, Arabic, Persian and Urdu have no missing character."""
     assert MISSING not in printable(title)
     assert unprintable(content(title=title)) == ()
 
 
 @given(st.text())
 @example("ﷺ ﷲ ۝ ؀ ܀ ࠀ ރ")
-def test_only_letters_that_the_fonts_have_are_set(words):
-    """Whatever is written: every letter that is set has a shape in both fonts, in either order."""
+def test_any_printed_character_is_in_both_fonts(words):
+    """Every character of a printable text has a glyph in both fonts, in either order."""
     shown = printable(words)
 
     assert {ord(char) for char in in_order_of_sight(shown)} <= _glyphs()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lending slip on paper: looked at as a picture, read by a decoder."""
+"""The lending slip as a PDF: its texts, its places, and its codes as a decoder reads them."""
 
 import itertools
 import unicodedata
@@ -25,8 +25,8 @@ def codes_of(pdf):
     return codes_on(picture_of(pdf))
 
 
-def test_slip_says_all_that_takes_the_book_home():
-    """Delivery code, lender, sender, title, author, request, date: all stand on one page of a small file."""
+def test_slip_has_all_texts_of_the_way_home():
+    """Delivery code, lender, sender, title, author, request and date are on one page of a small file."""
     pdf = render_pdf(content())
 
     text = text_of(pdf)
@@ -42,8 +42,8 @@ def test_slip_says_all_that_takes_the_book_home():
 
 @pytest.mark.parametrize("media", sorted(MEDIA))
 @pytest.mark.parametrize("barcode", ["31000000170", "0031", "a/B$C%d", "X" * 64, "x7K$/%" * 10])
-def test_a_decoder_reads_both_codes(media, barcode):
-    """At 203 dots an inch both codes are read from the picture, to the letter."""
+def test_both_codes_are_decoded_at_203_dpi(media, barcode):
+    """The decoded texts equal the barcode and the slip's code."""
     slip = content(barcode=barcode)
 
     read = codes_of(render_pdf(slip, media))
@@ -53,8 +53,8 @@ def test_a_decoder_reads_both_codes(media, barcode):
     assert unprintable(slip, media) == (("barcode",) if without_bars else ())
 
 
-def test_a_barcode_too_long_for_the_paper_stands_there_in_letters():
-    """Bars narrower than a dot cannot be read: the barcode is printed large enough to be typed, and staff are told."""
+def test_barcode_too_long_for_the_paper_is_printed_as_text():
+    """Bars narrower than a dot cannot be read: the text is large enough to type, and staff get a warning."""
     slip = content(barcode="X" * 64)
 
     assert "X" * 64 in text_of(render_pdf(slip, "receipt-80")).replace("\n", "")
@@ -63,8 +63,8 @@ def test_a_barcode_too_long_for_the_paper_stands_there_in_letters():
 
 
 @pytest.mark.parametrize("barcode", ["bücher-1", "ñ123é4", "紅123"])
-def test_a_barcode_without_bars_of_its_own_gets_none(barcode):
-    """Letters that Code 128 does not know: no bars rather than the bars of another barcode, and staff are warned."""
+def test_barcode_outside_code_128_has_no_bars(barcode):
+    """No bars are printed rather than those of another barcode, and staff get a warning."""
     slip = content(barcode=barcode)
     pdf = render_pdf(slip)
 
@@ -75,8 +75,8 @@ def test_a_barcode_without_bars_of_its_own_gets_none(barcode):
 
 @pytest.mark.parametrize("media", sorted(MEDIA))
 @pytest.mark.parametrize("code", ["RUL", "W", "NODE-17", "gjpqy", "A-VERY-LONG-COURIER-CODE", "W" * 40])
-def test_delivery_code_is_the_largest_thing(code, media):
-    """Nothing on the slip is as large as the delivery code, and all of it is there."""
+def test_delivery_code_is_the_largest_text(code, media):
+    """The whole code is printed, and no other text is as large."""
     slip = compose(content(delivery_code=code, urgent=True, copy_number=2), measure, MEDIA[media])
 
     parts = [text for text in slip.texts if text.role == "delivery-code"]
@@ -86,15 +86,15 @@ def test_delivery_code_is_the_largest_thing(code, media):
 
 
 def test_short_delivery_code_fills_the_width():
-    """A code of three letters on a plain slip is some 90 millimetres wide: a sorter reads it from afar."""
+    """A code of three letters is about 90 millimetres wide, so that sorters read it from a distance."""
     slip = compose(content(), measure, MEDIA["label-4x6"])
 
     [code] = [text for text in slip.texts if text.role == "delivery-code"]
     assert measure(code.words, code.size, True) > 0.9 * slip.medium.inner_width
 
 
-def test_without_delivery_code_name_and_address_are_large():
-    """A lender without a delivery code: its whole name is the largest thing, and the slip says why."""
+def test_name_is_the_largest_text_without_a_delivery_code():
+    """Name and address are large, and the slip states the missing code."""
     name = "Österreichische Nationalbibliothek, Fernleihe und Dokumentlieferung"
     lender = content(delivery_code=None, return_to=Address(name=name, lines=("Josefsplatz 1", "1015 Wien", "Austria")))
     slip = compose(lender, measure, MEDIA["label-4x6"])
@@ -105,8 +105,8 @@ def test_without_delivery_code_name_and_address_are_large():
     assert all(text.size > 14 for text in slip.texts if text.role == "address")
 
 
-def test_marks_of_a_special_slip():
-    """Copy, recall, one of several, damage: each is said, and none drives the others off the slip."""
+def test_special_slip_has_all_its_marks():
+    """Copy, recall, number of items and damage are printed beside all other texts."""
     pdf = render_pdf(content(copy_number=3, urgent=True, item_of=(1, 3), damage_note="spine torn"))
 
     text = text_of(pdf)
@@ -119,7 +119,7 @@ def test_marks_of_a_special_slip():
 
 @pytest.mark.parametrize("title", ["Преступление и наказание", "Η Οδύσσεια", "Żółć, œuvre, ğ, ő, ñ, þ", "Cafe\u0301"])
 def test_latin_cyrillic_and_greek_are_printed(title):
-    """The embedded font has these scripts; composed or not."""
+    """The embedded font has these scripts, in composed and decomposed form."""
     assert unicodedata.normalize("NFC", title) in text_of(render_pdf(content(title=title)))
     assert unprintable(content(title=title)) == ()
 
@@ -136,14 +136,14 @@ def test_latin_cyrillic_and_greek_are_printed(title):
         ("\U0001d5a0 is in one font only", f"{MISSING} is in one font only"),
     ],
 )
-def test_what_the_font_lacks_is_told_not_boxed(title, shown):
-    """A run of characters the font lacks becomes one readable mark, and staff can be warned."""
+def test_characters_outside_the_font_become_a_mark_and_a_warning(title, shown):
+    """A run of missing characters becomes one readable mark instead of boxes."""
     assert printable(title) == shown
     assert unprintable(content(title=title)) == (("title",) if MISSING in shown else ())
 
 
-def test_long_texts_end_in_an_ellipsis():
-    """A title of a thousand characters is cut short, told by an ellipsis; the codes can be read as ever."""
+def test_long_text_is_cut_with_an_ellipsis():
+    """A title of a thousand characters is cut; the codes are still decoded."""
     slip = content(title="word " * 200, author="Someone, " * 50, damage_note="torn " * 100, external_id="x" * 100)
     pdf = render_pdf(slip)
 
@@ -152,13 +152,13 @@ def test_long_texts_end_in_an_ellipsis():
     assert codes_of(pdf) == sorted([slip.barcode, slip.code])
 
 
-def test_markup_is_text():
-    """Markup in a title is printed as it is."""
+def test_markup_is_printed_as_text():
+    """Markup in a title is not interpreted."""
     assert "<b>& not bold</b>" in text_of(render_pdf(content(title="<b>& not bold</b>")))
 
 
-def test_same_slip_same_bytes():
-    """A slip rendered again is the same file to the byte."""
+def test_same_slip_has_the_same_bytes():
+    """Rendering is deterministic."""
     assert render_pdf(content()) == render_pdf(content())
 
 
@@ -179,35 +179,36 @@ def apart(one, other):
 @example(slip=FULL.model_copy(update={"delivery_code": None}))
 @example(slip=FULL.model_copy(update={"delivery_code": "W"}))
 @example(slip=FULL.model_copy(update={"barcode": "紅" * 64}))
-def test_everything_has_its_place(slip, media):
-    """Whatever stands in the texts: nothing leaves the paper, and nothing stands on something else."""
-    laid = compose(slip, measure, MEDIA[media])
+def test_no_part_leaves_the_paper_or_overlaps_another(slip, media):
+    """For any texts, all parts are within the margins and apart."""
+    layout = compose(slip, measure, MEDIA[media])
 
-    boxes = [box(text) for text in laid.texts]
-    qr = laid.qr
+    boxes = [box(text) for text in layout.texts]
+    qr = layout.qr
     boxes.append((qr.x, qr.y, qr.x + qr.side, qr.y + qr.side))
-    if bars := laid.barcode:
+    if bars := layout.barcode:
         boxes.append((bars.x, bars.y, bars.x + bars.width, bars.y + bars.height))
-    edge, right, bottom = laid.medium.margin, laid.medium.width, laid.medium.height
+    edge, right, bottom = layout.medium.margin, layout.medium.width, layout.medium.height
     assert all(edge <= x + 0.01 and edge <= y + 0.01 for x, y, _, _ in boxes)
     assert all(x <= right - edge + 0.01 and y <= bottom - edge + 0.01 for _, _, x, y in boxes)
     assert all(apart(one, other) for one, other in itertools.combinations(boxes, 2))
 
 
-@settings(max_examples=40)
+# Drawing and decoding take 50 to 150 ms; the property above tries more texts on the same layout.
+@settings(max_examples=15)
 @given(contents, st.sampled_from(sorted(MEDIA)))
 @example(FULL, "label-4x6")
 @example(FULL, "receipt-80")
-def test_every_slip_is_one_small_page(slip, media):
-    """Whatever stands in the texts: one page, under 60 kB, whose own code a decoder reads."""
+def test_any_slip_is_one_small_page_with_a_readable_code(slip, media):
+    """For any texts, the PDF has one page and less than 60 kB, and its code is decoded."""
     pdf = render_pdf(slip, media)
 
     assert len(pdf) < 60_000
     assert slip.code in codes_of(pdf)
 
 
-def test_a_long_word_of_an_address_stays_whole():
-    """On narrow paper a name is set smaller rather than broken: a broken one is misread at the sorting table."""
+def test_long_word_of_a_name_is_not_broken():
+    """On narrow paper a name is set smaller: a broken name is misread at the sorting table."""
     name = "Österreichische Nationalbibliothek"
     slip = compose(content(delivery_code=None, return_to=Address(name=name, lines=())), measure, MEDIA["receipt-80"])
 
@@ -216,7 +217,7 @@ def test_a_long_word_of_an_address_stays_whole():
 
 @pytest.mark.parametrize("media", sorted(MEDIA))
 @pytest.mark.parametrize("barcode", ["aB3xY9cD2eF4gH6jK8mN1p", "1234567890" * 4 + "1234"])
-def test_usual_barcodes_have_wide_bars(barcode, media):
+def test_usual_barcode_has_bars_of_two_dots(barcode, media):
     """A barcode of up to 22 letters or 44 digits has bars of at least two dots on every medium."""
     slip = compose(content(barcode=barcode), measure, MEDIA[media])
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slips as they were looked at and found good: golden pictures. To look anew, delete one and run this test twice."""
+"""Slips as golden pictures. To accept a new picture, delete the file and run this test twice."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from tests.slips import content
 
 GOLDEN = Path(__file__).parent / "golden"
 SCALE = 3
-"""Golden pictures are a third of what a head prints: small files, and letters can still be told."""
+"""Golden pictures have a third of the printed size: small files, in which letters are still recognizable."""
 
 LARGEST_DIFFERENCE = 1.5
-"""Of 255, on average over the picture: less than one line of small print that moved."""
+"""Mean over the picture, of 255: less than one line of small print that moved."""
 
 LARGEST_DIFFERENCE_OF_DOTS = 9
-"""The same for dots that are black or white: their letters are a shade lighter or darker."""
+"""The same for black and white dots, whose letters are a shade lighter or darker."""
 
 PLAIN = content()
 SPECIAL = content(
@@ -35,34 +35,34 @@ NO_CODE = SPECIAL.model_copy(update={"delivery_code": None, "urgent": False, "co
 
 
 def small(picture):
-    """A third as large, in shades of grey."""
+    """The picture at a third of its size, in shades of grey."""
     return picture.convert("L").reduce(SCALE)
 
 
 @pytest.mark.parametrize("media", sorted(MEDIA))
 @pytest.mark.parametrize(("name", "slip"), [("plain", PLAIN), ("special", SPECIAL), ("no-code", NO_CODE)])
-def test_slip_looks_as_it_was_found_good(media, name, slip):
-    """A slip looks as in its golden picture, but for what another rasteriser draws a little otherwise."""
+def test_slip_equals_its_golden_picture(media, name, slip):
+    """Small differences are accepted: another version of the rasterizer smooths edges otherwise."""
     golden = GOLDEN / f"{media}-{name}.png"
     picture = small(picture_of(render_pdf(slip, media)))
 
     if not golden.exists():
         Image.eval(picture, lambda shade: round(shade / 17) * 17).save(golden, optimize=True)
-        pytest.fail(f"{golden.name} was made anew: look at it, then commit it")
+        pytest.fail(f"{golden.name} was written: inspect it, then commit it")
 
     assert difference(picture, golden) < LARGEST_DIFFERENCE
 
 
 @pytest.mark.parametrize("media", sorted(name for name, medium in MEDIA.items() if medium.is_label))
-def test_label_looks_like_the_slip(media):
-    """The label in ZPL has the PDF's golden picture; black and white only, it may differ more."""
+def test_label_equals_the_golden_picture_of_the_pdf(media):
+    """A label is black and white only, so a larger difference is accepted."""
     picture = small(label_of(render_zpl(SPECIAL, media)))
 
     assert difference(picture, GOLDEN / f"{media}-special.png") < LARGEST_DIFFERENCE_OF_DOTS
 
 
 def difference(picture, golden):
-    """How far two pictures are apart, of 255, on average; one dot of size does not matter."""
+    """The mean difference of two pictures, of 255. Sizes may differ by one dot."""
     with Image.open(golden) as opened:
         other = opened.convert("L")
     assert abs(other.width - picture.width) <= 1

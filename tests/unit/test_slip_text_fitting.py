@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words into a width: nothing is wider than it may be, and nothing is lost without an ellipsis."""
+"""Fitting of texts into a width."""
 
 import pytest
 from hypothesis import assume, given
@@ -14,8 +14,8 @@ def measure(words, size, bold):
 
 
 @given(st.text(), st.floats(4, 40), st.integers(1, 5))
-def test_no_row_is_too_wide(words, size, lines):
-    """However long the words: at most so many rows, none wider than the width."""
+def test_wrapped_rows_are_within_width_and_number(words, size, lines):
+    """For any text, no row is wider than the width, and there are at most so many rows."""
     rows = wrap(words, 100, size, lines, bold=False, measure=measure)
 
     assert len(rows) <= lines
@@ -23,24 +23,24 @@ def test_no_row_is_too_wide(words, size, lines):
 
 
 @given(st.text(st.characters(exclude_characters=ELLIPSIS)), st.integers(1, 5))
-def test_what_was_cut_ends_in_an_ellipsis(words, lines):
-    """Either every letter is there, or the last row ends in an ellipsis."""
+def test_cut_text_ends_in_an_ellipsis(words, lines):
+    """Either every letter is printed, or the last row ends in an ellipsis."""
     rows = wrap(words, 40, 10, lines, bold=False, measure=measure)
 
     cut = "".join(rows).replace(" ", "") != "".join(words.split())
     assert cut == bool(rows and rows[-1].endswith(ELLIPSIS))
 
 
-def test_words_stay_whole_where_they_can():
-    """Rows break between words, and inside a word only when it is wider than a row."""
+def test_text_is_wrapped_between_words():
+    """A word is broken only if it is wider than a row."""
     rows = wrap("to be or notwithstanding", 50, 10, 5, bold=False, measure=measure)
 
     assert rows == ["to be or", "notwithsta", "nding"]
 
 
 @given(st.text(min_size=1), st.floats(10, 200))
-def test_fitted_words_fit(words, width):
-    """The size found is the largest one that fits, and never above the largest allowed."""
+def test_fitted_size_is_the_largest_that_fits(words, width):
+    """The size is never above the largest one allowed."""
     size = fit(words, width, 80, 0.001, bold=False, measure=measure)
     assume(size > 0.001)
 
@@ -50,8 +50,8 @@ def test_fitted_words_fit(words, width):
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), st.integers(1, 5))
-def test_a_code_in_parts_keeps_every_letter(code, count):
-    """Cut in parts, a code is still the same code."""
+def test_split_code_keeps_every_letter(code, count):
+    """The parts of a code, joined, are the code."""
     parts = parts_of_code(code, count)
 
     assert len(parts) <= count
@@ -61,6 +61,6 @@ def test_a_code_in_parts_keeps_every_letter(code, count):
 @pytest.mark.parametrize(
     ("code", "parts"), [("NORTH-EAST-17", ["NORTH-", "EAST-17"]), ("ABCDEFGH", ["ABCD", "EFGH"]), ("A", ["A"])]
 )
-def test_a_code_is_cut_after_a_separator(code, parts):
-    """Where a separator is near the middle, the cut comes after it."""
+def test_code_is_split_after_a_separator(code, parts):
+    """A separator near the middle ends the first part."""
     assert parts_of_code(code, 2) == parts

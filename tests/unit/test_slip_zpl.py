@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The slip as a label in ZPL: read back dot by dot, by a reader of its own."""
+"""The slip as a label in ZPL, decoded dot by dot."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,8 +17,8 @@ LABELS = sorted(name for name, medium in MEDIA.items() if medium.is_label)
 
 @pytest.mark.parametrize("media", LABELS)
 @pytest.mark.parametrize("barcode", ["31000000170", "0031", "a/B$C%d", "X7" * 12, "0123456789" * 4])
-def test_a_decoder_reads_both_codes(media, barcode):
-    """On a head of 203 dots an inch both codes are read, to the letter."""
+def test_both_codes_are_decoded_at_203_dpi(media, barcode):
+    """The decoded texts equal the barcode and the slip's code."""
     slip = content(barcode=barcode)
 
     picture = label_of(render_zpl(slip, media))
@@ -28,8 +28,8 @@ def test_a_decoder_reads_both_codes(media, barcode):
 
 @pytest.mark.parametrize("media", LABELS)
 @pytest.mark.parametrize("title", ["Crime and Punishment", "Преступление", "Ἰλιάς, Żółć", "Ảnh ŵ q̄", "紅樓夢", "שיר"])
-def test_the_label_is_what_the_pdf_shows(media, title):
-    """What comes out of a label printer is what comes out of any other: nowhere ink where the other has none."""
+def test_label_has_the_ink_of_the_pdf(media, title):
+    """No dot of the label is far from a dot of the PDF, and none of the PDF far from one of the label."""
     slip = content(title=title, urgent=True, damage_note="Umschlag gelöst")
 
     label = label_of(render_zpl(slip, media))
@@ -37,11 +37,11 @@ def test_the_label_is_what_the_pdf_shows(media, title):
 
     assert abs(label.width - page.width) <= 1
     assert abs(label.height - page.height) <= 1
-    assert strays(label, page) == 0
-    assert strays(page, label) == 0
+    assert stray_dots(label, page) == 0
+    assert stray_dots(page, label) == 0
 
 
-def strays(one, other):
+def stray_dots(one, other):
     """Dots of ink on `one` with no ink within four dots of them on `other`."""
     size = (min(one.width, other.width), min(one.height, other.height))
     ink, near = (Image.eval(picture.crop((0, 0, *size)), lambda shade: 255 * (shade < 128)) for picture in (one, other))
@@ -59,8 +59,8 @@ def widened(picture):
     return found
 
 
-def test_job_is_named_and_cannot_command():
-    """The job's name is a comment, and nothing in it or in the texts is taken for a command."""
+def test_job_name_and_texts_contain_no_command():
+    """The job's name is a comment, and ZPL commands in texts are not executed."""
     zpl = render_zpl(content(title="^XZ~JA", damage_note="^FS"), job_name="1f2e-copy2^XZ~JA")
 
     assert b"^FX 1f2e-copy2_XZ_JA\n" in zpl
@@ -69,22 +69,22 @@ def test_job_is_named_and_cannot_command():
     assert label_of(zpl).size == (812, 1218)
 
 
-def test_paper_that_no_label_printer_has_is_refused():
-    """A sheet of A4 is no label."""
+def test_sheet_of_paper_is_refused():
+    """A4 is not a label."""
     with pytest.raises(NoLabelError, match="a4-corner"):
         render_zpl(content(), "a4-corner")
 
 
-def test_same_slip_same_bytes():
-    """A label drawn again is the same to the byte."""
+def test_same_slip_has_the_same_bytes():
+    """Drawing is deterministic."""
     assert render_zpl(content()) == render_zpl(content())
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(contents, st.sampled_from(LABELS))
 @example(FULL, "receipt-80")
-def test_every_label_can_be_read_back(slip, media):
-    """Whatever stands in the texts: the printer gets the very picture that was drawn, and reads the slip's code."""
+def test_any_label_is_decoded_to_the_drawn_picture(slip, media):
+    """For any texts, the printer gets the drawn picture, and the slip's code is decoded."""
     zpl = render_zpl(slip, media)
 
     picture = label_of(zpl)
@@ -94,8 +94,8 @@ def test_every_label_can_be_read_back(slip, media):
 
 
 @given(st.text("0F7", max_size=900) | st.builds(str.__mul__, st.sampled_from("0F5A"), st.integers(0, 1300)))
-def test_shortened_digits_are_the_same_digits(digits):
-    """Runs of any length come back as they were."""
+def test_any_compressed_digits_expand_to_the_same_digits(digits):
+    """Runs of any length are restored."""
     shortened, found, times = _shortened(digits), "", 0
     for char in shortened:
         if char in ",!":
