@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The generated contract: up to date, valid, and true to what is really sent."""
+"""The generated contract: current, valid, and equal to the messages that are sent."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def references(value):
             yield from references(inner)
 
 
-def pointed_at(document, reference):
+def resolve(document, reference):
     """What a reference inside `document` points at; raises when there is nothing."""
     assert reference.startswith("#/")
     for part in reference.removeprefix("#/").split("/"):
@@ -35,8 +35,8 @@ def pointed_at(document, reference):
 
 
 @pytest.mark.parametrize("path", asyncapi.documents())
-def test_committed_documents_are_what_the_types_say(path):
-    """After a change of a message, `make docs` has been run and its result committed."""
+def test_committed_document_equals_the_generated_one(path):
+    """After a change of a message, `make docs` was run and its result committed."""
     wanted = asyncapi.documents()[path]
 
     committed = (asyncapi.FOLDER / path).read_text(encoding="utf-8")
@@ -44,15 +44,15 @@ def test_committed_documents_are_what_the_types_say(path):
     assert committed == wanted, "run `make docs` and commit what it writes"
 
 
-def test_no_schema_of_a_message_that_is_gone():
-    """The folder of schemas holds those of today's messages and no other."""
+def test_folder_has_no_schema_of_a_removed_message():
+    """The folder of schemas has those of the present messages only."""
     committed = {f"messages/{file.name}" for file in (asyncapi.FOLDER / "messages").iterdir()}
 
     assert committed == set(asyncapi.documents()) - {"asyncapi.json"}
 
 
-def test_writing_repairs_a_drifted_folder(tmp_path):
-    """What is missing, changed or obsolete is put right and named; a second run finds nothing to do."""
+def test_write_repairs_a_drifted_folder_once(tmp_path):
+    """Missing, changed and obsolete files are corrected and named; a second run changes nothing."""
     asyncapi.write(tmp_path)
     (tmp_path / "asyncapi.json").write_text("{}", encoding="utf-8")
     (tmp_path / "messages" / "gone.v1.schema.json").write_text("{}", encoding="utf-8")
@@ -64,8 +64,8 @@ def test_writing_repairs_a_drifted_folder(tmp_path):
 
 
 @pytest.mark.parametrize("message", asyncapi.MESSAGES)
-def test_schemas_are_valid_and_demand_the_type(message):
-    """Each schema keeps to JSON Schema 2020-12, and a message must say what it is."""
+def test_schema_is_valid_and_requires_the_type(message):
+    """Each schema follows JSON Schema 2020-12, and its message has a type of a version."""
     schema = asyncapi.message_schema(message)
 
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -74,19 +74,19 @@ def test_schemas_are_valid_and_demand_the_type(message):
     assert schema["properties"]["type"]["const"].endswith(".v1")
 
 
-def test_every_reference_in_the_asyncapi_document_leads_somewhere():
-    """No `$ref` of the AsyncAPI document points at nothing."""
+def test_every_reference_in_the_asyncapi_document_resolves():
+    """No `$ref` points to a missing part."""
     document = asyncapi.asyncapi()
     found = list(references(document))
 
-    targets = [pointed_at(document, reference) for reference in found]
+    targets = [resolve(document, reference) for reference in found]
 
     assert found
     assert all(isinstance(target, dict) for target in targets)
 
 
 def test_schemas_in_the_asyncapi_document_are_valid():
-    """AsyncAPI 3.0 reads schemas as JSON Schema draft 7."""
+    """AsyncAPI 3.0 interprets schemas as JSON Schema draft 7."""
     document = asyncapi.asyncapi()
     messages = document["components"]["messages"].values()
 
@@ -97,15 +97,15 @@ def test_schemas_in_the_asyncapi_document_are_valid():
 
 
 def test_channels_are_the_queues_of_the_topology():
-    """The document names the queues that are really used."""
+    """The document names the queues that are used."""
     addresses = {channel["address"] for channel in asyncapi.asyncapi()["channels"].values()}
 
     assert addresses == {"returns", PRINTING_QUEUE_PREFIX + "{branch}", REPLY_QUEUE_PREFIX + "{station}"}
 
 
 @pytest.mark.parametrize("task", [PROCESS_SCAN, PROCESS_RETURN, PRINT_SLIP])
-def test_headers_that_are_sent_keep_to_the_documented_ones(task):
-    """What our own code puts into a task message fits the schema of its headers."""
+def test_sent_headers_are_valid_under_the_documented_schema(task):
+    """The headers that this code writes are valid."""
     headers = task_headers(task, asyncapi.EXAMPLE_ID, origin="main-desk-1")
     schema = asyncapi.headers_schema(task, from_station=task != PRINT_SLIP)
 
@@ -115,8 +115,8 @@ def test_headers_that_are_sent_keep_to_the_documented_ones(task):
 
 
 @pytest.mark.parametrize("header", asyncapi.headers_schema(PROCESS_SCAN, from_station=True)["required"])
-def test_a_task_message_needs_each_documented_header(header):
-    """Leaving out one of the headers breaks the contract."""
+def test_task_message_without_a_documented_header_is_invalid(header):
+    """Each documented header is required."""
     headers = task_headers(PROCESS_SCAN, asyncapi.EXAMPLE_ID, origin="main-desk-1")
     del headers[header]
 
@@ -124,15 +124,15 @@ def test_a_task_message_needs_each_documented_header(header):
         jsonschema.validate(headers, asyncapi.headers_schema(PROCESS_SCAN, from_station=True))
 
 
-def test_an_order_to_print_carries_an_id_and_nothing_else():
-    """What a monitoring page shows of an order to print cannot name a reader."""
+def test_print_task_contains_an_id_only():
+    """A monitoring page that shows a print task cannot show a patron."""
     fields = set(PrintSlip.model_fields)
 
     assert fields == {"type", "job_id"}
 
 
-def test_no_message_has_a_field_for_a_reader():
-    """No property of any message is about a patron, except a remark on the way the item came back."""
+def test_no_message_has_a_field_for_a_patron():
+    """No property of any message names a patron."""
     names = re.findall(
         r'^ *"(\w+)": \{$', json.dumps([asyncapi.message_schema(m) for m in asyncapi.MESSAGES], indent=1), re.MULTILINE
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The station that the documentation shows: its code is run as it stands there, against a real worker."""
+"""The station in the documentation: its code runs against a real worker."""
 
 import json
 import re
@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "golden" / "v1"
 
 @pytest.fixture
 def documented():
-    """The functions of the page's program, with nothing of ours in reach."""
+    """The functions of the page's program, without any of this project's names."""
     [program] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(program, PAGE.name, "exec"), names)
@@ -30,7 +30,7 @@ def documented():
 
 @pytest.fixture
 def library(sqlite_url, tmp_path):
-    """A small library; one database will do, the wire is what is tested."""
+    """A small library on one database: the test is about the wire."""
     engine = open_engine(sqlite_url)
     yield Library(engine, tmp_path / "spool").open()
     engine.dispose()
@@ -43,7 +43,7 @@ def _running(broker_url, sqlite_url, tmp_path):
         yield
 
 
-def test_the_worked_example_is_right(documented):
+def test_worked_example_equals_the_golden_signature(documented):
     """The page's event, canonical text, key and signature are those of the golden messages."""
     text = PAGE.read_text(encoding="utf-8")
     golden = json.loads((GOLDEN / "signature.json").read_text(encoding="utf-8"))
@@ -58,8 +58,8 @@ def test_the_worked_example_is_right(documented):
 
 
 @pytest.mark.usefixtures("_running")
-def test_the_documented_station_is_answered(documented, library, valkey):
-    """What the page's program sends is performed, and it reads the answer; asked again, the same answer comes."""
+def test_documented_station_gets_its_reply(documented, library, valkey):
+    """The page's program sends a scan and reads the reply; a repeated event gets the same reply."""
     _, [barcode] = library.request()
     event = {
         "type": "bookdrop.barcode-scanned.v1",

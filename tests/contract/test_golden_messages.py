@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages as they stood on the wire when v1 was new: they are understood for as long as there is a v1.
+"""Messages on the wire when v1 was new: they are accepted as long as v1 is.
 
-A golden file is never edited. A new kind of message gets a new file.
+A golden file is never edited. A new type of message gets a new file.
 """
 
 import json
@@ -52,21 +52,21 @@ def golden(name):
 
 
 def test_every_message_type_has_a_golden_message():
-    """No message type is left out of these tests."""
+    """The tests below cover all types."""
     assert set(MESSAGES.values()) == set(asyncapi.MESSAGES)
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_golden_messages_fill_every_field(name):
-    """The golden message uses all fields of its type, so none can change unseen. A new optional field may be absent."""
+def test_golden_message_has_every_required_field(name):
+    """No required field can change unnoticed. A new optional field may be absent."""
     required = {field for field, info in MESSAGES[name].model_fields.items() if info.is_required()}
 
     assert required <= set(golden(name)) <= set(MESSAGES[name].model_fields)
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_golden_messages_are_read_and_written_unchanged(name):
-    """Reading a golden message and writing it again loses and changes nothing."""
+def test_golden_message_is_read_and_written_unchanged(name):
+    """A golden message that is read and written again has the same fields and values."""
     message = MESSAGES[name].model_validate(golden(name))
 
     written = json.loads(message.model_dump_json(exclude_none=True))
@@ -75,8 +75,8 @@ def test_golden_messages_are_read_and_written_unchanged(name):
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_golden_messages_keep_to_their_schema(name):
-    """The generated schema, formats included, accepts the golden message."""
+def test_golden_message_is_valid_under_its_schema(name):
+    """The generated schema accepts the message, including its formats."""
     validator = jsonschema.Draft202012Validator(
         asyncapi.message_schema(MESSAGES[name]), format_checker=jsonschema.FormatChecker()
     )
@@ -87,8 +87,8 @@ def test_golden_messages_keep_to_their_schema(name):
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_a_message_of_another_version_is_not_read(name):
-    """The type's name carries the version: v2 is not taken for v1."""
+def test_message_of_another_version_is_refused(name):
+    """The type contains the version: v2 is not read as v1."""
     payload = golden(name)
     payload["type"] = payload["type"].replace(".v1", ".v2")
 
@@ -99,8 +99,8 @@ def test_a_message_of_another_version_is_not_read(name):
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_readers_ignore_fields_they_do_not_know(name):
-    """In a rollout a newer sender's additional field is neither an error nor kept, by type and by schema."""
+def test_unknown_field_is_ignored(name):
+    """During a rollout a newer sender's additional field is neither an error nor stored."""
     payload = golden(name)
 
     message = MESSAGES[name].model_validate({**payload, "added_later": {"by": "a newer sender"}})
@@ -110,15 +110,15 @@ def test_readers_ignore_fields_they_do_not_know(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MESSAGES if "signature" in MESSAGES[name].model_fields])
-def test_the_golden_signature_is_still_believed(name):
-    """A station that signed when v1 was new is still understood."""
+def test_golden_signature_is_valid(name):
+    """A station that signed when v1 was new is still accepted."""
     key = golden("signature")["key"].encode()
 
     assert signing.verify(golden(name), key)
 
 
-def test_the_canonical_bytes_and_their_signature_stay_as_they_are():
-    """Fixed event, fixed key: the same bytes, HMAC-SHA256 and SHA-256 as on the first day."""
+def test_canonical_bytes_and_signature_are_unchanged():
+    """A fixed event and key give the bytes, HMAC-SHA256 and SHA-256 of the first release."""
     wanted = golden("signature")
     event = golden("barcode-scanned")
 
@@ -133,8 +133,8 @@ def test_the_canonical_bytes_and_their_signature_stay_as_they_are():
 
 
 @pytest.mark.parametrize("name", ["barcode-scanned", "return-requested"])
-def test_the_signature_covers_fields_that_the_reader_does_not_know(name):
-    """Adding, and then changing, an unknown field after signing breaks the signature."""
+def test_signature_covers_unknown_fields(name):
+    """An unknown field that is added or changed after signing makes the signature invalid."""
     key = golden("signature")["key"].encode()
     payload = {**golden(name), "added_later": "one"}
     signed = {**payload, "signature": signing.sign(payload, key)}
@@ -144,8 +144,8 @@ def test_the_signature_covers_fields_that_the_reader_does_not_know(name):
     assert not signing.verify({**signed, "added_later": "two"}, key)
 
 
-def test_the_envelope_of_a_scan_stays_as_it_is():
-    """Headers and body of the task message, to the byte."""
+def test_task_message_of_a_scan_is_unchanged():
+    """Headers and body equal the golden ones to the byte."""
     event_id = golden("barcode-scanned")["event_id"]
 
     made = {
@@ -157,7 +157,7 @@ def test_the_envelope_of_a_scan_stays_as_it_is():
 
 
 def without_nulls(value):
-    """`value` as it is written: absent, not null."""
+    """`value` without null fields, as it is written."""
     match value:
         case dict():
             return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
