@@ -2,12 +2,9 @@
 """Atomic receive on Redis: what a channel takes is recorded first, shared with stock channels, and never lost."""
 
 import base64
-import hashlib
-import inspect
 import json
 import threading
 import time
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -16,11 +13,10 @@ from kombu import Connection as StockConnection
 from kombu import Consumer, Producer, Queue
 from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
-from kombu.transport import virtual
 
 from schemas.topology import DEAD_LETTER_QUEUE
-from workers.redis_transport import Connection, qos, receive, transport
-from workers.redis_transport.kombu_compat import KOMBU_VERSION, PRIVATE_API
+from workers.redis_transport import Connection, transport
+from workers.redis_transport.kombu_compat import KOMBU_VERSION
 
 pytestmark = pytest.mark.long
 
@@ -131,37 +127,6 @@ def envelope(tag="t-1", **changes):
         },
         **changes,
     }
-
-
-def test_kombu_is_as_it_was_read():
-    """Every private part of kombu that the transport stands on has the source that was read; those that have not are named."""
-    changed = []
-    for path, digests in PRIVATE_API.items():
-        module, name = path.split(":")
-        owner = getattr(import_module(module), name)
-        for part, digest in digests.items():
-            found = inspect.getattr_static(owner, part)
-            found = getattr(found, "fget", None) or getattr(found, "func", None) or found
-            if hashlib.sha256(inspect.getsource(found).encode()).hexdigest()[:12] != digest:
-                changed.append(f"{path}.{part}")
-
-    assert changed == []
-
-
-def test_every_private_name_is_on_the_list():
-    """What the transport overrides or calls of kombu's private parts is named in `PRIVATE_API`."""
-    listed = {part for digests in PRIVATE_API.values() for part in digests}
-    ours = [qos.QoS, receive.AtomicReceive, transport.Poller, transport.Transport]
-    overridden = {
-        name
-        for cls in ours
-        for name, part in vars(cls).items()
-        if inspect.isfunction(part) and any(name in vars(base) for base in (
-            kombu_redis.QoS, kombu_redis.Channel, kombu_redis.MultiChannelPoller, kombu_redis.Transport,
-            virtual.QoS, virtual.Channel))
-    }  # fmt: skip
-
-    assert overridden - listed == set()
 
 
 def test_another_kombu_gets_the_stock_transport(broker_url, monkeypatch):

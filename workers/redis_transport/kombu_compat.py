@@ -8,7 +8,7 @@ KOMBU_VERSION: Final = "5.7.0"
 
 PRIVATE_API: Final = {
     "kombu.transport.redis:QoS": {
-        "append": "35c655f6ecc6", "restore_unacked": "8954efef014d", "ack": "1bc15a4ddf54", "reject": "747a02434344",
+        "__init__": "77545b203b86", "append": "35c655f6ecc6", "restore_unacked": "8954efef014d", "ack": "1bc15a4ddf54", "reject": "747a02434344",
         "pipe_or_acquire": "ad7f549d96c8", "restore_visible": "d4a4a40a3eaf", "restore_by_tag": "58e161d81b6f",
     },
     "kombu.transport.redis:MultiChannelPoller": {
@@ -24,7 +24,7 @@ PRIVATE_API: Final = {
         "conn_or_acquire": "25883caca6c4", "pool": "5a99b1533403", "_put": "1c0cf9749576",
     },
     "kombu.transport.redis:SentinelChannel": {
-        "_get_pool": "6abc6e5c81e1", "_sentinel_managed_pool": "bde54a2d6e93",
+        "__init__": "d9fde0a9c550", "_get_pool": "6abc6e5c81e1", "_sentinel_managed_pool": "bde54a2d6e93",
     },
     "kombu.transport.redis:Transport": {
         "__init__": "4fc30e8fa54d", "register_with_event_loop": "4b835642e4a9",
