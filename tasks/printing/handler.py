@@ -23,8 +23,8 @@ from tasks.printing.notifications import enqueue_notice
 from tasks.printing.printers.driver import PrinterError, PrinterInterruptedError, PrinterUnavailableError
 from tasks.printing.printers.factory import open_printer
 from tasks.slips.media import MEDIA
-from tasks.slips.pdf import unprintable
-from tasks.slips.render import draw
+from tasks.slips.render import render_slip
+from tasks.slips.typeface import unprintable
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 log = structlog.get_logger()
@@ -151,7 +151,7 @@ def _render(claimed: Claimed, language: Literal["pdf", "zpl"]) -> tuple[bytes, s
     try:
         content = SlipContent.model_validate(claimed.content)
         lacking = unprintable(content, claimed.media)
-        document = draw(content, claimed.media, language, job_name=claimed.job_name)
+        document = render_slip(content, claimed.media, language, job_name=claimed.job_name)
     except Exception as error:
         log.exception("slip_not_rendered", job_id=str(claimed.job_id), error=type(error).__name__)
         raise SlipNotRenderedError(f"the slip could not be drawn ({type(error).__name__})") from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts that run from right to left: the forms that Arabic letters take, and the order in which letters stand. Pure.
+"""Right-to-left scripts: the contextual forms of Arabic letters, and the visual order of a line. Pure.
 
-Hebrew and Arabic (with Persian and Urdu) are known; other scripts of that direction need shaping that nothing here has.
+Hebrew and Arabic (with Persian and Urdu) are supported. Other right-to-left scripts need shaping that is not available.
 """
 
 import unicodedata
@@ -15,10 +15,10 @@ _HEBREW: Final = ((0x0590, 0x05FF), (0xFB1D, 0xFB4F))
 _ARABIC: Final = ((0x0600, 0x06FF), (0x0750, 0x077F))
 _ARABIC_FORMS: Final = ((0xFB50, 0xFDFF), (0xFE70, 0xFEFF))
 
-_TO_RIGHT, _TO_LEFT = "\u200e", "\u200f"
+_LEFT_TO_RIGHT_MARK, _RIGHT_TO_LEFT_MARK = "\u200e", "\u200f"
 _BRACKETS: Final = {"(": ")", "[": "]", "{": "}"}
 
-# Ligatures of whole words are in few fonts, and the library joins the usual pair of lam and alef without them.
+# Few fonts contain ligatures of whole words. The library joins the usual pair of lam and alef without them.
 _RESHAPER: Final = ArabicReshaper({"delete_harakat": True, "support_ligatures": True, "shift_harakat_position": False})
 
 
@@ -26,42 +26,43 @@ def _within(char: str, *blocks: tuple[int, int]) -> bool:
     return any(first <= ord(char) <= last for first, last in blocks)
 
 
-def runs_from_right(words: str) -> bool:
-    """Tell whether some of `words` runs from right to left."""
-    return not words.isascii() and any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in words)
+def contains_right_to_left(text: str) -> bool:
+    """True when `text` contains a right-to-left character."""
+    return not text.isascii() and any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in text)
 
 
-def can_be_set(char: str) -> bool:
-    """Tell whether a letter from `shaped` words can stand by itself: a form of Arabic, or a script without forms."""
+def can_print(char: str) -> bool:
+    """True when a character of `shape`d text can be printed alone: an Arabic form, or a script without forms."""
     if unicodedata.bidirectional(char) not in _RIGHT_TO_LEFT:
         return True
     letter_of_arabic = unicodedata.category(char).startswith("L") and _within(char, *_ARABIC)
     return _within(char, *_HEBREW, *_ARABIC, *_ARABIC_FORMS) and not letter_of_arabic
 
 
-def shaped(words: str) -> str:
-    """`words`, still in the order of reading: Arabic letters in the forms they take beside each other.
+def shape(text: str) -> str:
+    """`text` in logical order, its Arabic letters in their contextual forms.
 
-    Points and vowel signs of Hebrew and Arabic go: titles are read without them, and set wrongly they mislead.
+    Points and vowel signs of Hebrew and Arabic are removed: titles are read without them, and in a wrong position they
+    mislead.
     """
-    if not runs_from_right(words):
-        return words
-    kept = (char for char in words if not (unicodedata.category(char) == "Mn" and _within(char, *_HEBREW, *_ARABIC)))
+    if not contains_right_to_left(text):
+        return text
+    kept = (char for char in text if not (unicodedata.category(char) == "Mn" and _within(char, *_HEBREW, *_ARABIC)))
     return str(_RESHAPER.reshape("".join(kept)))
 
 
-def in_order_of_sight(line: str) -> str:
-    """A line of `shaped` words as it stands on paper, from left to right (Unicode Standard Annex 9)."""
-    if not runs_from_right(line):
+def visual_order(line: str) -> str:
+    """A line of `shape`d text in visual order, from left to right (Unicode Standard Annex 9)."""
+    if not contains_right_to_left(line):
         return line
-    seen = str(get_display(_with_directed_brackets(line)))
-    return seen.replace(_TO_RIGHT, "").replace(_TO_LEFT, "")
+    displayed = str(get_display(_mark_brackets(line)))
+    return displayed.replace(_LEFT_TO_RIGHT_MARK, "").replace(_RIGHT_TO_LEFT_MARK, "")
 
 
-def _with_directed_brackets(line: str) -> str:
-    """Marks of direction around the brackets that belong together: rule N0 of the annex, which the library has not."""
+def _mark_brackets(line: str) -> str:
+    """Add direction marks around paired brackets: rule N0 of the annex, which the library does not implement."""
     strong = _directions(line)
-    base = _TO_LEFT if get_base_level(line) else _TO_RIGHT
+    base = _RIGHT_TO_LEFT_MARK if get_base_level(line) else _LEFT_TO_RIGHT_MARK
     marks: dict[int, str] = {}
     opened: list[int] = []
     for at, char in enumerate(line):
@@ -77,21 +78,21 @@ def _with_directed_brackets(line: str) -> str:
 
 
 def _directions(line: str) -> list[str | None]:
-    """The direction of each letter; `None` for what takes its neighbours'. A number takes that of what it follows."""
+    """The strong direction of each character; `None` for neutral ones. A number has the direction of what precedes it."""
     found: list[str | None] = []
-    last = _TO_LEFT if get_base_level(line) else _TO_RIGHT
+    last = _RIGHT_TO_LEFT_MARK if get_base_level(line) else _LEFT_TO_RIGHT_MARK
     for char in line:
         match unicodedata.bidirectional(char):
             case "L":
-                last = _TO_RIGHT
+                last = _LEFT_TO_RIGHT_MARK
                 found.append(last)
             case "R" | "AL":
-                last = _TO_LEFT
+                last = _RIGHT_TO_LEFT_MARK
                 found.append(last)
             case "EN":
                 found.append(last)
             case "AN":
-                found.append(_TO_LEFT)
+                found.append(_RIGHT_TO_LEFT_MARK)
             case _:
                 found.append(None)
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sizes of paper a slip is laid out for, whatever the printer. Pure."""
+"""The paper sizes of slips, independent of the printer. Pure."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Medium:
-    """A size of paper, in millimetres."""
+    """A paper size, in millimetres."""
 
     name: str
     width: float
@@ -23,12 +23,12 @@ class Medium:
 
     @property
     def page(self) -> tuple[float, float]:
-        """Width and height of what comes out of the printer."""
+        """Width and height of the printed page."""
         return self.sheet or (self.width, self.height)
 
     @property
     def is_label(self) -> bool:
-        """Tell whether a label printer can have it."""
+        """True when a label printer can have this medium."""
         return self.sheet is None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A slip in the language of its printer. Pure."""
+"""Render a slip in the language of its printer. Pure."""
 
 from typing import Literal
 
@@ -8,8 +8,8 @@ from tasks.slips.pdf import render_pdf
 from tasks.slips.zpl import render_zpl
 
 
-def draw(content: SlipContent, media: str, language: Literal["pdf", "zpl"], *, job_name: str) -> bytes:
-    """The document for a slip on `media`. Raises `KeyError` for a medium nobody knows."""
+def render_slip(content: SlipContent, media: str, language: Literal["pdf", "zpl"], *, job_name: str) -> bytes:
+    """The document of a slip on the medium named `media`. Raises `KeyError` for an unknown medium."""
     match language:
         case "pdf":
             return render_pdf(content, media)

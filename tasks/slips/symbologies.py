@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both codes of a slip as what is dark: bars of Code 128 (ISO/IEC 15417), squares of QR (ISO/IEC 18004). Pure."""
+"""The two codes of a slip as modules: Code 128 (ISO/IEC 15417) and QR (ISO/IEC 18004). Pure."""
 
 from functools import lru_cache
 from typing import Final
@@ -11,17 +11,17 @@ DOT_MM: Final = 25.4 / 203
 """A dot of the usual label printer, in millimetres."""
 
 LARGEST_MODULE: Final = 3
-"""Dots; wider bars are no easier to read."""
+"""Dots; wider bars are not easier to read."""
 
 
-def has_bars(barcode: str) -> bool:
-    """Tell whether Code 128 knows all letters of `barcode`: printable ASCII."""
+def is_encodable(barcode: str) -> bool:
+    """True when Code 128 can encode `barcode`: printable ASCII."""
     return bool(barcode) and all(" " <= char <= "~" for char in barcode)
 
 
 @lru_cache(maxsize=1024)
 def bars(value: str) -> tuple[tuple[bool, int], ...]:
-    """Bars (true) and spaces of `value` from left to right, each so many modules wide."""
+    """Bars (true) and spaces of `value` from left to right, with their widths in modules."""
     encoder = Bars(value, quiet=False)
     encoder.validate()
     encoder.encode()
@@ -30,13 +30,13 @@ def bars(value: str) -> tuple[tuple[bool, int], ...]:
 
 
 def dots_per_module(value: str, width: float) -> int:
-    """How wide a module of `value` is, in dots of 203 dpi, if all of it is to be `width` mm wide; 0: no room."""
-    modules = sum(each for _, each in bars(value))
+    """Width of a module in dots of 203 dpi, so that `value` fits into `width` mm; 0 when it does not fit."""
+    modules = sum(count for _, count in bars(value))
     return min(LARGEST_MODULE, int(width / modules / DOT_MM))
 
 
 @lru_cache(maxsize=1024)
-def squares(value: str) -> tuple[bytes, ...]:
+def qr_modules(value: str) -> tuple[bytes, ...]:
     """Rows of the QR code of `value`; 1 is dark."""
-    # A fixed mask: looking for the best of eight takes a third of the time of the whole slip.
+    # A fixed mask: selecting the best of eight takes a third of the time of the whole slip.
     return tuple(bytes(row) for row in segno.make(value, error="m", mask=2, micro=False).matrix)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Words into a given width: sized, wrapped, or cut in pieces. Pure; widths are millimetres, sizes are points."""
+"""Fit text into a width: scale, wrap, or split it. Pure; widths are millimetres, sizes are points."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,44 +14,44 @@ _SEPARATORS: Final = "-/ ."
 _NEAR: Final = 4
 
 
-def fit(words: str, width: float, largest: float, smallest: float, *, bold: bool, measure: Measure) -> float:
-    """The largest size, from `largest` down to `smallest`, at which `words` is at most `width` wide."""
-    at_ten = measure(words, 10.0, bold)
+def fit(text: str, width: float, largest: float, smallest: float, *, bold: bool, measure: Measure) -> float:
+    """The largest size, from `largest` down to `smallest`, at which `text` is at most `width` wide."""
+    at_ten = measure(text, 10.0, bold)
     size = largest if at_ten == 0 else min(largest, width / at_ten * 10.0)
     return max(smallest, size)
 
 
-def wrap(words: str, width: float, size: float, lines: int, *, bold: bool, measure: Measure) -> list[str]:
-    """`words` in at most `lines` lines of `width`; what does not fit ends in an ellipsis, a long word is broken."""
+def wrap(text: str, width: float, size: float, lines: int, *, bold: bool, measure: Measure) -> list[str]:
+    """`text` in at most `lines` lines of `width`. An ellipsis replaces the rest; a word that is too long is broken."""
     rows: list[str] = []
     used = 0.0
     space = measure(" ", size, bold)
-    for word in words.split():
+    for word in text.split():
         for number, piece in enumerate(_pieces(word, width, size, bold=bold, measure=measure)):
-            long = measure(piece, size, bold)
-            if rows and number == 0 and used + space + long <= width:
+            length = measure(piece, size, bold)
+            if rows and number == 0 and used + space + length <= width:
                 rows[-1] += " " + piece
-                used += space + long
+                used += space + length
             elif len(rows) == lines:
                 return [*rows[:-1], _shortened(rows[-1], width, size, bold=bold, measure=measure)] if rows else []
             else:
                 rows.append(piece)
-                used = long
+                used = length
     return rows
 
 
 def _pieces(word: str, width: float, size: float, *, bold: bool, measure: Measure) -> Iterator[str]:
-    """The word, broken where it must be: each piece at most `width` wide, and at least one letter."""
+    """The word, broken only where necessary: pieces of at most `width`, each of at least one letter."""
     if measure(word, size, bold) <= width:
         yield word
         return
     start, used = 0, 0.0
     for at, letter in enumerate(word):
-        long = measure(letter, size, bold)
-        if at > start and used + long > width:
+        length = measure(letter, size, bold)
+        if at > start and used + length > width:
             yield word[start:at]
             start, used = at, 0.0
-        used += long
+        used += length
     yield word[start:]
 
 
@@ -61,8 +61,8 @@ def _shortened(row: str, width: float, size: float, *, bold: bool, measure: Meas
     return row + ELLIPSIS
 
 
-def parts_of_code(code: str, count: int) -> list[str]:
-    """`code` in at most `count` parts of about the same length, cut after a separator where one is near."""
+def split_code(code: str, count: int) -> list[str]:
+    """`code` in at most `count` parts of similar length, cut after a separator where one is near."""
     parts: list[str] = []
     start = 0
     for number in range(1, count):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing a slip as a label in ZPL II, for heads of 203 dots an inch (8 a millimetre). Pure; same slip, same bytes.
+"""Render a slip as a label in ZPL II, for heads of 203 dots per inch (8 per millimetre). Pure; same slip, same bytes.
 
-The whole label is one picture (`^GFA`), drawn from the same layout and the same fonts as the PDF. The fonts that live
-in a label printer differ from model to model and lack Greek, Cyrillic and most accents: with `^A0` the printer would
-put boxes where a reader's eye needs letters, and nobody here would know. Bars and squares are drawn dot by dot, so
-that they are as sharp as the printer's own. The picture is written as hexadecimal digits with ZPL's own shorthand for
-runs, which every ZPL II printer reads; `Z64` is shorter and needs newer firmware.
+The whole label is one picture (`^GFA`), drawn from the same layout and fonts as the PDF. The fonts of label printers
+differ from model to model and lack Greek, Cyrillic and most accents. With `^A0` the printer would print boxes in place
+of letters, and bookdrop would not detect it. Bars and modules are drawn dot by dot, as sharp as the printer's own. The
+picture is encoded as hexadecimal digits with ZPL's run-length compression, which every ZPL II printer supports; `Z64`
+is shorter and requires newer firmware.
 """
 
 import re
@@ -18,33 +18,33 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 
 from schemas.print_jobs import SlipContent
-from tasks.slips.bidi import in_order_of_sight
-from tasks.slips.layout import CAPITALS, POINT_MM, Code128, QrCode, Slip, Text
+from tasks.slips.bidi import visual_order
+from tasks.slips.elements import CAP_HEIGHT, POINT_MM, Code128, QrCode, Slip, Text
 from tasks.slips.media import Medium
-from tasks.slips.pdf import BOLD, REGULAR, compose_slip, measure
-from tasks.slips.symbologies import DOT_MM, bars, dots_per_module, squares
+from tasks.slips.symbologies import DOT_MM, bars, dots_per_module, qr_modules
+from tasks.slips.typeface import BOLD, REGULAR, compose_slip, measure
 
 WHITE, BLACK = 1, 0
 
 _RULE_DOTS: Final = 2
 _RUN: Final = re.compile(r"(.)\1*")
 _FONT_FILES: Final = ExitStack()
-"""Open as long as the process lives: the fonts are read when a size is first wanted."""
+"""Open for the lifetime of the process: a font is read when a size is first used."""
 
 
-class NoLabelError(ValueError):
-    """A label printer has no such medium."""
+class UnsupportedMediumError(ValueError):
+    """A label printer cannot have this medium."""
 
 
 def render_zpl(content: SlipContent, media: str = "label-4x6", *, job_name: str = "") -> bytes:
-    """Draw `content` on the medium named `media`; `job_name` stands in a comment.
+    """Render `content` on the medium named `media`. A ZPL comment (`^FX`) contains `job_name`.
 
-    Raises `KeyError` for an unknown medium, `NoLabelError` for one that no label printer has.
+    Raises `KeyError` for an unknown medium, `UnsupportedMediumError` for one that a label printer cannot have.
     """
     slip = compose_slip(content, media)
     if not slip.medium.is_label:
-        raise NoLabelError(f"{media} is no medium of a label printer")
-    picture = draw(slip)
+        raise UnsupportedMediumError(f"{media} is not a medium of a label printer")
+    picture = rasterize(slip)
     per_row = (picture.width + 7) // 8
     total = per_row * picture.height
     lines = (
@@ -64,7 +64,7 @@ def _dots(millimetres: float) -> int:
     return round(millimetres / DOT_MM)
 
 
-def draw(slip: Slip) -> Image.Image:
+def rasterize(slip: Slip) -> Image.Image:
     """The slip as a picture of black and white dots."""
     medium = slip.medium
     picture = Image.new("1", (int(medium.width / DOT_MM + 0.01), int(medium.height / DOT_MM + 0.01)), WHITE)
@@ -82,15 +82,15 @@ def draw(slip: Slip) -> Image.Image:
 
 
 def _draw_text(pen: ImageDraw.ImageDraw, text: Text, medium: Medium) -> None:
-    """Letter by letter, each at its place on the layout: a head's font would have its own widths."""
+    """Draw each letter at its place in the layout: at the resolution of the head, the widths of a font differ."""
     x, ink = text.x, BLACK
     if text.inverted:
         high = text.size * POINT_MM
-        top, bottom = _dots(text.y - high * (CAPITALS + 0.25)), _dots(text.y + high * 0.25)
+        top, bottom = _dots(text.y - high * (CAP_HEIGHT + 0.25)), _dots(text.y + high * 0.25)
         pen.rectangle((_dots(medium.margin), top, _dots(medium.width - medium.margin) - 1, bottom - 1), BLACK)
         x, ink = x + 1, WHITE
     font = _font(BOLD if text.bold else REGULAR, text.size)
-    for letter in in_order_of_sight(text.words):
+    for letter in visual_order(text.string):
         if letter != " ":
             pen.text((_dots(x), _dots(text.y)), letter, fill=ink, font=font, anchor="ls")
         x += measure(letter, text.size, text.bold)
@@ -106,7 +106,7 @@ def _draw_bars(pen: ImageDraw.ImageDraw, code: Code128) -> None:
 
 
 def _draw_qr(pen: ImageDraw.ImageDraw, code: QrCode) -> None:
-    rows = squares(code.value)
+    rows = qr_modules(code.value)
     side = code.side / len(rows)
     for row, line in enumerate(rows):
         top, bottom = _dots(code.y + row * side), _dots(code.y + (row + 1) * side)
@@ -128,12 +128,12 @@ def _font(name: str, points: float) -> ImageFont.FreeTypeFont:
 
 
 def _graphic(picture: Image.Image, per_row: int) -> str:
-    """The picture's rows as hexadecimal digits, runs shortened.
+    """The picture's rows as compressed hexadecimal digits.
 
-    A letter before a digit repeats it, `,` and `!` fill the row, `:` is the row before (ZPL II programming guide,
-    "Alternative Data Compression Scheme for ~DG and ~DB Commands").
+    A letter before a digit repeats it, `,` and `!` fill the row, `:` repeats the previous row (ZPL II programming
+    guide, "Alternative Data Compression Scheme for ~DG and ~DB Commands").
     """
-    # Pillow's 1 is white, the head's 1 is ink; what fills up the last byte of a row is white.
+    # Pillow's 1 is white, the head's 1 is ink. The bits that fill the last byte of a row are white.
     inverted = bytes(byte ^ 0xFF for byte in picture.tobytes())
     spare = per_row * 8 - picture.width
     rows, before = [], ""
@@ -141,20 +141,20 @@ def _graphic(picture: Image.Image, per_row: int) -> str:
         row = bytearray(inverted[start : start + per_row])
         row[-1] &= 0xFF << spare & 0xFF
         digits = row.hex().upper()
-        rows.append(":" if digits == before else _shortened(digits))
+        rows.append(":" if digits == before else _compressed(digits))
         before = digits
     return "".join(rows)
 
 
-def _shortened(digits: str) -> str:
+def _compressed(digits: str) -> str:
     filled = digits.rstrip("0")
     end = "," if len(filled) < len(digits) else ""
     if not end and digits.endswith("F"):
         filled, end = digits.rstrip("F"), "!"
-    return _RUN.sub(_run, filled) + end
+    return _RUN.sub(_compressed_run, filled) + end
 
 
-def _run(found: re.Match[str]) -> str:
+def _compressed_run(found: re.Match[str]) -> str:
     length, digit = len(found[0]), found[1]
     if length == 1:
         return digit

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.slips.bidi import in_order_of_sight, shaped
-from tasks.slips.pdf import MISSING, _glyphs, printable, unprintable
+from tasks.slips.bidi import shape, visual_order
+from tasks.slips.typeface import MISSING, _glyphs, printable, unprintable
 from tests.slips import content
 
 
@@ -26,7 +26,7 @@ from tests.slips import content
 )
 def test_text_is_in_visual_order(logical, visual):
     """From left to right as on paper: Hebrew words are reversed, numbers and Latin are not, brackets are mirrored."""
-    assert in_order_of_sight(logical) == visual
+    assert visual_order(logical) == visual
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_text_is_in_visual_order(logical, visual):
 )
 def test_arabic_letters_have_their_joined_forms(letters, forms):
     """The neighbours of a letter decide its form."""
-    assert shaped(letters) == forms
+    assert shape(letters) == forms
 
 
 @pytest.mark.parametrize("title", ["שיר השירים", "מִלָּה", "ألف ليلة وليلة", "بوف کور", "آگ کا دریا", "תורה / Torah"])
@@ -58,5 +58,5 @@ def test_any_printed_character_is_in_both_fonts(words):
     """Every character of a printable text has a glyph in both fonts, in either order."""
     shown = printable(words)
 
-    assert {ord(char) for char in in_order_of_sight(shown)} <= _glyphs()
-    assert len(in_order_of_sight(shown)) == len(shown)
+    assert {ord(char) for char in visual_order(shown)} <= _glyphs()
+    assert len(visual_order(shown)) == len(shown)

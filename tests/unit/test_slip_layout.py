@@ -9,10 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.print_jobs import Address
-from tasks.slips.layout import CAPITALS, POINT_MM, compose, depth
+from tasks.slips.elements import CAP_HEIGHT, POINT_MM
+from tasks.slips.layout import compose, depth
 from tasks.slips.media import MEDIA
-from tasks.slips.pdf import MISSING, measure, printable, render_pdf, unprintable
+from tasks.slips.pdf import render_pdf
 from tasks.slips.symbologies import dots_per_module
+from tasks.slips.typeface import MISSING, measure, printable, unprintable
 from tests.paper import codes_on, page, picture_of
 from tests.slips import FULL, content, contents
 
@@ -81,7 +83,7 @@ def test_delivery_code_is_the_largest_text(code, media):
 
     parts = [text for text in slip.texts if text.role == "delivery-code"]
     others = [text.size for text in slip.texts if text.role != "delivery-code"]
-    assert "".join(part.words for part in parts) == code
+    assert "".join(part.string for part in parts) == code
     assert min(part.size for part in parts) > max(others)
 
 
@@ -90,7 +92,7 @@ def test_short_delivery_code_fills_the_width():
     slip = compose(content(), measure, MEDIA["label-4x6"])
 
     [code] = [text for text in slip.texts if text.role == "delivery-code"]
-    assert measure(code.words, code.size, True) > 0.9 * slip.medium.inner_width
+    assert measure(code.string, code.size, True) > 0.9 * slip.medium.inner_width
 
 
 def test_name_is_the_largest_text_without_a_delivery_code():
@@ -101,7 +103,7 @@ def test_name_is_the_largest_text_without_a_delivery_code():
 
     assert "NO DELIVERY CODE" in text_of(render_pdf(lender))
     largest = max(text.size for text in slip.texts)
-    assert " ".join(text.words for text in slip.texts if text.size == largest) == name
+    assert " ".join(text.string for text in slip.texts if text.size == largest) == name
     assert all(text.size > 14 for text in slip.texts if text.role == "address")
 
 
@@ -164,8 +166,8 @@ def test_same_slip_has_the_same_bytes():
 
 def box(text):
     """Left, top, right, bottom of the letters of a text."""
-    height, width = text.size * POINT_MM, measure(text.words, text.size, text.bold)
-    return text.x, text.y - CAPITALS * height, text.x + width, text.y + min(depth(text.words), 0.2) * height
+    height, width = text.size * POINT_MM, measure(text.string, text.size, text.bold)
+    return text.x, text.y - CAP_HEIGHT * height, text.x + width, text.y + min(depth(text.string), 0.2) * height
 
 
 def apart(one, other):
@@ -212,7 +214,7 @@ def test_long_word_of_a_name_is_not_broken():
     name = "Österreichische Nationalbibliothek"
     slip = compose(content(delivery_code=None, return_to=Address(name=name, lines=())), measure, MEDIA["receipt-80"])
 
-    assert [text.words for text in slip.texts if text.role == "return-to"] == name.split()
+    assert [text.string for text in slip.texts if text.role == "return-to"] == name.split()
 
 
 @pytest.mark.parametrize("media", sorted(MEDIA))

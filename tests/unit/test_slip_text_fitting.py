@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tasks.slips.text_fitting import ELLIPSIS, fit, parts_of_code, wrap
+from tasks.slips.text_fitting import ELLIPSIS, fit, split_code, wrap
 
 
 def measure(words, size, bold):
@@ -52,7 +52,7 @@ def test_fitted_size_is_the_largest_that_fits(words, width):
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), st.integers(1, 5))
 def test_split_code_keeps_every_letter(code, count):
     """The parts of a code, joined, are the code."""
-    parts = parts_of_code(code, count)
+    parts = split_code(code, count)
 
     assert len(parts) <= count
     assert "".join(parts) == code
@@ -63,4 +63,4 @@ def test_split_code_keeps_every_letter(code, count):
 )
 def test_code_is_split_after_a_separator(code, parts):
     """A separator near the middle ends the first part."""
-    assert parts_of_code(code, 2) == parts
+    assert split_code(code, 2) == parts

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from tasks.slips.media import MEDIA
-from tasks.slips.pdf import compose_slip, render_pdf
-from tasks.slips.zpl import NoLabelError, _shortened, draw, render_zpl
+from tasks.slips.pdf import render_pdf
+from tasks.slips.typeface import compose_slip
+from tasks.slips.zpl import UnsupportedMediumError, _compressed, rasterize, render_zpl
 from tests.paper import codes_on, label_of, picture_of
 from tests.slips import FULL, content, contents
 
@@ -71,7 +72,7 @@ def test_job_name_and_texts_contain_no_command():
 
 def test_sheet_of_paper_is_refused():
     """A4 is not a label."""
-    with pytest.raises(NoLabelError, match="a4-corner"):
+    with pytest.raises(UnsupportedMediumError, match="a4-corner"):
         render_zpl(content(), "a4-corner")
 
 
@@ -88,7 +89,7 @@ def test_any_label_is_decoded_to_the_drawn_picture(slip, media):
     zpl = render_zpl(slip, media)
 
     picture = label_of(zpl)
-    assert picture.tobytes() == draw(compose_slip(slip, media)).convert("L").tobytes()
+    assert picture.tobytes() == rasterize(compose_slip(slip, media)).convert("L").tobytes()
     assert slip.code in codes_on(picture)
     assert len(zpl) < 120_000
 
@@ -96,7 +97,7 @@ def test_any_label_is_decoded_to_the_drawn_picture(slip, media):
 @given(st.text("0F7", max_size=900) | st.builds(str.__mul__, st.sampled_from("0F5A"), st.integers(0, 1300)))
 def test_any_compressed_digits_expand_to_the_same_digits(digits):
     """Runs of any length are restored."""
-    shortened, found, times = _shortened(digits), "", 0
+    shortened, found, times = _compressed(digits), "", 0
     for char in shortened:
         if char in ",!":
             found = found.ljust(len(digits), "0" if char == "," else "F")

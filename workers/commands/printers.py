@@ -133,7 +133,7 @@ def test_page_command(printer: str) -> None:
 
     from schemas.print_jobs import Address, SlipContent
     from tasks.printing.printers.driver import PrinterError
-    from tasks.slips.render import draw
+    from tasks.slips.render import render_slip
 
     driver, uri, media = _open(printer)
     page = SlipContent(
@@ -149,7 +149,7 @@ def test_page_command(printer: str) -> None:
     )
     try:
         name = driver.send(
-            draw(page, media, driver.language, job_name=f"test-{page.job_id}"),
+            render_slip(page, media, driver.language, job_name=f"test-{page.job_id}"),
             job_name=f"test-{page.job_id}",
             on_first_byte=lambda: None,
         )
