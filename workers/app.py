@@ -33,8 +33,9 @@ TASK_MODULES = {
 }
 """The modules whose tasks a worker of a role registers. It registers no others."""
 
+LONGEST_PURGE_INTERVAL = timedelta(minutes=1)
 SWEEPS_PER_PURGE = 12
-"""Housekeeping deletes patron links that are no longer needed once in so many sweeps: each minute by default."""
+"""Housekeeping deletes patron links that are no longer needed once in so many sweeps, and at least each minute."""
 
 
 def celery_settings() -> dict[str, Any]:
@@ -115,7 +116,7 @@ def celery_settings() -> dict[str, Any]:
             },
             "purge-links": {
                 "task": topology.PURGE_LINKS,
-                "schedule": SWEEPS_PER_PURGE * sweep,
+                "schedule": min(SWEEPS_PER_PURGE * sweep, LONGEST_PURGE_INTERVAL),
                 "options": sweeps,
             },
         },
