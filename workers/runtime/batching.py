@@ -7,10 +7,9 @@ without unusual options; Celery's default strategy handles the others:
 - A single event that finds an idle process is handed to it by Celery's own request, at once. No timer, no wait.
 - While all processes are busy, events wait. The process that becomes idle takes up to `MAX_BATCH` of them as one pool job,
   in one transaction. Acknowledgement, state and monitoring events remain those of each single event.
-- If a job fails as a whole, its process dies, or it exceeds its time limit, its events run again one by one, in Celery's
-  own way: only the cause fails. Events that were committed get their stored reply from the inbox.
-- If the connection to the broker is lost, or the worker ends, waiting events return to the broker with all other messages
-  that are not acknowledged.
+- A job can fail as a whole, lose its process, or exceed its time limit. Then its events run again one by one, in Celery's
+  own way, and only the cause fails. Events that were committed get their stored reply from the inbox.
+- When the worker ends or loses its broker, waiting events return to the broker, as all messages without acknowledgement.
 """
 
 from collections import deque

@@ -2,8 +2,8 @@
 """Wait for pool processes to accept jobs already handed to them.
 
 When Celery closes its broker connection (shutdown or reconnect), it discards jobs that no pool process has accepted yet.
-A job that was handed over a moment ago runs anyway: the broker would redeliver its message although the work is
-committed, and at shutdown its process would wait half a minute for the worker to read the result.
+A job that was handed over a moment ago runs anyway. The broker would redeliver its message although the work is
+committed. At shutdown its process would wait half a minute for the worker to read the result.
 """
 
 import time

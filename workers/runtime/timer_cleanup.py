@@ -2,7 +2,7 @@
 """Remove cancelled time-limit timers; kombu keeps them until they would have fired.
 
 Celery starts a timer for the time limit of each job and cancels it when the job is done. After many scans the event loop
-would wake for each cancelled timer, and each would hold its job's memory for as long as a job may run.
+would wake for each cancelled timer. Each would hold its job's memory until the time limit.
 """
 
 import heapq
