@@ -96,7 +96,7 @@ def test_show_tells_every_try_and_decision(run, wanted, here, engine, library, c
     assert [(each["what"], each["actor"], each["reason"]) for each in story["decisions"]] == [
         ("slip_retried", "ops", "disk changed")
     ]
-    assert "tried on main-slips: failed_safe: the spool folder is not a folder" in words
+    assert "attempt on main-slips: failed_safe: the spool folder is not a folder" in words
     assert "slip retried by ops: disk changed" in words
     assert "Test Reader" not in words + json.dumps(story)
 

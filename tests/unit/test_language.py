@@ -28,14 +28,11 @@ CLEAN = (
     "tasks/data_import", "tasks/events", "tasks/handlers.py", "tasks/metrics", "tasks/operator.py", "tasks/outbox",
     "tasks/ports.py", "tasks/privacy", "tasks/quarantine", "tasks/requests", "tasks/requeue.py", "tasks/returns",
     "tasks/unit_of_work.py",
-    "workers/__init__.py", "workers/app.py", "workers/bootstrap.py", "workers/broker_options.py",
-    "workers/dead_letters.py", "workers/heartbeat.py", "workers/logging.py", "workers/metrics", "workers/publisher.py",
-    "workers/redis_transport", "workers/runtime", "workers/settings.py", "workers/systemd_notify.py",
-    "workers/task_events.py",
+    "workers", "deploy",
 )  # fmt: skip
 """Those that are free of the words already. The aim is `CLEAN = PRODUCT`, without `NOT_YET`."""
 
-NOT_YET = ("docs/architecture.md", "docs/reference/commands.md", "docs/reference/outcomes.md")
+NOT_YET = ("docs/architecture.md", "docs/reference/outcomes.md")
 """Parts of `CLEAN` that are rewritten with the code that they describe."""
 
 NEVER = ("schemas/migrations/versions",)
