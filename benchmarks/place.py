@@ -111,7 +111,7 @@ def place(database_url: str, rabbitmq: str | None, stations: int, requests: int)
             library = Library(engine, folder / "spool").open(
                 tuple(f"main-desk-{number}" for number in range(1, stations + 1))
             )
-            barcodes = iter(library.many(requests) if requests else ())
+            barcodes = iter(library.loaned_items(requests) if requests else ())
             analyze(url)
             try:
                 yield Place(url, socket, rabbitmq, folder, library, barcodes)

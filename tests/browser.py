@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Chromium without a screen: Debian's own, driven by Playwright."""
+"""A headless Chromium: Debian's package, driven by Playwright."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import missing
+from tests.requirements import skip_or_fail
 
 OPTIONS = (
     "--no-sandbox",
@@ -21,18 +21,18 @@ OPTIONS = (
     "--disable-sync",
 )
 
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
-PICTURES = os.environ.get("BOOKDROP_TEST_PICTURES")
-"""Folder for the pictures of the documentation; without it none are taken."""
+SCREENSHOTS = os.environ.get("BOOKDROP_TEST_PICTURES")
+"""Folder for the screenshots of the documentation. Without it none are taken."""
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with a profile of its own, which goes with it."""
+    """A browser with a new profile, which is deleted with it."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
-        missing("chromium")
+        skip_or_fail("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, headless=True, args=list(OPTIONS))
         try:
@@ -41,12 +41,12 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-def take_picture(page: Page, name: str) -> None:
-    """Keep what the page looks like, light and dark, for the documentation, if that is wanted."""
-    if PICTURES is None:
+def take_screenshot(page: Page, name: str) -> None:
+    """Save the page for the documentation, in light and dark, where BOOKDROP_TEST_PICTURES names a folder."""
+    if SCREENSHOTS is None:
         return
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_timeout(500)  # colours change gradually
-        page.screenshot(path=Path(PICTURES) / f"{name}-{scheme}.png")
+        page.wait_for_timeout(500)  # the transition between colour schemes
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{scheme}.png")
     page.emulate_media(color_scheme="light")

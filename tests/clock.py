@@ -7,7 +7,7 @@ from datetime import datetime
 
 @dataclass
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that shows the time that a test sets."""
 
     now: datetime
 

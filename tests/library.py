@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small library to test in: one branch, stations, a partner, and requests made to order."""
+"""A small library for tests: branches, stations, a partner, requests, and signed events about them."""
 
 import itertools
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +29,7 @@ from schemas.models import (
 )
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
+from tests.polling import TIMEOUT, wait_until
 
 KEY = "a-key-of-the-tests"
 LENDER = "Riverside University Library"
@@ -37,7 +37,7 @@ LENDER = "Riverside University Library"
 
 @dataclass
 class Library:
-    """Rows of a test, put in through the engine; and signed events about them."""
+    """The rows of a test, inserted through the engine, and signed events about them."""
 
     engine: Engine
     spool: Path
@@ -45,7 +45,7 @@ class Library:
     _count: itertools.count = field(default_factory=lambda: itertools.count(1))
 
     def open(self, stations: tuple[str, ...] = ("main-desk-1", "main-desk-2", "north-desk-1")) -> "Library":
-        """Make branches, printers, stations and one partner."""
+        """Create branches, each with a spool printer, stations and one partner."""
         self.spool.mkdir(parents=True, exist_ok=True)
         with self.engine.begin() as connection:
             for branch in sorted({station.split("-")[0] for station in stations}):
@@ -91,7 +91,7 @@ class Library:
         on_loan: bool | None = None,
         **columns: Any,
     ) -> tuple[str, list[str]]:
-        """Make a request; give its external id and a barcode for each of its items."""
+        """Create a request; return its external id and one barcode of each item."""
         number = next(self._count)
         external_id = external_id or f"BR-{number:05d}"
         barcodes = barcodes or [[f"3100{number:05d}{n}"] for n in range(items)]
@@ -125,11 +125,11 @@ class Library:
                 )
                 .returning(Request.id)
             ).scalar_one()
-            for position, of_item in enumerate(barcodes, 1):
+            for position, item_barcodes in enumerate(barcodes, 1):
                 item_id = connection.execute(
                     insert(Item).values(request_id=request_id, position=position).returning(Item.id)
                 ).scalar_one()
-                for barcode in of_item:
+                for barcode in item_barcodes:
                     connection.execute(insert(ItemBarcode).values(item_id=item_id, barcode=barcode, temporary=False))
                 if on_loan:
                     connection.execute(
@@ -145,10 +145,10 @@ class Library:
                             }
                         )
                     )
-        return external_id, [of_item[0] for of_item in barcodes]
+        return external_id, [item_barcodes[0] for item_barcodes in barcodes]
 
-    def many(self, number: int) -> list[str]:
-        """Make `number` loaned requests of one item each, quickly; give their barcodes."""
+    def loaned_items(self, number: int) -> list[str]:
+        """Create `number` loaned requests of one item each, in few statements; return their barcodes."""
         ids = range(1, number + 1)
         with self.engine.begin() as connection:
             connection.execute(
@@ -180,19 +180,21 @@ class Library:
             connection.execute(insert(Loan), [{"item_id": n, "patron_id": n, "loaned_at": loaned_at} for n in ids])
         return [row["barcode"] for row in barcodes]
 
-    def wait_for_slips(self, number: int, patience: float = 120.0) -> list[str]:
-        """Wait until no print job is on its way any more and `number` slips lie in the spool; give their names."""
-        deadline = time.monotonic() + patience
-        while True:
-            slips = [path.name for path in self.spool.rglob("*.pdf")]
+    def wait_for_slips(self, number: int, timeout: float = TIMEOUT) -> list[str]:
+        """Wait until `number` slips are in the spool and as many print jobs are done; return the names of the files."""
+
+        def slips() -> list[str]:
+            return [path.name for path in self.spool.rglob("*.pdf")]
+
+        def are_done() -> bool:
             with self.engine.connect().execution_options(**READ_ONLY) as connection:
-                settled = connection.execute(
+                done: int = connection.execute(
                     select(func.count()).select_from(PrintJob).where(PrintJob.state == PrintState.DONE)
                 ).scalar_one()
-            if len(slips) >= number and settled >= number:
-                return slips
-            assert time.monotonic() < deadline, f"{len(slips)} of {number} slips are out"
-            time.sleep(0.1)
+            return min(len(slips()), done) >= number
+
+        wait_until(are_done, lambda: f"{number} slips are done; {len(slips())} are in the spool", timeout=timeout)
+        return slips()
 
     def scan(self, barcode: str, *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
         """A signed `BarcodeScanned`, as JSON."""
@@ -212,7 +214,7 @@ class Library:
             key,
         )
 
-    def ask_return(self, request: str, *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
+    def return_requested(self, request: str, *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
         """A signed `ReturnRequested`, as JSON."""
         return signed(
             ReturnRequested(
@@ -230,9 +232,9 @@ class Library:
         )
 
     def event(self, kind: type[CirculationEvent], *, station: str = "main-desk-1", **fields: Any) -> dict[str, Any]:
-        """A signed event of the cycle, as JSON; at this moment unless `at` says otherwise."""
-        own = {"event_id": uuid7(), "sequence": next(self._count), "signature": "0" * 64, "at": self.now}
-        return signed(kind(**{**own, "station": station, **fields}), KEY)
+        """A signed circulation event, as JSON; at the library's time unless `at` is given."""
+        defaults = {"event_id": uuid7(), "sequence": next(self._count), "signature": "0" * 64, "at": self.now}
+        return signed(kind(**{**defaults, "station": station, **fields}), KEY)
 
 
 def signed(event: StationEvent, key: str) -> dict[str, Any]:
@@ -242,5 +244,5 @@ def signed(event: StationEvent, key: str) -> dict[str, Any]:
 
 
 def event_id(payload: dict[str, Any]) -> UUID:
-    """Id of an event that `Library` made."""
+    """The id of an event that `Library` signed."""
     return UUID(payload["event_id"])

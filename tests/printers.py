@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Printers for the tests: a real one that speaks IPP, a port that swallows labels, and a bad line before either."""
+"""Printers for tests: an IPP printer, a label printer on a port, a CUPS server, and a faulty connection to either."""
 
 import os
 import shutil
@@ -10,12 +10,14 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-from tests.conftest import missing
+from tests.network import free_port
+from tests.polling import wait_until
+from tests.requirements import skip_or_fail
 
 PDF = b"%PDF-1.4\n" + b"% a slip\n" * 20
 PAPER_OUT, PAPER_IN = (
@@ -26,83 +28,69 @@ PAPER_OUT, PAPER_IN = (
 
 
 def program(name: str) -> str | None:
-    """Where a program is, also one of the system's that users seldom have on their PATH."""
+    """The path of a program, also of a system program outside the user's PATH."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_until(true, what):
-    """Wait for a condition, at most half a minute."""
-    for _ in range(600):
-        if true():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"not after half a minute: {what}")
-
-
 class IppPrinterProcess:
-    """`ippeveprinter`, the printer of the Printer Working Group's own tests, as a process of ours."""
+    """`ippeveprinter`, the test printer of the Printer Working Group, as a process."""
 
-    def __init__(self, folder: Path, *, takes: str = "application/pdf", command: str = "/bin/true") -> None:
+    def __init__(self, folder: Path, *, document_format: str = "application/pdf", command: str = "/bin/true") -> None:
         self.folder = folder
         self.port = free_port()
         self.uri = f"ipp://localhost:{self.port}/ipp/print"
-        self._options = ["-f", takes, "-c", command]
+        self._options = ["-f", document_format, "-c", command]
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Switch it on; it knows nothing of the jobs of before."""
+        """Switch the printer on. It has no record of earlier jobs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = (self.folder / "printer.log").open("ab")
-        where = ["-n", "localhost", "-p", str(self.port), "-d", str(self.folder), "-K", str(self.folder), "-k"]
+        location = ["-n", "localhost", "-p", str(self.port), "-d", str(self.folder), "-K", str(self.folder), "-k"]
         with log:
             self._process = subprocess.Popen(
-                [program("ippeveprinter") or "", *where, *self._options, f"Slips {self.port}"], stdout=log, stderr=log
+                [program("ippeveprinter") or "", *location, *self._options, f"Slips {self.port}"],
+                stdout=log,
+                stderr=log,
             )
-        for _ in range(200):
-            if self._process.poll() is not None:
-                break
-            with suppress(OSError), socket.create_connection(("localhost", self.port), 1):
-                return
-            time.sleep(0.05)
-        self.stop()
-        missing(f"a system bus and avahi for ippeveprinter: {(self.folder / 'printer.log').read_text()}")
+        if not _is_up(self._process, self._accepts_connections):
+            self.stop()
+            skip_or_fail(f"a system bus and avahi for ippeveprinter: {(self.folder / 'printer.log').read_text()}")
 
     def stop(self) -> None:
-        """Pull the plug: whatever it was doing ends at once."""
+        """Switch the printer off at once, as by its plug."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(10)
 
     def paper_out(self) -> None:
-        """Take its paper away, as on its own web page."""
+        """Remove the paper, as on the printer's web page."""
         self._set_paper(PAPER_OUT)
 
     def refill(self) -> None:
-        """Give it paper."""
+        """Add paper."""
         self._set_paper(PAPER_IN)
 
     def documents(self) -> list[bytes]:
-        """What it has taken, in order; each whole."""
+        """The documents it received, in order."""
         found = [path for path in self.folder.iterdir() if path.suffix == ".pdf"]
         return [path.read_bytes() for path in sorted(found, key=lambda path: int(path.name.split("-")[0]))]
 
+    def _accepts_connections(self) -> bool:
+        with suppress(OSError), socket.create_connection(("localhost", self.port), 1):
+            return True
+        return False
+
     def _set_paper(self, state: str) -> None:
-        with urlopen(f"http://localhost:{self.port}/media?{state}", timeout=10) as page:
+        with urlopen(f"http://localhost:{self.port}/media?{state}", timeout=60) as page:
             page.read()
 
 
 @contextmanager
 def ipp_printer(folder: Path, **options: str) -> Iterator[IppPrinterProcess]:
-    """A printer that speaks IPP, switched on; what it takes is kept in `folder`."""
+    """An IPP printer that is switched on. It stores the documents it receives in `folder`."""
     if program("ippeveprinter") is None:
-        missing("ippeveprinter")
+        skip_or_fail("ippeveprinter")
     printer = IppPrinterProcess(folder, **options)
     try:
         printer.start()
@@ -112,7 +100,7 @@ def ipp_printer(folder: Path, **options: str) -> Iterator[IppPrinterProcess]:
 
 
 class Listener(ABC):
-    """A port with a thread for each connection."""
+    """A listening port with a thread for each connection."""
 
     def __init__(self, port: int = 0) -> None:
         self._listener = socket.socket()
@@ -130,7 +118,7 @@ class Listener(ABC):
         """Serve one connection."""
 
     def close(self) -> None:
-        """Hang up on everybody."""
+        """Close the port and wait for its threads."""
         self._ended.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -157,11 +145,11 @@ class Listener(ABC):
 
 
 class LabelPrinter(Listener):
-    """A label printer on a port: keeps what it is sent; answers `~HS` with `reply`, if it has one."""
+    """A label printer on a port. It stores what it receives, and responds to `~HS` with `status`, if that is given."""
 
-    def __init__(self, reply: bytes = b"", port: int = 0) -> None:
-        self.reply = reply
-        self._taken: list[bytes] = []
+    def __init__(self, status: bytes = b"", port: int = 0) -> None:
+        self.status = status
+        self._received: list[bytes] = []
         super().__init__(port)
 
     @property
@@ -170,26 +158,26 @@ class LabelPrinter(Listener):
         return f"socket://127.0.0.1:{self.port}"
 
     def documents(self) -> list[bytes]:
-        """What it has taken, in order; each whole."""
-        return list(self._taken)
+        """The documents it received, in order."""
+        return list(self._received)
 
     def serve(self, client: socket.socket) -> None:
-        """Read until the end."""
-        said = b""
+        """Read until the connection closes."""
+        data = b""
         while part := client.recv(4096):
-            said += part
-            if said.strip() == b"~HS" and self.reply:
-                client.sendall(self.reply)
-        if said.strip() not in {b"", b"~HS"}:
-            self._taken.append(said)
+            data += part
+            if data.strip() == b"~HS" and self.status:
+                client.sendall(self.status)
+        if data.strip() not in {b"", b"~HS"}:
+            self._received.append(data)
 
 
-class BadLine(Listener):
-    """Before a printer, with a fault.
+class FaultyConnection(Listener):
+    """A port in front of a printer, with a fault.
 
-    `hangs` reads nothing; `breaks` resets the connection mid-job, `breaks later` a moment after; `too large` refuses
-    with HTTP 413 after the first bytes and hangs up; `slow` reads a little at a time; `loses the answer` hands all on
-    and resets the connection when the printer has answered.
+    `hang` reads nothing. `reset` resets the connection mid-job, `late reset` 0.3 s later. `too large` responds with HTTP
+    413 after the first bytes and closes. `slow` reads 2 kB at a time. `lose response` forwards everything, and resets
+    the connection when the printer has responded.
     """
 
     def __init__(self, fault: str, to_port: int) -> None:
@@ -197,14 +185,14 @@ class BadLine(Listener):
         super().__init__()
 
     def serve(self, client: socket.socket) -> None:
-        """Do what this line does."""
+        """Apply the fault."""
         match self._fault:
-            case "hangs":
+            case "hang":
                 self._ended.wait()
-            case "breaks":
+            case "reset":
                 client.recv(1000)
                 reset(client)
-            case "breaks later":
+            case "late reset":
                 client.recv(1000)
                 self._ended.wait(0.3)
                 reset(client)
@@ -213,27 +201,32 @@ class BadLine(Listener):
                 client.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
                 self._ended.wait(0.1)
                 reset(client)
-            case "slow" | "loses the answer":
+            case "slow" | "lose response":
                 with socket.create_connection(("localhost", self._to_port)) as printer:
-                    self._start(self._back, printer, client)
+                    self._start(self._return, printer, client)
                     while part := client.recv(2048):
                         printer.sendall(part)
                         time.sleep(0.002 if self._fault == "slow" else 0)
                     printer.shutdown(socket.SHUT_WR)
                     self._ended.wait(0.2)
 
-    def _back(self, printer: socket.socket, client: socket.socket) -> None:
+    def _return(self, printer: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             while part := printer.recv(4096):
-                if self._fault == "loses the answer":
+                if self._fault == "lose response":
                     reset(client)
                     return
                 client.sendall(part)
             client.shutdown(socket.SHUT_WR)
 
 
+def _is_up(process: subprocess.Popen, accepts_connections: Callable[[], bool]) -> bool:
+    """Wait until a server accepts connections, or has ended because it cannot run here."""
+    return wait_until(lambda: accepts_connections() or process.poll() is not None) and process.poll() is None
+
+
 def reset(connection: socket.socket) -> None:
-    """Close as a printer does that is switched off: the other side gets an error."""
+    """Close with a reset, as a printer that is switched off: the other side gets an error."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
@@ -274,7 +267,7 @@ ErrorPolicy retry-job
 
 
 class CupsServer:
-    """A CUPS server of our own, with the queue `slips` before a printer."""
+    """A CUPS server with the queue `slips` in front of a printer."""
 
     def __init__(self, root: Path, device: str) -> None:
         self.root = root
@@ -284,7 +277,7 @@ class CupsServer:
         self._process: subprocess.Popen | None = None
 
     def start(self, *, paused: bool = False, accepting: bool = True) -> None:
-        """Switch it on, with its queue in a state."""
+        """Start the server, with its queue paused or rejecting jobs if so requested."""
         for folder in ("spool", "spool/tmp", "cache", "state", "tmp"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
@@ -300,28 +293,28 @@ class CupsServer:
         with (self.root / "cupsd.log").open("ab") as log:
             options = ["-f", "-c", str(self.root / "cupsd.conf"), "-s", str(self.root / "cups-files.conf")]
             self._process = subprocess.Popen([program("cupsd") or "", *options], stdout=log, stderr=log)
-        for _ in range(200):
-            if self._process.poll() is not None:
-                break
-            with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(self.socket))
-                return
-            time.sleep(0.05)
-        self.stop()
-        missing(f"a CUPS server that starts: {(self.root / 'cupsd.log').read_text()}")
+        if not _is_up(self._process, self._accepts_connections):
+            self.stop()
+            skip_or_fail(f"a CUPS server that starts: {(self.root / 'cupsd.log').read_text()}")
 
     def stop(self) -> None:
-        """Switch it off."""
+        """End the server."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
+
+    def _accepts_connections(self) -> bool:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket))
+            return True
+        return False
 
 
 @contextmanager
 def cups_server(root: Path, device: str) -> Iterator[CupsServer]:
-    """A CUPS server, not started yet, whose queue prints on `device`; `root` is a short path."""
+    """A CUPS server, not started yet, whose queue prints on `device`. `root` is a short path."""
     if program("cupsd") is None:
-        missing("cupsd")
+        skip_or_fail("cupsd")
     server = CupsServer(root, device)
     try:
         yield server

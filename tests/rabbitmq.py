@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A RabbitMQ for the tests: a virtual host of one's own on the server that runs here, gone at the end."""
+"""RabbitMQ for tests: a new virtual host on the server of this machine, deleted at the end."""
 
 import json
 import os
@@ -39,23 +39,23 @@ class VirtualHost:
         """The server's port."""
         return urlsplit(self.url).port or 5672
 
-    def url_by(self, port: int) -> str:
-        """Its URL by way of another port of this machine, such as a proxy's."""
-        there = urlsplit(self.url)
-        return there._replace(netloc=f"{there.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
+    def url_through(self, port: int) -> str:
+        """Its URL through another port of this machine, for example that of a proxy."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
 
     def queues(self, *columns: str) -> dict[str, dict[str, Any]]:
-        """What the server says of each queue, by name."""
-        told = control("list_queues", "-p", self.name, "name", *columns, "--formatter", "json")
-        return {row["name"]: row for row in json.loads(told)}
+        """Columns of `rabbitmqctl list_queues`, by the queue's name."""
+        listed = rabbitmqctl("list_queues", "-p", self.name, "name", *columns, "--formatter", "json")
+        return {row["name"]: row for row in json.loads(listed)}
 
     def heartbeats(self) -> list[int]:
-        """What was agreed on with each connection: seconds between two heartbeats, 0 for none."""
-        told = json.loads(control("list_connections", "vhost", "timeout", "--formatter", "json"))
-        return [row["timeout"] for row in told if row["vhost"] == self.name]
+        """The negotiated heartbeat timeout of each connection in seconds, 0 for none."""
+        listed = json.loads(rabbitmqctl("list_connections", "vhost", "timeout", "--formatter", "json"))
+        return [row["timeout"] for row in listed if row["vhost"] == self.name]
 
     def clear(self) -> None:
-        """Delete the queues that tests use. To delete one that is not there is no error."""
+        """Delete the queues that tests use. Deleting one that does not exist is not an error."""
         self.delete(
             RETURNS_QUEUE,
             HOUSEKEEPING_QUEUE,
@@ -66,15 +66,15 @@ class VirtualHost:
         )
 
     def delete(self, *queues: str) -> None:
-        """Delete queues, whoever uses them."""
+        """Delete queues, also those in use."""
         with Connection(self.url) as connection:
             channel: Any = connection.default_channel
             for queue in queues:
                 channel.queue_delete(queue)
 
 
-def control(*command: str) -> str:
-    """Run `rabbitmqctl`; gives what it printed."""
+def rabbitmqctl(*command: str) -> str:
+    """Run `rabbitmqctl`; return its output."""
     done = subprocess.run(["rabbitmqctl", "--quiet", *command], capture_output=True, text=True, check=False, timeout=60)
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or done.stdout.strip())
@@ -83,18 +83,18 @@ def control(*command: str) -> str:
 
 @contextmanager
 def virtual_host() -> Iterator[VirtualHost | None]:
-    """A new virtual host, or `None` where none can be made."""
+    """A new virtual host, or `None` where none can be created."""
     if shutil.which("rabbitmqctl") is None or os.geteuid() != 0:
         yield None
         return
     name = f"bookdrop-test-{uuid.uuid4().hex[:10]}"
     try:
-        control("add_vhost", name)
-        control("set_permissions", "-p", name, USER, ".*", ".*", ".*")
+        rabbitmqctl("add_vhost", name)
+        rabbitmqctl("set_permissions", "-p", name, USER, ".*", ".*", ".*")
     except (RuntimeError, subprocess.TimeoutExpired):
         yield None
         return
     try:
         yield VirtualHost(name, f"{SERVER}/{name}")
     finally:
-        control("delete_vhost", name)
+        rabbitmqctl("delete_vhost", name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands on slips: a plain one, the fullest one, and any."""
+"""Contents of slips: a plain one, the fullest one, and arbitrary ones."""
 
 from datetime import date
 from uuid import UUID
@@ -10,7 +10,7 @@ from schemas.print_jobs import Address, SlipContent
 
 
 def content(**fields):
-    """A plain slip, but for the fields given."""
+    """A plain slip with the given fields replaced."""
     return SlipContent(
         **{
             "job_id": UUID("01a20a85-0c89-7e6f-9d55-be5c2b392977"),

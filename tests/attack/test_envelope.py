@@ -12,15 +12,14 @@ from kombu import Connection, Producer
 from sqlalchemy import func, select
 from uuid6 import uuid7
 
-from schemas.database import open_engine
 from schemas.models import PrintJob, RequestEvent
 from schemas.task_message import task_body, task_headers
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, REPRINT_SLIP, RETURNS_QUEUE, SWEEP_OUTBOX
 from tests.library import Library
-from tests.wire import Wire, worker
+from tests.raw_station import RawStation
 from workers.runtime.queues import queue_declaration
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite"), pytest.mark.brokers("redis", "rabbitmq")]
 
 EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 REPRINT = {
@@ -77,20 +76,6 @@ def attacks() -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def library(sqlite_url, tmp_path):
-    engine = open_engine(sqlite_url)
-    yield Library(engine, tmp_path / "spool").open()
-    engine.dispose()
-
-
-@pytest.fixture
-def wire(any_broker_url):
-    wire = Wire(any_broker_url)
-    yield wire
-    wire.close()
-
-
 def publish(url: str, change: dict[str, Any]) -> None:
     """Publish an unsigned message to `returns`, changed by `change`."""
     event_id = str(uuid7())
@@ -117,49 +102,48 @@ def count(library: Library, model: Any) -> int:
         return connection.execute(select(func.count()).select_from(model)).scalar_one()
 
 
-def test_rogue_envelopes_are_dead_letters_and_honest_scans_are_answered(
-    any_broker_url, sqlite_url, tmp_path, wire, library
-):
+def test_rogue_envelopes_are_dead_letters_and_honest_scans_are_answered(broker_url, deployment, raw_station, library):
     """Each attack becomes a dead letter; none has an effect, and scans before, between and behind them are answered."""
     rogue = attacks()
 
-    with worker("returns", broker_url=any_broker_url, database_url=sqlite_url, folder=tmp_path) as process:
+    with deployment.worker("returns") as process:
         for change in rogue.values():
-            publish(any_broker_url, change)
-        sent = [wire.send(library.scan(library.request()[1][0])) for _ in range(4)]
-        replies = wire.answers(*sent)
+            publish(broker_url, change)
+        sent = [raw_station.send(library.scan(library.request()[1][0])) for _ in range(4)]
+        replies = raw_station.replies_to(*sent)
         is_alive = process.poll() is None
-        wire.wait(lambda: waiting(any_broker_url, DEAD_LETTER_QUEUE) >= len(rogue))
+        raw_station.wait_until(lambda: waiting(broker_url, DEAD_LETTER_QUEUE) >= len(rogue))
 
     assert is_alive
     assert {reply["outcome"] for reply in replies} == {"returned"}
-    assert waiting(any_broker_url, DEAD_LETTER_QUEUE) == len(rogue)
-    assert waiting(any_broker_url, RETURNS_QUEUE) == 0
-    assert waiting(any_broker_url, "print-actions") == 0
+    assert waiting(broker_url, DEAD_LETTER_QUEUE) == len(rogue)
+    assert waiting(broker_url, RETURNS_QUEUE) == 0
+    assert waiting(broker_url, "print-actions") == 0
     assert count(library, RequestEvent) == 4
     assert count(library, PrintJob) == 4
 
 
-def test_reply_to_another_station_is_not_published(any_broker_url, sqlite_url, tmp_path, wire, library):
+def test_reply_to_another_station_is_not_published(broker_url, deployment, raw_station, library):
     """A signed event whose reply address names another station gets no reply there; the Return itself takes place."""
-    eavesdropper = Wire(any_broker_url, "main-desk-2")
+    eavesdropper = RawStation(broker_url, "main-desk-2")
     payload = library.scan(library.request()[1][0])
     honest = library.scan(library.request()[1][0])
-    wire.reply_to = "reply.main-desk-2"
+    raw_station.reply_to = "reply.main-desk-2"
     try:
-        with worker("returns", broker_url=any_broker_url, database_url=sqlite_url, folder=tmp_path):
-            wire.send(payload)
-            wire.reply_to = "reply.main-desk-1"
-            wire.answers(wire.send(honest))
+        with deployment.worker("returns"):
+            raw_station.send(payload)
+            raw_station.reply_to = "reply.main-desk-1"
+            raw_station.replies_to(raw_station.send(honest))
 
         assert count(library, RequestEvent) == 2
-        assert eavesdropper.heard == []
-        assert waiting(any_broker_url, "reply.main-desk-2") == 0
+        assert eavesdropper.received == []
+        assert waiting(broker_url, "reply.main-desk-2") == 0
     finally:
         eavesdropper.close()
 
 
-def test_redelivery_ignores_the_delivery_information_of_the_sender(valkey, broker_url, sqlite_url, tmp_path, library):
+@pytest.mark.brokers("redis")
+def test_redelivery_ignores_the_delivery_information_of_the_sender(valkey, deployment, raw_station, library):
     """Redis: a message whose delivery information names another queue returns to its own queue when its worker ends."""
     event_id = str(uuid7())
     raw = {
@@ -173,12 +157,8 @@ def test_redelivery_ignores_the_delivery_information_of_the_sender(valkey, broke
     }  # fmt: skip
     valkey.lpush(RETURNS_QUEUE, json.dumps(raw))
 
-    with worker("returns", broker_url=broker_url, database_url=sqlite_url, folder=tmp_path):
-        wire = Wire(broker_url)
-        try:
-            wire.answers(wire.send(library.scan(library.request()[1][0])))
-        finally:
-            wire.close()
+    with deployment.worker("returns"):
+        raw_station.replies_to(raw_station.send(library.scan(library.request()[1][0])))
 
     assert valkey.llen("printing.main") <= 1  # the honest scan's print task alone
     assert b"an attacker" not in b"".join(valkey.lrange("printing.main", 0, -1))

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 from uuid6 import uuid7
 
-from schemas.database import open_engine
-from tests.library import KEY, LENDER, Library
-from tests.wire import worker
+from tests.library import KEY, LENDER
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "write-a-station-in-another-language.md"
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -29,17 +27,9 @@ def documented():
 
 
 @pytest.fixture
-def library(sqlite_url, tmp_path):
-    """A small library on one database: the test is about the wire."""
-    engine = open_engine(sqlite_url)
-    yield Library(engine, tmp_path / "spool").open()
-    engine.dispose()
-
-
-@pytest.fixture
-def _running(broker_url, sqlite_url, tmp_path):
+def _running(deployment):
     """A real worker of role `returns`."""
-    with worker("returns", broker_url=broker_url, database_url=sqlite_url, folder=tmp_path):
+    with deployment.worker("returns"):
         yield
 
 

@@ -16,9 +16,9 @@ import redis
 
 from schemas.models import OutboxEntry, PrintJob
 from schemas.print_jobs import PrintState
-from tests.fault.proxy import Proxy
 from tests.fault.scene import Scene
 from tests.fault.servers import Valkey
+from tests.proxy import Proxy
 
 Blow = Callable[[Scene, random.Random], None]
 
@@ -167,7 +167,7 @@ def network(what: str, whose: str, seconds: float = 0.0) -> Blow:
             try:
                 scene.wait(seconds)
             finally:
-                proxy.go_on()
+                proxy.resume()
 
     return blow
 

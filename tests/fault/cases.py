@@ -107,8 +107,8 @@ def directed(*, long: bool) -> tuple[Case, ...]:
             for whose in ("workers", "stations", "database")
             for what, words in (("cut", "cut"), ("reset", "reset"), ("stall", f"stalled for {stalled:g} s"))
         ),
-        Case("connections of the stations lost without a word", amid(blows.network("lose", "stations"))),
-        Case("connections of the workers lost without a word", amid(blows.network("lose", "workers"))),
+        Case("connections of the stations lost without a word", amid(blows.network("drop", "stations"))),
+        Case("connections of the workers lost without a word", amid(blows.network("drop", "workers"))),
         Case("clock of the stations five minutes ahead", blows.nothing, shift={"clock_off": 300.0}),
         Case("clock of the stations five minutes behind", blows.nothing, shift={"clock_off": -300.0}),
     )  # fmt: skip

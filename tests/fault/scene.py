@@ -30,9 +30,9 @@ from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE, printing_queue, r
 from stations.transport import queue_declaration
 from tests.fault import station, worker
 from tests.fault.arming import Arms
-from tests.fault.proxy import Proxy
 from tests.fault.servers import BROKERS, Broker, PostgreSQL
 from tests.library import Library
+from tests.proxy import Proxy
 
 QUEUES = (RETURNS_QUEUE, printing_queue("main"))
 """Where work waits."""
@@ -174,7 +174,9 @@ class Scene:
                 else:
                     (self.folder / name).mkdir()
             self.library = Library(self.engine, self.folder / "spool").open(self.codes)
-            self.library.many(max(int(barcode[4:]) for shift in self.setup.shifts for barcode in shift.barcodes))
+            self.library.loaned_items(
+                max(int(barcode[4:]) for shift in self.setup.shifts for barcode in shift.barcodes)
+            )
             self._start_workers()
             self._stack = stack.pop_all()
             self._stack.callback(self._keep_journals)

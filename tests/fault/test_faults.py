@@ -7,12 +7,12 @@ import pytest
 from amqp.exceptions import ConnectionForced
 
 from stations import transport
-from tests.conftest import missing
 from tests.fault.cases import directed, random_plan
-from tests.fault.proxy import Proxy
 from tests.fault.running import Refused, Trial, trial
 from tests.fault.scene import Grounds
 from tests.fault.servers import NotHereError
+from tests.proxy import Proxy
+from tests.requirements import skip_or_fail
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
@@ -31,7 +31,7 @@ def run(grounds, setup, what):
     try:
         return trial(grounds, Trial("a test", setup, what, ""))
     except NotHereError as error:
-        missing(str(error))
+        skip_or_fail(str(error))
     except Refused as refused:
         pytest.fail("\n".join([*refused.why, f"after {refused.blows}; what is left: {refused.folder}"]))
 
@@ -76,11 +76,11 @@ def test_an_ear_notices_that_its_connection_is_lost(grounds, monkeypatch):
     try:
         server = grounds.broker("rabbitmq")
     except NotHereError as error:
-        missing(str(error))
+        skip_or_fail(str(error))
     with Proxy(lambda: server.port) as proxy:
         ear = transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None)
         ear.receive(0.1, gather=False)
-        proxy.lose()
+        proxy.drop()
         with pytest.raises(ConnectionForced):
             for _ in range(100):
                 ear.receive(0.1, gather=False)

@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from tests.fault.proxy import Proxy
+from tests.proxy import Proxy
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_stall_holds_back_and_loses_nothing(proxy):
         one.settimeout(0.2)
         with pytest.raises(TimeoutError):
             one.recv(1000)
-        proxy.go_on()
+        proxy.resume()
         one.settimeout(5)
         assert one.recv(1000) == b"b"
 
@@ -91,7 +91,7 @@ def test_a_lost_connection_is_silent(proxy):
     """Nothing comes any more and nothing says so; a new connection works."""
     with connect(proxy) as one:
         says(one, b"a")
-        proxy.lose()
+        proxy.drop()
         one.sendall(b"b")
         one.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -106,7 +106,7 @@ def test_it_lets_nobody_in(proxy):
     with connect(proxy) as one, pytest.raises(ConnectionError):
         if not says(one, b"a"):
             raise ConnectionError
-    proxy.go_on()
+    proxy.resume()
     with connect(proxy) as another:
         assert says(another, b"b") == b"b"
 

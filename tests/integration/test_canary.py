@@ -3,17 +3,11 @@
 
 import base64
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pypdfium2
 import pytest
@@ -23,55 +17,30 @@ from sqlalchemy import inspect, select, text, update
 from sqlalchemy.orm import Session
 
 from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, RequestCompleted, UndoRequested
-from schemas.database import open_engine
 from schemas.events import Override
 from schemas.models import Patron, PrintJob, UndoPatronLink
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
 from stations.client import PatronCardError, StationClient
-from stations.settings import StationSettings
 from tasks.privacy.purge import purge
-from tests.library import KEY, Library
-from tests.wire import Wire, start_worker, worker
+from tests.flower import FlowerProcess, list_tasks, running
+from tests.polling import wait_until
+from tests.processes import kill_group
 from workers.flower.prints import FILTERS
 from workers.metrics.collector import BookdropCollector
 
 NAME, NUMBER = "Zyphora Unmistakable-Canaria", "CANARY4711007"
 TELLTALES = (NAME, "Zyphora", "Canaria", NUMBER)
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture
-def library(sqlite_url, tmp_path):
-    """A library whose every reader is the canary."""
-    engine = open_engine(sqlite_url)
-    yield Library(engine, tmp_path / "spool").open()
-    engine.dispose()
-
-
-@pytest.fixture
-def flower(broker_url, sqlite_url, tmp_path):
-    """A real Flower with its API open; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
-    with (tmp_path / "flower.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers.cli", "flower", f"--port={port}"],
-            env={
-                **clean,
-                "BOOKDROP_BROKER_URL": broker_url,
-                "BOOKDROP_DATABASE_URL": sqlite_url,
-                "FLOWER_UNAUTHENTICATED_API": "true",
-            },
-            stdout=log,
-            stderr=log,
-        )
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(20)
+def flower(deployment):
+    """The URL of a Flower whose API is open."""
+    process = FlowerProcess(deployment, FLOWER_UNAUTHENTICATED_API="true")
+    with running(process):
+        yield process.url
 
 
 def canary_everywhere(library):
@@ -83,32 +52,12 @@ def canary_everywhere(library):
 
 
 def fetch(url, data=None):
-    with urllib.request.urlopen(url, data=data, timeout=20) as page:
+    with urllib.request.urlopen(url, data=data, timeout=60) as page:
         return page.read().decode()
 
 
-def tasks_of(flower):
-    form = "draw=1&start=0&length=500&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
-    return fetch(f"{flower}/tasks/datatable", form.encode())
-
-
-def until(condition, patience=60.0):
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.1)
-    return found
-
-
-def answers(flower):
-    try:
-        return "housekeeping" in fetch(f"{flower}/workers?json=1")
-    except OSError:
-        return False
-
-
 @pytest.mark.thorough
-def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, flower, tmp_path):
+def test_no_reader_is_named_anywhere(deployment, raw_station, valkey, library, flower):
     """Nothing shown or sent ever names the reader; after the undo window no table but the reader's own row does."""
     ways = {
         "loaned": library.request(),
@@ -124,33 +73,28 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
         "other": library.request(RequestStatus.CANCELED_BY_STAFF, on_loan=False),
     }
     canary_everywhere(library)
-    parts = {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
     in_the_way = library.spool / "main"
     in_the_way.write_text("no folder")  # the first slips fail, and are tried again
-    settings = StationSettings.load(
-        code="main-desk-2", key=KEY, broker_url=broker_url, journal=tmp_path / "desk.journal",
-        patron_card_pattern=r"CANARY\d+",
-    )  # fmt: skip
-    wire = Wire(broker_url)
+    settings = deployment.station_settings("main-desk-2", patron_card_pattern=r"CANARY\d+")
     pages = []
-    noisy: dict[str, Any] = {"BOOKDROP_LOG_LEVEL": "debug", "BOOKDROP_LOG_FORMAT": "json"}
-    doomed = start_worker("returns", **parts, **noisy)
+    noisy = {"BOOKDROP_LOG_LEVEL": "debug", "BOOKDROP_LOG_FORMAT": "json"}
+    deployment = replace(deployment, settings=noisy)
+    doomed = deployment.start_worker("returns")
 
     with (
-        worker("printing", "--branch", "main", **parts, **noisy),
-        worker("housekeeping", BOOKDROP_SWEEP_INTERVAL_SECONDS="0.5", **parts, **noisy),
+        deployment.worker("printing", "--branch", "main"),
+        deployment.worker("housekeeping", BOOKDROP_SWEEP_INTERVAL_SECONDS="0.5"),
         StationClient(settings) as client,
     ):
-        until(lambda: answers(flower))
+        wait_until(lambda: "housekeeping" in fetch(f"{flower}/workers?json=1"), "Flower lists the workers")
         with pytest.raises(PatronCardError):
             client.scan(NUMBER)
-        wire.answers(wire.send(library.scan(ways["loaned"][1][0])))
-        killed = wire.send(library.scan(ways["killed"][1][0]))
-        os.killpg(doomed.pid, signal.SIGKILL)
-        doomed.wait()
-        with worker("returns", **parts, **noisy):
-            wire.send(wire.sent[killed])
-            [undo_me] = wire.answers(wire.send(library.scan(ways["undone"][1][0])))
+        raw_station.replies_to(raw_station.send(library.scan(ways["loaned"][1][0])))
+        killed = raw_station.send(library.scan(ways["killed"][1][0]))
+        kill_group(doomed)
+        with deployment.worker("returns"):
+            raw_station.send(raw_station.sent[killed])
+            [undo_me] = raw_station.replies_to(raw_station.send(library.scan(ways["undone"][1][0])))
             replies = [
                 answered(client, ask())  # one after the other: what is asked together may be done in any order
                 for ask in (
@@ -173,16 +117,15 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
                     lambda: client.scan(ways["other"][1][0]),
                 )
             ]
-            wire.send(library.scan(ways["note"][1][0], key="a wrong key"))
-            wire.answers(killed)
+            raw_station.send(library.scan(ways["note"][1][0], key="a wrong key"))
+            raw_station.replies_to(killed)
             # While slips fail, everything that is in the broker and on Flower's pages:
-            wire.wait(lambda: any(b"failed_safe" in message for message in wire.raw), 60)
-            pages += [dump(valkey), tasks_of(flower)]
+            raw_station.wait_until(lambda: any(b"failed_safe" in message for message in raw_station.bodies), 60)
+            pages += [dump(valkey), list_tasks(flower)]
             in_the_way.unlink()
-            until(lambda: slips_are_out(library))
-            pages += [dump(valkey), tasks_of(flower), *flower_pages(flower)]
-    wire.close()
-    pages.append(metrics_of(library.engine, broker_url))
+            wait_until(lambda: slips_are_out(library))
+            pages += [dump(valkey), list_tasks(flower), *flower_pages(flower)]
+    pages.append(metrics_of(library.engine, deployment.broker_url))
 
     outcomes = {reply.outcome.value for reply in replies}
     assert outcomes == {"returned", "refused", "done"}
@@ -192,8 +135,8 @@ def test_no_reader_is_named_anywhere(broker_url, sqlite_url, valkey, library, fl
     slips = list(library.spool.rglob("*.pdf"))
     assert len(slips) >= 5
     assert "The book number" in words_of(slips[0])  # the search can find what is there
-    shown = [*pages, *(message.decode() for message in wire.raw), *(r.model_dump_json() for r in replies)]
-    for place in [*shown, *on_disk(tmp_path), *map(words_of, slips)]:
+    shown = [*pages, *(message.decode() for message in raw_station.bodies), *(r.model_dump_json() for r in replies)]
+    for place in [*shown, *on_disk(deployment.folder), *map(words_of, slips)]:
         assert not [telltale for telltale in TELLTALES if telltale in place], place[:500]
     settle_everything(library)
     tables, links = rows_of(library.engine)
@@ -213,8 +156,8 @@ def answered(client, event_id):
 def on_disk(folder):
     """The logs of all processes, the station's journal, and the slips, as they lie on the disk."""
     logs = list(folder.glob("*.log"))
-    assert {path.stem for path in logs} == {"returns", "printing", "housekeeping", "flower"}
-    for path in [*logs, *folder.glob("desk.journal*"), *folder.rglob("*.pdf")]:
+    assert {path.stem.partition("-")[0] for path in logs} == {"returns", "printing", "housekeeping", "flower"}
+    for path in [*logs, *folder.glob("*.journal*"), *folder.rglob("*.pdf")]:
         yield path.read_bytes().decode(errors="replace")
 
 
@@ -269,7 +212,7 @@ def decoded(held):
 
 
 def flower_pages(flower):
-    tasks = json.loads(tasks_of(flower))["data"]
+    tasks = json.loads(list_tasks(flower))["data"]
     workers = json.loads(fetch(f"{flower}/workers?json=1"))["data"]
     for kind in FILTERS:
         slips = fetch(f"{flower}/prints?show={kind}")

@@ -4,7 +4,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
 from schemas.circulation_events import ItemLoaned, ItemsReceived, LoanDischarged, ReceivedItem, RequestCompleted
 from schemas.models import Item, ItemBarcode, Loan, Request, RequestEvent, UndoPatronLink
@@ -16,22 +16,11 @@ SENT = RequestStatus.REQUEST_SENT
 
 
 @pytest.fixture
-def rows(engine):
-    """All rows of a model, in order."""
-
-    def ask(model):
-        with engine.connect() as connection:
-            return connection.execute(select(model.__table__).order_by(*model.__table__.primary_key)).all()
-
-    return ask
-
-
-@pytest.fixture
-def send_event(perform, library):
+def send_event(handle, library):
     """Play one event of the cycle; give the reply."""
 
     def run(kind, **fields):
-        [reply] = perform(CIRCULATION_HANDLER, library.event(kind, **fields))
+        [reply] = handle(CIRCULATION_HANDLER, library.event(kind, **fields))
         return reply
 
     return run
@@ -50,14 +39,14 @@ def parcel(*barcodes, **fields):
     return tuple(ReceivedItem(barcode=barcode, **fields) for barcode in barcodes)
 
 
-def test_a_request_goes_round_once(library, send_event, perform, rows):
+def test_a_request_goes_round_once(library, send_event, handle, rows):
     """Received, loaned, returned, completed: each step moves the status, and history tells them all."""
     request = sent(library)
 
     steps = [
         send_event(ItemsReceived, request=request, items=parcel("0042")),
         send_event(ItemLoaned, barcode="0042", due_at=library.now + timedelta(days=28)),
-        *perform(RETURN_HANDLER, library.scan("0042")),
+        *handle(RETURN_HANDLER, library.scan("0042")),
         send_event(RequestCompleted, request=request),
     ]
 
@@ -208,12 +197,12 @@ def test_a_fee_keeps_the_link(library, send_event, rows):
     assert rows(Loan)[0].patron_id is not None
 
 
-def test_a_recalled_item_stays_urgent(library, send_event, perform):
+def test_a_recalled_item_stays_urgent(library, send_event, handle):
     """Discharged on its way home, a recalled item is still recalled, and its Return urgent."""
     _, [barcode] = library.request(RequestStatus.RECALLED)
 
     discharged = send_event(LoanDischarged, barcode=barcode)
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
 
     assert discharged.status_after is RequestStatus.RECALLED
     assert "return it to its lender" in discharged.next_step
@@ -242,14 +231,14 @@ def test_what_needs_a_person_is_not_discharged(library, send_event, rows, loan, 
     assert reply.next_step
 
 
-def test_the_partner_can_be_first(library, send_event, perform, rows):
+def test_the_partner_can_be_first(library, send_event, handle, rows):
     """Confirmed before our own scan came: completed; the late scan ends the loan at its own time, and nothing else."""
     external_id, [barcode] = library.request()
     scanned = library.now - timedelta(days=1)
 
     completed = send_event(RequestCompleted, request=external_id)
-    [late] = perform(RETURN_HANDLER, library.scan(barcode, scanned_at=scanned))
-    [again] = perform(RETURN_HANDLER, library.scan(barcode))
+    [late] = handle(RETURN_HANDLER, library.scan(barcode, scanned_at=scanned))
+    [again] = handle(RETURN_HANDLER, library.scan(barcode))
 
     assert (completed.outcome.value, completed.reason) == ("done", "completed_early")
     assert completed.warnings
@@ -282,11 +271,11 @@ def test_what_was_never_here_is_not_completed(library, send_event, rows, status)
     assert rows(Request)[0].status is status
 
 
-def test_a_return_event_is_no_cycle_event(library, perform, rows):
+def test_a_return_event_is_no_cycle_event(library, handle, rows):
     """An event sent to the wrong task is kept in quarantine and refused, not performed."""
     _, [barcode] = library.request()
 
-    [reply] = perform(CIRCULATION_HANDLER, library.scan(barcode))
+    [reply] = handle(CIRCULATION_HANDLER, library.scan(barcode))
 
     assert (reply.outcome.value, reply.reason) == ("refused", "unknown_version")
     assert rows(Request)[0].status is RequestStatus.LOANED

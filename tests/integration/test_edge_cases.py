@@ -5,11 +5,9 @@
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pypdfium2
@@ -34,10 +32,12 @@ from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
 from schemas.topology import COMPLETE_REQUEST, PROCESS_UNDO
 from stations.client import StationClient
-from stations.settings import StationSettings
-from tests.conftest import fresh_postgres, valkey_server
-from tests.library import KEY, LENDER, Library
-from tests.wire import Wire, start_worker, stop, worker
+from tests.databases import postgres_copy
+from tests.library import LENDER, Library
+from tests.polling import wait_until
+from tests.processes import Deployment, kill_group
+from tests.raw_station import RawStation
+from tests.valkey import valkey_server
 
 pytestmark = pytest.mark.long
 
@@ -47,26 +47,28 @@ DESTINATION = f"The item's destination is {LENDER}"
 class Pipeline:
     """A library at work: its rows, the wire, and the workers behind it."""
 
-    def __init__(self, library, wire):
+    def __init__(self, library, raw_station):
         self.library = library
-        self.wire = wire
+        self.raw_station = raw_station
         self.engine = library.engine
 
     def scan(self, barcode, **fields):
         """Scan a barcode; give the reply."""
-        [reply] = self.wire.answers(self.wire.send(self.library.scan(barcode, **fields)))
+        [reply] = self.raw_station.replies_to(self.raw_station.send(self.library.scan(barcode, **fields)))
         return reply
 
-    def ask_return(self, request, **fields):
+    def return_requested(self, request, **fields):
         """Return from the request; give the reply."""
-        [reply] = self.wire.answers(self.wire.send(self.library.ask_return(request, **fields)))
+        [reply] = self.raw_station.replies_to(self.raw_station.send(self.library.return_requested(request, **fields)))
         return reply
 
     def send_event(self, kind, task, **fields):
         """Play an event of the cycle; give the reply."""
-        event_id = self.wire.send(self.library.event(kind, **fields), task=task)
-        self.wire.wait(lambda: any(message.get("event_id") == event_id for message in self.wire.heard))
-        return next(message for message in self.wire.heard if message.get("event_id") == event_id)
+        event_id = self.raw_station.send(self.library.event(kind, **fields), task=task)
+        self.raw_station.wait_until(
+            lambda: any(message.get("event_id") == event_id for message in self.raw_station.received)
+        )
+        return next(message for message in self.raw_station.received if message.get("event_id") == event_id)
 
     def request(self, external_id):
         """The request's row."""
@@ -87,13 +89,9 @@ class Pipeline:
         """Kinds of the request's history lines."""
         return [line.kind for line in self.rows(RequestEvent, external_id)]
 
-    def slip_of(self, reply, patience=30.0):
+    def slip_of(self, reply):
         """The words on the slip that a reply promised, once it is out."""
-        deadline = time.monotonic() + patience
-        while not (found := list(self.library.spool.rglob(f"{reply['slip']}.pdf"))):
-            assert time.monotonic() < deadline, "the slip did not come out"
-            time.sleep(0.05)
-        [path] = found
+        [path] = wait_until(lambda: list(self.library.spool.rglob(f"{reply['slip']}.pdf")), "the slip is in the spool")
         pdf = pypdfium2.PdfDocument(path)
         try:
             return " ".join(pdf[0].get_textpage().get_text_range().split())
@@ -102,34 +100,32 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def database(request, tmp_path_factory):
+def module_database_url(request, tmp_path_factory):
     """URL of a migrated database for all cases of this module."""
-    folder = tmp_path_factory.mktemp("cases")
     if request.param == "postgres":
-        with fresh_postgres(request.getfixturevalue("postgres_template")) as url:
+        with postgres_copy(request.getfixturevalue("postgres_template")) as url:
             yield url
     else:
-        template = request.getfixturevalue("sqlite_template")
-        (folder / "bookdrop.db").write_bytes(template.read_bytes())
-        yield f"sqlite:///{folder / 'bookdrop.db'}"
+        path = tmp_path_factory.mktemp("cases") / "bookdrop.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
 
 
 @pytest.fixture(scope="module")
-def pipeline(database, tmp_path_factory):
-    """The whole pipeline at work, with every role."""
+def pipeline(module_database_url, tmp_path_factory):
+    """Workers of every role, and one station."""
     folder = tmp_path_factory.mktemp("pipeline")
-    engine = open_engine(database)
+    engine = open_engine(module_database_url)
     library = Library(engine, folder / "spool").open()
-    with valkey_server() as socket:
-        parts = {"broker_url": f"redis+socket://{socket}", "database_url": database, "folder": folder}
-        wire = Wire(parts["broker_url"])
+    with valkey_server() as server:
+        deployment = Deployment(server.url, module_database_url, folder)
         with (
-            worker("returns", BOOKDROP_PATRON_CARD_PATTERN=r"CARD\d+", **parts),
-            worker("printing", "--branch", "main", "--branch", "north", **parts),
-            worker("housekeeping", **parts),
+            closing(RawStation(server.url)) as raw_station,
+            deployment.worker("returns", BOOKDROP_PATRON_CARD_PATTERN=r"CARD\d+"),
+            deployment.worker("printing", "--branch", "main", "--branch", "north"),
+            deployment.worker("housekeeping"),
         ):
-            yield Pipeline(library, wire)
-        wire.close()
+            yield Pipeline(library, raw_station)
     engine.dispose()
 
 
@@ -150,7 +146,7 @@ def test_case_02_never_loaned_and_returned_from_the_request(pipeline):
     """Returned with a message; no loan is touched, and by default no slip."""
     external_id, _ = pipeline.library.request(RequestStatus.RECEIVED)
 
-    reply = pipeline.ask_return(external_id)
+    reply = pipeline.return_requested(external_id)
 
     assert (reply["outcome"], reply["discharged"]) == ("returned", False)
     assert DESTINATION in reply["message"]
@@ -185,17 +181,13 @@ def test_case_05_cancel(pipeline, tmp_path):
     external_id, _ = pipeline.library.request()
     before = pipeline.request(external_id)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "stations.cli", "return", external_id, "--form"],
-        input="a note\ny\nn\n", text=True, capture_output=True, timeout=60, check=False,
-        env={**os.environ, "BOOKDROP_STATION_CODE": "main-desk-1", "BOOKDROP_STATION_KEY": KEY,
-             "BOOKDROP_STATION_JOURNAL": str(tmp_path / "desk.journal")},
-    )  # fmt: skip
+    deployment = Deployment("redis://127.0.0.1:1/0", "", tmp_path)
+    done = deployment.station("return", external_id, "--form", stdin="a note\ny\nn\n")
 
     assert done.returncode == 0, done.stderr
     assert "Automatically print slip [y/N]" in done.stdout
     assert "Cancelled. Nothing was changed." in done.stdout
-    assert not (tmp_path / "desk.journal").exists()
+    assert not deployment.journal().exists()
     assert pipeline.request(external_id) == before
     assert pipeline.history(external_id) == []
 
@@ -218,15 +210,17 @@ def test_case_07_the_same_event_delivered_twice(pipeline):
     external_id, [barcode] = pipeline.library.request()
     payload = pipeline.library.scan(barcode)
 
-    event_id = pipeline.wire.send(payload)
-    pipeline.wire.answers(event_id)
-    pipeline.wire.send(payload)
+    event_id = pipeline.raw_station.send(payload)
+    pipeline.raw_station.replies_to(event_id)
+    pipeline.raw_station.send(payload)
 
     def raw():
-        replies = [body for body in pipeline.wire.raw if event_id.encode() in body and b"return-reply" in body]
+        replies = [
+            body for body in pipeline.raw_station.bodies if event_id.encode() in body and b"return-reply" in body
+        ]
         return replies if len(replies) == 2 else None
 
-    pipeline.wire.wait(raw)
+    pipeline.raw_station.wait_until(raw)
     assert raw()[0] == raw()[1]
     assert pipeline.history(external_id) == ["returned"]
     assert len(pipeline.rows(PrintJob, external_id)) == 1
@@ -237,11 +231,11 @@ def test_case_08_two_stations_scan_one_barcode_at_once(pipeline):
     requests = [pipeline.library.request() for _ in range(10)]
 
     sent = [
-        pipeline.wire.send(pipeline.library.scan(barcode, station=station))
+        pipeline.raw_station.send(pipeline.library.scan(barcode, station=station))
         for _, [barcode] in requests
         for station in ("main-desk-1", "main-desk-2")
     ]
-    replies = pipeline.wire.answers(*sent)
+    replies = pipeline.raw_station.replies_to(*sent)
 
     pairs = [{one["outcome"], other["outcome"]} for one, other in zip(replies[::2], replies[1::2], strict=True)]
     assert pairs == [{"returned", "already_returned"}] * 10
@@ -293,7 +287,7 @@ def test_case_12_two_open_requests_with_one_barcode(pipeline):
     ids = [pipeline.library.request(barcodes=[["STRAP-12"]])[0] for _ in range(2)]
 
     reply = pipeline.scan("STRAP-12")
-    picked = pipeline.ask_return(ids[1])
+    picked = pipeline.return_requested(ids[1])
 
     assert (reply["outcome"], reply["reason"]) == ("refused", "several_requests")
     assert [choice["external_id"] for choice in reply["choices"]] == ids
@@ -371,8 +365,8 @@ def test_case_17_partial_return_forced_from_the_request(pipeline):
     external_id, [one, two, _] = pipeline.library.request(items=3)
     pipeline.scan(one)
 
-    asked = pipeline.ask_return(external_id)
-    forced = pipeline.ask_return(external_id, force_partial=True)
+    asked = pipeline.return_requested(external_id)
+    forced = pipeline.return_requested(external_id, force_partial=True)
     late = pipeline.scan(two)
 
     assert (asked["outcome"], asked["reason"]) == ("refused", "items_missing")
@@ -407,7 +401,9 @@ def test_case_18_lost(pipeline, status):
     external_id, [barcode] = pipeline.library.request(status, on_loan=True)
 
     refused = pipeline.scan(barcode)
-    returned = pipeline.ask_return(external_id, override=Override(reason="behind the shelf", supervisor="A. Chief"))
+    returned = pipeline.return_requested(
+        external_id, override=Override(reason="behind the shelf", supervisor="A. Chief")
+    )
 
     assert (refused["outcome"], refused["reason"]) == ("refused", "lost")
     assert refused["destination"]["name"] == LENDER
@@ -423,7 +419,7 @@ def test_case_18_claimed_returned(pipeline, resolution):
     external_id, [barcode] = pipeline.library.request(loan={"claimed_returned": True})
 
     refused = pipeline.scan(barcode)
-    returned = pipeline.ask_return(external_id, resolution=resolution)
+    returned = pipeline.return_requested(external_id, resolution=resolution)
 
     assert (refused["outcome"], refused["reason"]) == ("refused", "claimed_returned")
     assert returned["outcome"] == "returned"
@@ -500,10 +496,10 @@ def test_case_23_printer_down(pipeline):
     folder.write_text("no folder")
     try:
         reply = pipeline.scan(barcode, station="north-desk-1")
-        deadline = time.monotonic() + 30
-        while not (job := pipeline.rows(PrintJob, external_id)) or job[0].state is not PrintState.FAILED_SAFE:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(
+            lambda: [job.state for job in pipeline.rows(PrintJob, external_id)] == [PrintState.FAILED_SAFE],
+            "the print job has failed",
+        )
     finally:
         folder.unlink()
         if aside.exists():
@@ -514,39 +510,33 @@ def test_case_23_printer_down(pipeline):
     assert len(pipeline.rows(PrintJob, external_id)) == 1
 
 
-def test_case_24_the_worker_dies(broker_url, database_url, library, tmp_path, engine):
+def test_case_24_the_worker_dies(deployment, raw_station, library, engine):
     """Before the commit: the event is done when it comes again, once. After the commit: the stored reply is sent."""
     external_id, [barcode] = library.request()
     payload = library.scan(barcode)
-    parts = {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
-    wire = Wire(broker_url)
-    doomed = start_worker("returns", **parts)
-    wire.answers(wire.send(library.scan("warm-up")))
+    doomed = deployment.start_worker("returns")
+    raw_station.replies_to(raw_station.send(library.scan("warm-up")))
 
-    with engine.connect() as holder:  # the worker is inside its transaction, waiting for us, when it dies
+    with engine.connect() as holder:  # the worker waits for this lock inside its transaction when it is killed
         if engine.dialect.name == "postgresql":
             holder.execute(text("SELECT id FROM requests FOR UPDATE"))
         else:
             holder.execute(text("UPDATE requests SET updated_at = updated_at"))
-        event_id = wire.send(payload)
+        event_id = raw_station.send(payload)
         time.sleep(1)
-        os.killpg(doomed.pid, signal.SIGKILL)
-        doomed.wait()
+        kill_group(doomed)
         holder.rollback()
-    again = start_worker("returns", **parts)
-    wire.send(payload)
-    [first] = wire.answers(event_id)
-    os.killpg(again.pid, signal.SIGKILL)
-    again.wait()
-    last = start_worker("returns", **parts)
-    before = len(wire.replies())
-    wire.send(payload)
-    wire.wait(lambda: len(wire.replies()) > before)
-    stop(last)
-    wire.close()
+    again = deployment.start_worker("returns")
+    raw_station.send(payload)
+    [first] = raw_station.replies_to(event_id)
+    kill_group(again)
+    with deployment.worker("returns"):
+        before = len(raw_station.replies())
+        raw_station.send(payload)
+        raw_station.wait_until(lambda: len(raw_station.replies()) > before)
 
     assert first["outcome"] == "returned"
-    assert all(reply == first for reply in wire.replies() if reply["event_id"] == event_id)
+    assert all(reply == first for reply in raw_station.replies() if reply["event_id"] == event_id)
     with engine.connect() as connection:
         assert connection.execute(select(RequestEvent.kind)).all() == [("returned",)]
         assert connection.execute(select(Request.status).where(Request.external_id == external_id)).scalar_one() == (
@@ -554,21 +544,14 @@ def test_case_24_the_worker_dies(broker_url, database_url, library, tmp_path, en
         )
 
 
-def test_case_25_the_reply_is_late_or_lost(broker_url, database_url, library, tmp_path, engine):
+def test_case_25_the_reply_is_late_or_lost(deployment, library, engine):
     """The station shows "pending" and asks again with the same event id; it never invents a new one."""
     _, [barcode] = library.request()
-    settings = StationSettings.load(
-        code="main-desk-1",
-        key=KEY,
-        broker_url=broker_url,
-        journal=tmp_path / "desk.journal",
-        retry_interval_seconds=0.5,
-    )
-    with StationClient(settings) as client:
+    with StationClient(deployment.station_settings(retry_interval_seconds=0.5)) as client:
         event_id = client.scan(barcode)
         unanswered = client.wait(event_id, 2)
-        with worker("returns", broker_url=broker_url, database_url=database_url, folder=tmp_path):
-            reply = client.wait(event_id, 60)
+        with deployment.worker("returns"):
+            reply = client.wait(event_id, 90)
             [entry] = client.journal.recent()
 
     assert unanswered is None
@@ -599,7 +582,7 @@ def test_case_27_a_note_with_markup_and_ten_thousand_characters(pipeline):
     external_id, _ = pipeline.library.request()
     markup = "<script>alert('1')</script>\x1b[2J\x07 & "
 
-    reply = pipeline.ask_return(external_id, note=markup + "x" * (10_000 - len(markup)))
+    reply = pipeline.return_requested(external_id, note=markup + "x" * (10_000 - len(markup)))
 
     [line] = pipeline.rows(RequestEvent, external_id)
     assert reply["outcome"] == "returned"

@@ -12,8 +12,6 @@ import sys
 import termios
 import threading
 import time
-import urllib.request
-from base64 import b64encode
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +24,9 @@ from sqlalchemy.orm import Session
 from schemas.database import open_engine
 from schemas.migration import migrate
 from tasks.data_import.demo import load_demo
-from tests.flowers import Visitor
+from tests.flower import FlowerClient, list_tasks
+from tests.polling import wait_until
+from tests.processes import clean_environment
 from workers.embedded.data_dir import DataDirectory
 from workers.embedded.service import STATIONS
 
@@ -37,8 +37,7 @@ STATION = (sys.executable, "-m", "stations.cli")
 
 
 def environment(home: Path) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
-    return {**clean, "BOOKDROP_HOME": str(home), "BOOKDROP_CONFIG": str(home / "bookdrop.toml"), "NO_COLOR": "1"}
+    return clean_environment(BOOKDROP_HOME=str(home), BOOKDROP_CONFIG=str(home / "bookdrop.toml"), NO_COLOR="1")
 
 
 def bookdrop(home: Path, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -73,14 +72,6 @@ def query(home: Path, sql: str):
             return connection.execute(text(sql)).all()
     finally:
         engine.dispose()
-
-
-def until(condition, patience=30.0):
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture
@@ -119,12 +110,12 @@ def up(home):
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        until(lambda: DataDirectory(home).load_state().flower)
+        wait_until(lambda: DataDirectory(home).load_state().flower)
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(90)
         assert process.stdout is not None
         process.stdout.close()
 
@@ -190,42 +181,35 @@ def test_a_desk_beside_it(home, up):
     flower = status["flower"]
     [login] = json.loads((home / "flowerconfig.py").read_text().partition(" = ")[2])
     name = login.partition(":")[0]
-    owner = Visitor(flower, login)
+    owner = FlowerClient(flower, login)
 
     def workers():
         names = [worker["hostname"].split("@")[0] for worker in json.loads(owner.get("/workers", json="1")[1])["data"]]
         return sorted(names) == ["housekeeping", "printing", "returns"]
 
-    until(workers)
+    wait_until(workers)
     scanned = station(home, "scan", "--json", "NO-SUCH-BARCODE")
-    tasks = until(
+    tasks = wait_until(
         lambda: [
-            t for t in flower_tasks(status["flower"], login) if json.loads(scanned.stdout)["event_id"] in t["uuid"]
+            t
+            for t in json.loads(list_tasks(flower, login))["data"]
+            if json.loads(scanned.stdout)["event_id"] in t["uuid"]
         ]
     )
     assert [(task["name"], task["state"]) for task in tasks] == [("returns.process_scan", "SUCCESS")]
-    assert Visitor(flower).get("/prints")[0] == 401
-    assert Visitor(flower, f"{name}:guessed").get("/prints")[0] == 401
+    assert FlowerClient(flower).get("/prints")[0] == 401
+    assert FlowerClient(flower, f"{name}:guessed").get("/prints")[0] == 401
     assert f'id="user">{name}<' in owner.get("/prints")[1]
     station(home, "return", other_id, "--print-slip")
-    [(slip,)] = until(lambda: query(home, "SELECT id FROM print_jobs WHERE state = 'done'"))
+    [(slip,)] = wait_until(lambda: query(home, "SELECT id FROM print_jobs WHERE state = 'done'"))
     assert owner.post(f"/prints/{UUID(slip)}", do="reprint", reason="lost") == (302, "/prints")
     [(history,)] = query(home, "SELECT details FROM request_events WHERE kind = 'slip_reprinted'")
     assert json.loads(history)["actor"] == name
     assert (home / "flowerconfig.py").stat().st_mode & 0o077 == 0
     assert login.partition(":")[2] not in processes_of(home)
-    everything = json.dumps(flower_tasks(status["flower"], login)) + owner.get("/returns")[1]
+    everything = json.dumps(json.loads(list_tasks(flower, login))["data"]) + owner.get("/returns")[1]
     assert "Test Patron" not in everything
     assert "NO-SUCH-BARCODE" not in everything
-
-
-def flower_tasks(url, login):
-    """Flower's list of tasks, as its page requests it."""
-    form = "draw=1&start=0&length=200&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
-    request = urllib.request.Request(f"{url}/tasks/datatable", data=form.encode())
-    request.add_header("Authorization", "Basic " + b64encode(login.encode()).decode())
-    with urllib.request.urlopen(request, timeout=10) as page:
-        return json.load(page)["data"]
 
 
 def test_worker_that_cannot_start_ends_up_with_its_error(home):
@@ -250,7 +234,7 @@ def test_interrupt_stops_everything(home, up):
     """Ctrl-C ends with code 0 and leaves no process."""
     up.send_signal(signal.SIGINT)
 
-    assert up.wait(60) == 0
+    assert up.wait(90) == 0
     assert processes_of(home) == ""
     assert bookdrop(home, "status").returncode == 1
 
@@ -277,7 +261,7 @@ def test_down_stops_a_running_one(home, up):
     first = bookdrop(home, "down")
     second = bookdrop(home, "down")
 
-    assert up.wait(60) == 0
+    assert up.wait(90) == 0
     assert "Stopped" in first.stdout
     assert "not running" in second.stdout
 
@@ -294,13 +278,17 @@ def test_a_terminal_gets_the_prompt(home):
     os.close(child)
     shown = b""
 
-    def see(words: bytes):
+    def read():
         nonlocal shown
-        deadline = time.monotonic() + 60
-        while words not in shown:
-            assert time.monotonic() < deadline, shown.decode(errors="replace")
-            if io_select.select([parent], [], [], 0.2)[0]:
+        while io_select.select([parent], [], [], 0)[0]:
+            try:
                 shown += os.read(parent, 4096)
+            except OSError:  # the other end is closed
+                return shown
+        return shown
+
+    def see(text: bytes):
+        wait_until(lambda: text in read(), lambda: f"{text!r} in {shown!r}")
 
     try:
         see(b"bookdrop is up")
@@ -308,13 +296,8 @@ def test_a_terminal_gets_the_prompt(home):
         os.write(parent, f"{barcode}\r".encode())
         see(b"use the normal check-in")
         os.write(parent, b"\x04")
-        while process.poll() is None:
-            if io_select.select([parent], [], [], 0.2)[0]:
-                try:
-                    shown += os.read(parent, 4096)
-                except OSError:
-                    break
-        assert process.wait(60) == 0
+        wait_until(lambda: read() and process.poll() is not None, "the process ends")
+        assert process.returncode == 0
     finally:
         if process.poll() is None:
             process.kill()
@@ -340,12 +323,12 @@ def test_down_ends_an_open_prompt(home):
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        until(lambda: b"> " in shown, patience=60)
+        wait_until(lambda: b"> " in shown)
         mode = termios.tcgetattr(parent)[3]
 
         assert "Stopped" in bookdrop(home, "down").stdout
 
-        assert process.wait(60) == 0
+        assert process.wait(90) == 0
         assert not mode & termios.ICANON
         assert termios.tcgetattr(parent)[3] & termios.ICANON
     finally:

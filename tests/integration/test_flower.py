@@ -2,6 +2,7 @@
 """Flower with our pages, as plain HTTP: what each page shows, what each decision does, and who may decide nothing."""
 
 import re
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -11,19 +12,19 @@ from sqlalchemy import insert, update
 from schemas.models import Printer, QuarantinedMessage
 from schemas.print_jobs import PrintState as State
 from schemas.request_status import RequestStatus
-from tests.flowers import (
+from tests.flower import (
+    FlowerClient,
     FlowerProcess,
-    Visitor,
     context_of,
     decisions_about,
-    flowers,
     library_of,
-    place_in,
-    scanned,
-    set_slip,
-    state_of,
-    wanted_slip,
+    print_state,
+    process_scan,
+    published_print_job,
+    running,
+    set_print_job,
 )
+from tests.processes import Deployment
 from workers.cli import main
 
 pytestmark = pytest.mark.long
@@ -33,57 +34,61 @@ SECRET = "only-the-proxy-knows"
 
 
 @pytest.fixture(scope="module")
-def place(sqlite_template, tmp_path_factory, valkey_socket):
-    """Broker, database and folder of all tests here."""
-    return place_in(tmp_path_factory.mktemp("flower"), sqlite_template, valkey_socket)
+def module_deployment(sqlite_template, tmp_path_factory, valkey_socket):
+    """The deployment of all tests in this module."""
+    folder = tmp_path_factory.mktemp("flower")
+    shutil.copy(sqlite_template, folder / "bookdrop.db")
+    return Deployment(f"redis+socket://{valkey_socket}", f"sqlite:///{folder / 'bookdrop.db'}", folder)
 
 
 @pytest.fixture(scope="module")
-def library(place):
-    """A small library that all tests here share; each makes slips of its own."""
-    with library_of(place) as library:
+def library(module_deployment):
+    """A small library for all tests in this module. Each test creates its own print jobs."""
+    with library_of(module_deployment) as library:
         yield library
 
 
 @pytest.fixture(scope="module")
-def here(place, library):
-    """What a Return and a decision need, with a publisher on the real broker."""
-    with context_of(place, library) as here:
-        yield here
+def context(module_deployment, library):
+    """The context of a worker's tasks, with a publisher on the broker."""
+    with context_of(module_deployment, library) as context:
+        yield context
 
 
 @pytest.fixture(scope="module")
-def running(place, library):
+def flowers(module_deployment, library):
     """One with Flower's own login, one that is read-only, one behind a proxy; all side by side."""
     by_name = {
-        "own login": FlowerProcess(**place, FLOWER_BASIC_AUTH=f"{ANN},{BEN}", BOOKDROP_FLOWER_OPERATORS="ann"),
-        "read-only": FlowerProcess(**place, options=("--read-only", f"--basic_auth={ANN}")),
+        "own login": FlowerProcess(
+            module_deployment, FLOWER_BASIC_AUTH=f"{ANN},{BEN}", BOOKDROP_FLOWER_OPERATORS="ann"
+        ),
+        "read-only": FlowerProcess(module_deployment, "--read-only", f"--basic_auth={ANN}"),
         "behind a proxy": FlowerProcess(
-            **place,
-            options=("--url_prefix=ops",),
+            module_deployment,
+            "--url_prefix=ops",
             BOOKDROP_FLOWER_USER_HEADER="X-Remote-User",
             BOOKDROP_FLOWER_PROXY_SECRET=SECRET,
         ),
     }
-    with flowers(*by_name.values()):
+    with running(*by_name.values()):
         yield by_name
 
 
 @pytest.fixture
-def slip(library, here):
+def slip(library, context):
     """A slip that waits for its printer."""
-    return wanted_slip(library, here)
+    return published_print_job(library, context)
 
 
 @pytest.fixture
-def ann(running):
+def ann(flowers):
     """Who may decide."""
-    return Visitor(running["own login"], ANN)
+    return FlowerClient(flowers["own login"].url, ANN)
 
 
-def test_our_pages_stand_beside_flowers_own(running, ann):
+def test_our_pages_stand_beside_flowers_own(flowers, ann):
     """Every page of Flower leads to Prints and Returns, also below a prefix, and ours look like Flower's."""
-    behind = Visitor(running["behind a proxy"], X_Remote_User="ann", X_Bookdrop_Proxy=SECRET)
+    behind = FlowerClient(flowers["behind a proxy"].url, X_Remote_User="ann", X_Bookdrop_Proxy=SECRET)
     for visitor, prefix in ((ann, ""), (behind, "/ops")):
         for path in ("/workers", "/tasks", "/broker", "/prints", "/returns"):
             status, text = visitor.get(path)
@@ -97,12 +102,14 @@ def test_our_pages_stand_beside_flowers_own(running, ann):
         assert visitor.get("/bookdrop/bookdrop.css")[0] == 200
 
 
-def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, here):
+def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, context):
     """Failed, held and unknown slips with why and since when; those behind a printer on hold too; the filters narrow."""
-    by_state = {state: wanted_slip(library, here) for state in (State.FAILED_SAFE, State.HELD, State.UNKNOWN)}
+    by_state = {
+        state: published_print_job(library, context) for state in (State.FAILED_SAFE, State.HELD, State.UNKNOWN)
+    }
     for state, each in by_state.items():
-        set_slip(library, each, state=state, last_error=f"because it is {state.value}")
-    north = wanted_slip(library, here, station="north-desk-1")
+        set_print_job(library, each, state=state, last_error=f"because it is {state.value}")
+    north = published_print_job(library, context, station="north-desk-1")
     with library.engine.begin() as connection:
         connection.execute(update(Printer).where(Printer.code == "north-slips").values(on_hold=True))
 
@@ -138,7 +145,7 @@ def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, here):
 )
 def test_a_decision_is_done_and_audited(ann, library, slip, what, state, after, told):
     """The form does what its button says, goes back to the list it came from, and the history names who and why."""
-    set_slip(library, slip, state=state)
+    set_print_job(library, slip, state=state)
     form = ann.get(f"/prints/{slip}", do=what)[1]
 
     done = ann.post(f"/prints/{slip}", do=what, reason="seen to it", to="north-slips", back="show=held&branch=main")
@@ -147,16 +154,16 @@ def test_a_decision_is_done_and_audited(ann, library, slip, what, state, after, 
     assert done == (302, "/prints?show=held&branch=main")
     assert 'id="flash"' in ann.get("/prints")[1]
     assert 'id="flash"' not in ann.get("/prints")[1]
-    assert state_of(library, slip) == after
+    assert print_state(library, slip) == after
     assert decisions_about(library, slip) == [(told, "ann", "seen to it")]
     assert "seen to it" in ann.get(f"/prints/{slip}")[1]
 
 
-def test_all_slips_of_a_printer_are_tried_again(ann, library, here):
+def test_all_slips_of_a_printer_are_tried_again(ann, library, context):
     """Retry all orders every slip that waits for the printer, each with its line in the history."""
-    both = [wanted_slip(library, here), wanted_slip(library, here)]
+    both = [published_print_job(library, context), published_print_job(library, context)]
     for each in both:
-        set_slip(library, each, state=State.HELD)
+        set_print_job(library, each, state=State.HELD)
 
     assert ann.post("/prints/retry-all/main-slips", reason="new toner") == (302, "/prints")
 
@@ -167,7 +174,7 @@ def test_all_slips_of_a_printer_are_tried_again(ann, library, here):
 @pytest.mark.parametrize("reason", ["", "  \t "])
 def test_no_decision_without_a_reason(ann, library, slip, reason):
     """An empty reason is refused, whatever the browser let through, and the form is shown again."""
-    set_slip(library, slip, state=State.HELD)
+    set_print_job(library, slip, state=State.HELD)
 
     status, text = ann.post(f"/prints/{slip}", do="retry", reason=reason)
 
@@ -177,7 +184,7 @@ def test_no_decision_without_a_reason(ann, library, slip, reason):
 
 def test_what_cannot_be_done_is_told(ann, library, slip):
     """Somebody else was quicker: the words of the refusal, and nothing is changed."""
-    set_slip(library, slip, state=State.DONE)
+    set_print_job(library, slip, state=State.DONE)
 
     status, text = ann.post(f"/prints/{slip}", do="retry", reason="impatient")
 
@@ -197,10 +204,10 @@ def test_what_cannot_be_done_is_told(ann, library, slip):
         ("behind a proxy", None, {"X_Remote_User": "ann", "X_Bookdrop_Proxy": "guessed"}),
     ],
 )
-def test_who_may_not_decide_cannot(running, library, slip, flower, login, headers):
+def test_who_may_not_decide_cannot(flowers, library, slip, flower, login, headers):
     """Logged out, wrong password, no actor, read-only, header not from the proxy: no buttons, and no form gets through."""
-    set_slip(library, slip, state=State.HELD)
-    visitor = Visitor(running[flower], login, **headers)
+    set_print_job(library, slip, state=State.HELD)
+    visitor = FlowerClient(flowers[flower].url, login, **headers)
 
     _, list_of_slips = visitor.get("/prints")
     answered = [visitor.post(f"/prints/{slip}", do="retry", reason="let me")[0] for _ in range(2)]
@@ -211,10 +218,10 @@ def test_who_may_not_decide_cannot(running, library, slip, flower, login, header
     assert decisions_about(library, slip) == []
 
 
-def test_the_proxy_names_who_decides(running, library, slip):
+def test_the_proxy_names_who_decides(flowers, library, slip):
     """With the proxy's secret the person it names decides, and stands in the history."""
-    set_slip(library, slip, state=State.HELD)
-    cleo = Visitor(running["behind a proxy"], X_Remote_User="cleo@example.org", X_Bookdrop_Proxy=SECRET)
+    set_print_job(library, slip, state=State.HELD)
+    cleo = FlowerClient(flowers["behind a proxy"].url, X_Remote_User="cleo@example.org", X_Bookdrop_Proxy=SECRET)
 
     assert cleo.post(f"/prints/{slip}", do="retry", reason="paper in")[0] == 302
     assert decisions_about(library, slip) == [("slip_retried", "cleo@example.org", "paper in")]
@@ -222,7 +229,7 @@ def test_the_proxy_names_who_decides(running, library, slip):
 
 def test_a_form_needs_its_token(ann, library, slip):
     """Without the XSRF token, with a wrong one, or from another site, nothing is done: not even with the right login."""
-    set_slip(library, slip, state=State.HELD)
+    set_print_job(library, slip, state=State.HELD)
     fields = {"do": "retry", "reason": "trick"}
     ann.get("/prints")
 
@@ -235,7 +242,7 @@ def test_a_form_needs_its_token(ann, library, slip):
 
 def test_a_form_leads_to_the_list_and_nowhere_else(ann, library, slip):
     """What comes back with the form is a filter at most: it cannot lead away."""
-    set_slip(library, slip, state=State.HELD)
+    set_print_job(library, slip, state=State.HELD)
 
     done = ann.post(f"/prints/{slip}", do="retry", reason="x", back="https://elsewhere.example/?next=//evil&show=held")
 
@@ -243,10 +250,10 @@ def test_a_form_leads_to_the_list_and_nowhere_else(ann, library, slip):
     assert done[1] in {"/prints", "/prints?show=held"}
 
 
-def test_what_others_wrote_is_text(ann, library, here):
+def test_what_others_wrote_is_text(ann, library, context):
     """A title, a reason and a trouble with markup in them are shown as they are written."""
-    slip = wanted_slip(library, here, title="<script>title</script>")
-    set_slip(library, slip, state=State.HELD, last_error="<b>trouble</b>")
+    slip = published_print_job(library, context, title="<script>title</script>")
+    set_print_job(library, slip, state=State.HELD, last_error="<b>trouble</b>")
     ann.post(f"/prints/{slip}", do="retry", reason='<img src=x onerror="alert(1)">')
 
     for page in (ann.get("/prints")[1], ann.get(f"/prints/{slip}")[1], ann.get("/returns")[1]):
@@ -264,12 +271,12 @@ def test_a_slip_nobody_knows_is_not_found(ann):
     assert ann.get("/prints/retry-all/nowhere")[0] == 404
 
 
-def test_the_last_returns_are_shown_with_their_times(ann, library, here):
+def test_the_last_returns_are_shown_with_their_times(ann, library, context):
     """Returns with title and time from scan to answer; a refused scan without what was scanned: it could be a card."""
-    wanted_slip(library, here, station="main-desk-2", title="A book that went home", external_id="BR-HOME")
+    published_print_job(library, context, station="main-desk-2", title="A book that went home", external_id="BR-HOME")
     _, [gone] = library.request(RequestStatus.COMPLETED)
     for barcode in ("P4711007", gone):
-        scanned(library, here, barcode, station="main-desk-2")
+        process_scan(library, context, barcode, station="main-desk-2")
 
     text = ann.get("/returns", station="main-desk-2")[1]
     refused = ann.get("/returns", station="main-desk-2", show="refused")[1]
@@ -286,9 +293,9 @@ def test_the_last_returns_are_shown_with_their_times(ann, library, here):
     assert [part.strip() for part in row.split("<td")[4:6]] == [">3</td>", ">2</td>"]  # answers, refusals
 
 
-def test_what_a_station_has_not_fetched_is_counted(ann, library, here):
+def test_what_a_station_has_not_fetched_is_counted(ann, library, context):
     """A station that is away leaves its answers in its queue: the page says how many."""
-    wanted_slip(library, here, station="north-desk-1")
+    published_print_job(library, context, station="north-desk-1")
 
     text = ann.get("/returns")[1]
 

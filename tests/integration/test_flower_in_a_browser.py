@@ -2,6 +2,7 @@
 """Flower as a person sees it: a real browser, a real print worker, a printer that is stopped and comes back."""
 
 import re
+import shutil
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,20 +15,22 @@ from sqlalchemy import update
 
 from schemas.models import Printer
 from schemas.print_jobs import PrintState as State
-from tests.browser import chromium, take_picture
-from tests.flowers import (
+from tests.browser import chromium, take_screenshot
+from tests.flower import (
     FlowerProcess,
     context_of,
     decisions_about,
-    flowers,
     library_of,
-    place_in,
-    set_slip,
-    state_of,
-    wanted_slip,
+    print_state,
+    published_print_job,
+    running,
+    set_print_job,
 )
-from tests.printers import BadLine, LabelPrinter, free_port, wait_until
-from tests.wire import Wire, worker
+from tests.network import free_port
+from tests.polling import wait_until
+from tests.printers import FaultyConnection, LabelPrinter
+from tests.processes import Deployment
+from tests.raw_station import RawStation
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(180)]
 
@@ -36,47 +39,49 @@ BOOKS = ("The Left Hand of Darkness", "Война и мир", "Silent Spring")
 
 
 @pytest.fixture(scope="module")
-def place(sqlite_template, tmp_path_factory, valkey_socket):
-    """Broker, database and folder of all tests here."""
-    return place_in(tmp_path_factory.mktemp("flower"), sqlite_template, valkey_socket)
+def module_deployment(sqlite_template, tmp_path_factory, valkey_socket):
+    """The deployment of all tests in this module."""
+    folder = tmp_path_factory.mktemp("flower")
+    shutil.copy(sqlite_template, folder / "bookdrop.db")
+    return Deployment(f"redis+socket://{valkey_socket}", f"sqlite:///{folder / 'bookdrop.db'}", folder)
 
 
 @pytest.fixture(scope="module")
-def library(place):
-    """A small library that all tests here share; each makes slips of its own."""
-    with library_of(place) as library:
+def library(module_deployment):
+    """A small library for all tests in this module. Each test creates its own print jobs."""
+    with library_of(module_deployment) as library:
         yield library
 
 
 @pytest.fixture(scope="module")
-def here(place, library):
-    """What a Return and a decision need, with a publisher on the real broker."""
-    with context_of(place, library) as here:
-        yield here
+def context(module_deployment, library):
+    """The context of a worker's tasks, with a publisher on the broker."""
+    with context_of(module_deployment, library) as context:
+        yield context
 
 
 @pytest.fixture(scope="module")
-def running(place, library):
+def flowers(module_deployment, library):
     """Flower with basic authentication, a read-only one, and one without a login; and workers."""
     login: dict[str, Any] = {"FLOWER_BASIC_AUTH": f"{NAME}:{PASSWORD}"}
     usual, read_only, without_login = (
-        FlowerProcess(**place, **login),
-        FlowerProcess(**place, options=("--read_only",), **login),
-        FlowerProcess(**place),
+        FlowerProcess(module_deployment, **login),
+        FlowerProcess(module_deployment, "--read_only", **login),
+        FlowerProcess(module_deployment),
     )
     with (
-        worker("returns", "--concurrency", "1", **place),
-        worker("printing", "--branch", "main", **place),
-        flowers(usual, read_only, without_login),
+        module_deployment.worker("returns", "--concurrency", "1"),
+        module_deployment.worker("printing", "--branch", "main"),
+        running(usual, read_only, without_login),
     ):
         yield usual, read_only, without_login
 
 
 @pytest.fixture
-def wire(place):
-    """The station main-desk-1."""
-    with closing(Wire(place["broker_url"])) as wire:
-        yield wire
+def raw_station(module_deployment):
+    """The station main-desk-1, in plain kombu."""
+    with closing(RawStation(module_deployment.broker_url)) as station:
+        yield station
 
 
 @pytest.fixture(scope="module")
@@ -120,16 +125,16 @@ def slip_in(reply):
     return UUID(reply["slip"])
 
 
-def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, library, wire, open_page):
+def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(flowers, library, raw_station, open_page):
     """Its slips show with why; Retry with a reason brings each out once; the page says so, and the history who did it."""
-    flower, *_ = running
+    flower, *_ = flowers
     port = free_port()
     point_main_printer(library, uri=f"socket://127.0.0.1:{port}")
     books = [library.request(title=book)[1][0] for book in BOOKS]
-    scans = [wire.send(library.scan(barcode)) for barcode in (*books, books[0], "31999999999")]
-    slips = [slip_in(reply) for reply in wire.answers(*scans)[:3]]
-    wait_until(lambda: "failed_safe" in map(partial(state_of, library), slips), "a slip failed")
-    first = next(slip for slip in slips if state_of(library, slip) == "failed_safe")
+    scans = [raw_station.send(library.scan(barcode)) for barcode in (*books, books[0], "31999999999")]
+    slips = [slip_in(reply) for reply in raw_station.replies_to(*scans)[:3]]
+    wait_until(lambda: "failed_safe" in map(partial(print_state, library), slips), "a slip failed")
+    first = next(slip for slip in slips if print_state(library, slip) == "failed_safe")
     has_been_away(library)
 
     page = open_page(f"{flower.url}/prints")
@@ -138,11 +143,11 @@ def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, 
         expect(page.locator(f"#slip-{slip}")).to_be_visible()
     expect(page.locator(f"#slip-{first}")).to_contain_text("Slip will be tried again, the Return stands")
     expect(page.locator("#live")).to_contain_text("unavailable")
-    take_picture(page, "flower-prints")
+    take_screenshot(page, "flower-prints")
     with closing(LabelPrinter(port=port)) as printer:
         page.locator(f"#retry-{first}").click()
         page.get_by_label("Reason").fill("Paper was out, it is in again")
-        take_picture(page, "flower-retry")
+        take_screenshot(page, "flower-retry")
         page.get_by_role("button", name="Retry").click()
 
         expect(page.locator("#flash")).to_contain_text("Ordered again")
@@ -150,7 +155,7 @@ def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, 
         expect(page.locator("#events")).to_contain_text("slip-done")
         expect(page.locator("#show-unconfirmed")).to_contain_text("3")
         assert len(printer.documents()) == 3
-    assert [state_of(library, slip) for slip in slips] == ["done"] * 3
+    assert [print_state(library, slip) for slip in slips] == ["done"] * 3
     page.goto(f"{flower.url}/prints/{first}")
     expect(page.locator("#state")).to_contain_text("Slip sent to the printer main-slips")
     expect(page.locator("#actions")).to_contain_text(NAME)
@@ -158,12 +163,12 @@ def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(running, 
     assert decisions_about(library, first) == [("slip_retried", NAME, "Paper was out, it is in again")]
 
 
-def test_the_last_returns_stand_on_a_page(running, library, wire, open_page):
+def test_the_last_returns_stand_on_a_page(flowers, library, raw_station, open_page):
     """A return, its repetition and a refusal by a real worker: each with its time, the task's link, and no reader."""
-    flower, *_ = running
+    flower, *_ = flowers
     _, [barcode] = library.request(title="The Origin of Species")
-    scans = [wire.send(library.scan(each)) for each in (barcode, barcode, "31888888888")]
-    wire.answers(*scans)
+    scans = [raw_station.send(library.scan(each)) for each in (barcode, barcode, "31888888888")]
+    raw_station.replies_to(*scans)
 
     page = open_page(f"{flower.url}/returns")
 
@@ -172,7 +177,7 @@ def test_the_last_returns_stand_on_a_page(running, library, wire, open_page):
         expect(row).to_contain_text(answer)
         expect(row.get_by_role("link", name="task")).to_be_visible()
         expect(row).to_contain_text(re.compile(r"\d (ms|s)"))
-    take_picture(page, "flower-returns")
+    take_screenshot(page, "flower-returns")
     assert "31888888888" not in page.content()
     assert "Test Reader" not in page.content()
 
@@ -192,11 +197,11 @@ def token_of(page):
     return next(each["value"] for each in page.context.cookies() if each["name"] == "_xsrf")
 
 
-def test_without_a_login_pages_have_no_buttons(running, library, here, open_page):
+def test_without_a_login_pages_have_no_buttons(flowers, library, context, open_page):
     """A Flower without a login shows the slip and no button; a forged form gets 403."""
-    *_, flower = running
-    slip = wanted_slip(library, here, station="north-desk-1")
-    set_slip(library, slip, state=State.HELD)
+    *_, flower = flowers
+    slip = published_print_job(library, context, station="north-desk-1")
+    set_print_job(library, slip, state=State.HELD)
     button = f"#retry-{slip}"
 
     page = open_page(f"{flower.url}/prints", password=None)
@@ -208,11 +213,11 @@ def test_without_a_login_pages_have_no_buttons(running, library, here, open_page
     assert decisions_about(library, slip) == []
 
 
-def test_basic_auth_rejects_wrong_password_and_wrong_token(running, library, here, open_page):
+def test_basic_auth_rejects_wrong_password_and_wrong_token(flowers, library, context, open_page):
     """A wrong password shows no page; with the right one the button appears, and a form with a wrong token gets 403."""
-    flower, *_ = running
-    slip = wanted_slip(library, here, station="north-desk-1")
-    set_slip(library, slip, state=State.HELD)
+    flower, *_ = flowers
+    slip = published_print_job(library, context, station="north-desk-1")
+    set_print_job(library, slip, state=State.HELD)
 
     refused = open_page(f"{flower.url}/prints", password="a wrong one")
     expect(refused.locator(f"#slip-{slip}")).to_have_count(0)
@@ -223,11 +228,11 @@ def test_basic_auth_rejects_wrong_password_and_wrong_token(running, library, her
     assert decisions_about(library, slip) == []
 
 
-def test_read_only_nobody_acts(running, library, here, open_page):
+def test_read_only_nobody_acts(flowers, library, context, open_page):
     """With --read_only an identified user sees no buttons either, and every form gets 403."""
-    _, flower, _ = running
-    slip = wanted_slip(library, here, station="north-desk-1")
-    set_slip(library, slip, state=State.HELD)
+    _, flower, _ = flowers
+    slip = published_print_job(library, context, station="north-desk-1")
+    set_print_job(library, slip, state=State.HELD)
 
     page = open_page(f"{flower.url}/prints")
     expect(page.locator("#user")).to_have_text(NAME)
@@ -240,12 +245,12 @@ def test_read_only_nobody_acts(running, library, here, open_page):
     assert decisions_about(library, slip) == []
 
 
-def test_a_slip_that_hangs_shows_as_being_sent(running, library, here, open_page):
+def test_a_slip_that_hangs_shows_as_being_sent(flowers, library, context, open_page):
     """While a printer takes its time, Flower's own page of tasks shows the task as SLIP-SENDING, and which slip it is."""
-    flower, *_ = running
-    with closing(BadLine("hangs", 0)) as line:
+    flower, *_ = flowers
+    with closing(FaultyConnection("hang", 0)) as line:
         point_main_printer(library, uri=f"socket://127.0.0.1:{line.port}", failures=0, retry_at=None)
-        slip = wanted_slip(library, here)
+        slip = published_print_job(library, context)
 
         page = open_page(f"{flower.url}/prints?show=waiting")
         expect(page.locator("#events")).to_contain_text("slip-sending")
@@ -256,4 +261,4 @@ def test_a_slip_that_hangs_shows_as_being_sent(running, library, here, open_page
         expect(row).to_contain_text("SLIP-SENDING")
         expect(row).to_contain_text(f"slip {slip}")
         expect(row).to_contain_text("printing-main@")
-        take_picture(page, "flower-tasks")
+        take_screenshot(page, "flower-tasks")

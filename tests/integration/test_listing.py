@@ -18,13 +18,13 @@ from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.queries import ReplyFilter
 
 
-def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, perform):
+def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, handle):
     """A return, a refusal, and no other event; of a refused scan not what was scanned; the time since the scan."""
     external_id, [barcode] = library.request()
     coming, _ = library.request(RequestStatus.RECEIVED)
-    perform(RETURN_HANDLER, library.scan(barcode))
-    perform(CIRCULATION_HANDLER, library.event(RequestCompleted, request=coming))
-    perform(RETURN_HANDLER, library.scan("P123456"), library.ask_return("Test Reader 1"))
+    handle(RETURN_HANDLER, library.scan(barcode))
+    handle(CIRCULATION_HANDLER, library.event(RequestCompleted, request=coming))
+    handle(RETURN_HANDLER, library.scan("P123456"), library.return_requested("Test Reader 1"))
 
     with engine.connect() as connection:
         told = desk.replies(connection, ReplyFilter())
@@ -40,11 +40,11 @@ def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, 
     assert "Test Reader" not in str(told)
 
 
-def test_stations_are_told_with_their_last_answers(engine, library, perform):
+def test_stations_are_told_with_their_last_answers(engine, library, handle):
     """Answers and refusals of the last day; what is older does not count, and who was not seen is listed as well."""
     _, [barcode] = library.request()
-    perform(RETURN_HANDLER, library.scan(barcode), library.scan("31999999999"))
-    perform(RETURN_HANDLER, library.scan(barcode, station="north-desk-1"))
+    handle(RETURN_HANDLER, library.scan(barcode), library.scan("31999999999"))
+    handle(RETURN_HANDLER, library.scan(barcode, station="north-desk-1"))
     with engine.begin() as connection:
         old = datetime.now(UTC) - timedelta(hours=25)
         connection.execute(update(InboxEntry).where(InboxEntry.station == "north-desk-1").values(answered_at=old))
@@ -58,9 +58,9 @@ def test_stations_are_told_with_their_last_answers(engine, library, perform):
     assert told["north-desk-1"]["last_reply"] is None
 
 
-def test_slips_behind_a_printer_in_trouble_can_be_asked_for(engine, library, wanted):
+def test_slips_behind_a_printer_in_trouble_can_be_asked_for(engine, library, create_print_job):
     """What waits untried is told with the held ones while its printer is on hold or away, and not otherwise."""
-    slips = {str(wanted()) for _ in range(2)}
+    slips = {str(create_print_job()) for _ in range(2)}
     held = SlipFilter(states=[State.HELD], blocked=True)
 
     def found():

@@ -4,73 +4,55 @@
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from kombu import Connection, Exchange, Queue
 from kombu.exceptions import OperationalError
-from pydantic import SecretStr
 from sqlalchemy import select, update
 
 from schemas import station_status
 from schemas.models import Printer, StationHeartbeat
 from stations.client import StationClient
-from stations.settings import StationSettings
-from tests.conftest import missing
-from tests.library import KEY
-from tests.scrape import exporter
-from tests.wire import Wire, worker
+from tests.polling import wait_until
+from tests.processes import Deployment
+from tests.prometheus import exporter
+from tests.requirements import skip_or_fail
 from workers.bootstrap import utc_now
 from workers.metrics import database
 from workers.metrics.broker import lengths
 from workers.metrics.database import HistogramSample
 
-pytestmark = [pytest.mark.long, pytest.mark.thorough]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("postgres")]
 
 RABBITMQ = "amqp://guest:guest@127.0.0.1//"
 
 
-@pytest.fixture
-def database_url(postgres_url):
-    """PostgreSQL alone: what is asked of the database is tried on both elsewhere."""
-    return postgres_url
-
-
-@pytest.fixture
-def parts(broker_url, database_url, tmp_path):
-    """What a worker is started with."""
-    return {"broker_url": broker_url, "database_url": database_url, "folder": tmp_path}
-
-
-@pytest.fixture
-def wire(broker_url):
-    wire = Wire(broker_url)
-    yield wire
-    wire.close()
-
-
-def test_metrics_tell_what_happened(parts, wire, library, engine):
+def test_metrics_tell_what_happened(deployment, raw_station, library, engine):
     """Returns, a repeat, a duplicate, a refusal, a forged scan and slips of a printer on hold: each is told, and no more."""
     barcodes = [library.request()[1][0] for _ in range(3)]
     with engine.begin() as connection:
         connection.execute(update(Printer).where(Printer.code == "north-slips").values(on_hold=True))
     began = time.time()
-    with exporter(parts["broker_url"], parts["database_url"]) as prometheus:
+    with exporter(deployment) as prometheus:
         before = prometheus.scrape()
-        with worker("returns", **parts):
-            first, *_ = sent = [wire.send(library.scan(barcode)) for barcode in barcodes]
-            wire.answers(*sent)
-            wire.answers(wire.send(library.scan(barcodes[0])), wire.send(library.scan("NO-SUCH-BARCODE")))
-            wire.answers(wire.send(library.scan(barcodes[0], key="not-the-key")))
-            wire.send(wire.sent[first])
-            wire.wait(lambda: len(wire.raw) == 7)
-            alive = prometheus.until(lambda told: told.value("bookdrop_workers", role="returns") == 1)
+        with deployment.worker("returns"):
+            first, *_ = sent = [raw_station.send(library.scan(barcode)) for barcode in barcodes]
+            raw_station.replies_to(*sent)
+            raw_station.replies_to(
+                raw_station.send(library.scan(barcodes[0])), raw_station.send(library.scan("NO-SUCH-BARCODE"))
+            )
+            raw_station.replies_to(raw_station.send(library.scan(barcodes[0], key="not-the-key")))
+            raw_station.send(raw_station.sent[first])
+            raw_station.wait_until(lambda: len(raw_station.bodies) == 7)
+            alive = prometheus.scrape_until(lambda told: told.value("bookdrop_workers", role="returns") == 1)
         took = time.time() - began
         waiting = prometheus.scrape()  # the worker wrote its last notes when it ended
-        with worker("printing", **parts):
-            wire.wait(lambda: len(wire.notices()) == 3)
-            prometheus.until(lambda told: told.value("bookdrop_queue_messages", queue="printing.main") == 0)
+        with deployment.worker("printing"):
+            raw_station.wait_until(lambda: len(raw_station.notices()) == 3)
+            prometheus.scrape_until(lambda told: told.value("bookdrop_queue_messages", queue="printing.main") == 0)
         after = prometheus.scrape()
 
     assert before.value("bookdrop_answers_total", outcome="returned") == 0
@@ -105,15 +87,15 @@ def test_metrics_tell_what_happened(parts, wire, library, engine):
 def lint(text):
     """Prometheus' own tool finds nothing to say about names, units and words."""
     if shutil.which("promtool") is None:
-        missing("promtool (Debian package prometheus)")
+        skip_or_fail("promtool (Debian package prometheus)")
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
 
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_a_source_that_is_away_is_told_as_away(sqlite_url):
+def test_a_source_that_is_away_is_told_as_away(sqlite_url, tmp_path):
     """Without a broker the exporter tells of the database all the same, and that the broker is away."""
-    with exporter("redis://127.0.0.1:1/0", sqlite_url) as prometheus:
+    with exporter(Deployment("redis://127.0.0.1:1/0", sqlite_url, tmp_path)) as prometheus:
         told = prometheus.scrape()
 
     assert told.value("bookdrop_source_up", source="database") == 1
@@ -123,34 +105,26 @@ def test_a_source_that_is_away_is_told_as_away(sqlite_url):
     assert told.value("bookdrop_queue_messages", queue="returns") is None
 
 
-def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, tmp_path, monkeypatch):
-    """Scans held through an outage: while they come the desk says how many are left; at the end it holds none."""
-    words = []
+def test_a_desks_backlog_is_told_and_is_gone_in_the_end(deployment, library, engine, monkeypatch):
+    """The station reports how many held scans are left while it sends them, and none at the end."""
+    held: list[int] = []
 
-    def desk(url, later=timedelta(0)):
-        return StationClient(
-            StationSettings(
-                code="main-desk-1", key=SecretStr(KEY), broker_url=SecretStr(url), journal=tmp_path / "desk.journal"
-            ),
-            now=lambda: utc_now() + later,
-        )
+    def station(deployment, later=timedelta(0)):
+        return StationClient(deployment.station_settings(), now=lambda: utc_now() + later)
 
     to_header = station_status.to_header
 
-    def note(*status):
-        words.append(status[2])
+    def record(*status):
+        held.append(status[2])
         return to_header(*status)
 
-    monkeypatch.setattr(station_status, "to_header", note)
-    with desk("redis://127.0.0.1:1/0") as away:
+    monkeypatch.setattr(station_status, "to_header", record)
+    with station(replace(deployment, broker_url="redis://127.0.0.1:1/0")) as disconnected:
         for number in range(120):
-            away.scan(f"NO-SUCH-{number}")
-    words.clear()
-    with worker("returns", **parts), desk(parts["broker_url"], timedelta(minutes=1)) as back:
-        deadline = time.monotonic() + 60
-        while back.journal.unanswered():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            disconnected.scan(f"NO-SUCH-{number}")
+    held.clear()
+    with deployment.worker("returns"), station(deployment, timedelta(minutes=1)) as connected:
+        wait_until(lambda: not connected.journal.unanswered(), "every scan has its reply")
 
     told = {
         (each.metric.name, each.label): each
@@ -161,7 +135,7 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(parts, library, engine, 
         seen = connection.execute(
             select(StationHeartbeat.station, StationHeartbeat.held, StationHeartbeat.held_since)
         ).all()
-    assert words[0] == 70
+    assert held[0] == 70
     assert seen == [("main-desk-1", 0, None)]
     assert sum(told["bookdrop_scan_to_answer_seconds", "again"].counts) == 120
     assert sum(told["bookdrop_scan_to_answer_seconds", "once"].counts) == 0
@@ -175,7 +149,7 @@ def test_lengths_are_told_of_both_brokers(broker_url):
             try:
                 connection.ensure_connection(max_retries=1)
             except OperationalError:
-                missing("RabbitMQ on port 5672")
+                skip_or_fail("RabbitMQ on port 5672")
             channel = connection.channel()
             queue = Queue(name, Exchange(""), routing_key=name, exclusive=True, durable=False)(channel)
             queue.declare()

@@ -94,14 +94,14 @@ def test_station_clock_set_back_is_accepted_after_an_hour(minutes, held, engine,
         assert connection.execute(select(StationHeartbeat.held)).scalars().all() == [held]
 
 
-def test_slips_are_counted_by_state_and_age(engine, wanted, here):
+def test_slips_are_counted_by_state_and_age(engine, create_print_job, context):
     """Open slips of any age count; sent slips without a confirmation at packing count for 30 days."""
     for state in (PrintState.UNKNOWN, PrintState.DONE, PrintState.DONE):
-        job_id = wanted()
+        job_id = create_print_job()
         with engine.begin() as connection:
-            since = here.now() - timedelta(minutes=10)
+            since = context.now() - timedelta(minutes=10)
             connection.execute(update(PrintJob).where(PrintJob.id == job_id).values(state=state, state_since=since))
-    now = here.now()
+    now = context.now()
     later = now + timedelta(days=31)
 
     assert sample(engine, "bookdrop_slips", "unknown", now=now) == 1

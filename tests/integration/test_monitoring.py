@@ -9,12 +9,11 @@ import pytest
 from celery.events import get_exchange
 from kombu import Connection, Queue
 
-from tests.fault.proxy import Proxy
+from tests.proxy import Proxy
 from workers.app import app
 from workers.runtime import event_dispatcher
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("whose", ["read", "write"])
 def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
     """A worker's connections, lost without a word while it waits to hear that it may begin: it finds out, and connects anew."""
@@ -25,7 +24,7 @@ def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
 
         def as_told(**_):
             options = {"confirm_publish": True, "connect_timeout": 3}
-            return Connection(rabbitmq.url_by(network.port), transport_options=options)
+            return Connection(rabbitmq.url_through(network.port), transport_options=options)
 
         consumer = SimpleNamespace(
             app=SimpleNamespace(connection_for_read=as_told, connection_for_write=as_told),
@@ -34,14 +33,13 @@ def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
         with getattr(event_dispatcher.NonBlockingConsumer, f"connection_for_{whose}")(consumer) as connection:
             channel = connection.default_channel
             channel.basic_publish(channel.prepare_message(b"no receipt is waited for"), "", "nowhere")
-            network.lose()
+            network.drop()
             channel.basic_publish(channel.prepare_message(b"nor here"), "", "nowhere")
             with pytest.raises(TimeoutError):
                 channel.basic_qos(0, 5, False)
             connection.collect()
 
 
-@pytest.mark.timeout(30)
 def test_what_cannot_be_told_is_kept_for_the_next_connection(rabbitmq):
     """Celery sends a heartbeat with the order to try again until it is told, in the loop that does all of a worker's work."""
 
@@ -50,7 +48,7 @@ def test_what_cannot_be_told_is_kept_for_the_next_connection(rabbitmq):
 
     with (
         Proxy(lambda: rabbitmq.port) as network,
-        Connection(rabbitmq.url_by(network.port), connect_timeout=1) as lost,
+        Connection(rabbitmq.url_through(network.port), connect_timeout=1) as lost,
         dispatcher(lost) as before,
     ):
         before.send("worker-online", retry=True)

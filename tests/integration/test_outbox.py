@@ -2,7 +2,6 @@
 """The outbox on real brokers and databases: what a commit promised goes out, whatever happened in between."""
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +16,7 @@ from tasks.context import Context
 from tasks.outbox.relay import retry_after, sweep
 from tasks.unit_of_work import SWEEP_GRACE, PublishedRows, StaleStateError, UnitOfWork, retry_on_conflict
 from tests.clock import Clock
+from tests.polling import wait_until
 from workers.bootstrap import connect
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
@@ -47,8 +47,8 @@ def make_context(engine, clock):
         publisher.close()
 
 
-def promise(here, *bodies):
-    with here.unit_of_work() as uow:
+def promise(context, *bodies):
+    with context.unit_of_work() as uow:
         for body in bodies:
             uow.enqueue(QUEUE, body)
     return uow.pending_messages
@@ -70,10 +70,10 @@ def bodies(broker_url):
 
 def test_published_promise_leaves_the_outbox(make_context, broker_url, engine):
     """What was published straight after the commit is forgotten; its bytes are as they were said."""
-    here = make_context(broker_url)
+    context = make_context(broker_url)
 
-    published = here.publisher.publish_outbox(promise(here, '{"a":1}', '{"b":2}'))
-    promise(here, "the next one takes them along")
+    published = context.publisher.publish_outbox(promise(context, '{"a":1}', '{"b":2}'))
+    promise(context, "the next one takes them along")
 
     assert published == 2
     assert waiting(engine) == 1
@@ -86,12 +86,12 @@ def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
     published = away.publisher.publish_outbox(promise(away, '"one"', '"two"'))
     assert (published, waiting(engine)) == (0, 2)
 
-    here = make_context(broker_url)
-    early = sweep(here)
+    context = make_context(broker_url)
+    early = sweep(context)
     clock.now += SWEEP_GRACE
-    late = sweep(here)
+    late = sweep(context)
 
-    here.publisher.flush()
+    context.publisher.flush()
 
     assert (early, late) == (0, 2)
     assert bodies(broker_url) == ['"one"', '"two"']
@@ -100,29 +100,29 @@ def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
 
 def test_rolled_back_promise_is_none(make_context, broker_url, engine, clock):
     """What was said in a transaction that failed is never published."""
-    here = make_context(broker_url)
+    context = make_context(broker_url)
 
-    with pytest.raises(RuntimeError), here.unit_of_work() as uow:
+    with pytest.raises(RuntimeError), context.unit_of_work() as uow:
         uow.enqueue(QUEUE, '"never"')
         raise RuntimeError
 
     clock.now += timedelta(hours=1)
-    assert sweep(here) == 0
+    assert sweep(context) == 0
     assert bodies(broker_url) == []
 
 
 def test_two_sweeps_side_by_side_send_each_message_once(make_context, broker_url, engine, clock):
     """Two sweeps at the same moment share what is due."""
-    here = make_context(broker_url)
-    promise(here, *[f'"{n}"' for n in range(450)])
+    context = make_context(broker_url)
+    promise(context, *[f'"{n}"' for n in range(450)])
     clock.now += SWEEP_GRACE
 
-    sweeps = [threading.Thread(target=sweep, args=(here,)) for _ in range(2)]
+    sweeps = [threading.Thread(target=sweep, args=(context,)) for _ in range(2)]
     for each in sweeps:
         each.start()
     for each in sweeps:
         each.join()
-    here.publisher.flush()
+    context.publisher.flush()
 
     assert sorted(bodies(broker_url)) == sorted(f'"{n}"' for n in range(450))
     assert waiting(engine) == 0
@@ -130,26 +130,23 @@ def test_two_sweeps_side_by_side_send_each_message_once(make_context, broker_url
 
 def test_settled_rows_go_by_themselves(make_context, broker_url, engine):
     """When no other transaction comes, the rows of what was published go soon all the same."""
-    here = make_context(broker_url)
+    context = make_context(broker_url)
 
-    here.publisher.publish_outbox(promise(here, '"one"'))
+    context.publisher.publish_outbox(promise(context, '"one"'))
 
-    deadline = time.monotonic() + 10
-    while waiting(engine):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: waiting(engine) == 0, "the published row is deleted")
 
 
 def test_failed_commit_keeps_settled_rows_in_mind(make_context, broker_url, engine):
     """A transaction that fails does not forget the rows it would have taken along."""
-    here = make_context(broker_url)
-    here.publisher.publish_outbox(promise(here, '"one"'))
+    context = make_context(broker_url)
+    context.publisher.publish_outbox(promise(context, '"one"'))
 
-    with pytest.raises(IntegrityError), here.unit_of_work() as uow:
+    with pytest.raises(IntegrityError), context.unit_of_work() as uow:
         uow.session.add_all([Patron(id=1, number="P1", name="Test Reader 1"), Patron(id=2, number="P1", name="Twin")])
         uow.session.flush()
 
-    here.publisher.flush()
+    context.publisher.flush()
     assert waiting(engine) == 0
 
 

@@ -29,34 +29,34 @@ def history(engine):
 
 
 @pytest.fixture
-def printed(wanted, here, engine):
+def printed(create_print_job, context, engine):
     """A Return whose slip came out; gives its print job."""
 
     def make():
-        job_id = wanted()
-        assert print_job(job_id, here, lambda: 0.0) is State.DONE
+        job_id = create_print_job()
+        assert print_job(job_id, context, lambda: 0.0) is State.DONE
         return job(engine, job_id)
 
     return make
 
 
 @pytest.fixture
-def pack(perform, library):
+def pack(handle, library):
     """Scan a slip's code and an item's barcode; give the reply."""
 
     def ask(slip, barcode):
-        [reply] = perform(SLIP_HANDLER, library.event(SlipSeen, slip=slip, barcode=barcode))
+        [reply] = handle(SLIP_HANDLER, library.event(SlipSeen, slip=slip, barcode=barcode))
         return reply
 
     return ask
 
 
 @pytest.fixture
-def ask_reprint(perform, library):
+def ask_reprint(handle, library):
     """Ask for another slip of a Return; give the reply."""
 
     def ask(event_id):
-        [reply] = perform(SLIP_HANDLER, library.event(ReprintRequested, reprints=event_id, reason="torn"))
+        [reply] = handle(SLIP_HANDLER, library.event(ReprintRequested, reprints=event_id, reason="torn"))
         return reply
 
     return ask
@@ -106,10 +106,10 @@ def test_what_must_not_go_with_the_book(printed, pack, engine, columns, reason):
     assert job(engine, slip.id).state is columns["state"]
 
 
-def test_the_slip_of_an_undone_return_is_thrown_away(printed, pack, engine, here):
+def test_the_slip_of_an_undone_return_is_thrown_away(printed, pack, engine, context):
     """The item stays here: its old slip is refused."""
     slip = printed()
-    set_job(engine, slip.id, voided_at=here.now())
+    set_job(engine, slip.id, voided_at=context.now())
 
     assert pack(slip.id, slip.content["barcode"]).reason == "void_slip"
 
@@ -124,13 +124,13 @@ def test_what_was_in_doubt_is_confirmed(printed, pack, engine, state):
     assert (job(engine, slip.id).state, job(engine, slip.id).last_error) == (State.CONFIRMED, None)
 
 
-def test_a_second_slip_of_the_same_item_is_found(printed, pack, ask_reprint, here, engine):
+def test_a_second_slip_of_the_same_item_is_found(printed, pack, ask_reprint, context, engine):
     """A copy was printed and packed: when the first slip turns up in another book, it is refused."""
     slip = printed()
     ask_reprint(slip.event_id)
     with engine.connect() as connection:
         copy = connection.execute(select(PrintJob).where(PrintJob.copy_number == 2)).one()
-    print_job(copy.id, here, lambda: 0.0)
+    print_job(copy.id, context, lambda: 0.0)
 
     assert pack(copy.id, slip.content["barcode"]).outcome == "done"
     assert pack(slip.id, slip.content["barcode"]).reason == "second_slip"
@@ -141,7 +141,7 @@ def test_a_code_that_is_no_slip_of_ours(pack, library):
     assert pack("01975d2e-7c00-7000-8000-000000000107", "31000000170").reason == "unknown_slip"
 
 
-def test_a_desk_gets_a_copy(printed, ask_reprint, here, engine, library):
+def test_a_desk_gets_a_copy(printed, ask_reprint, context, engine, library):
     """COPY 2, ordered in the same commit; the history says which station asked, and why."""
     slip = printed()
 
@@ -153,7 +153,7 @@ def test_a_desk_gets_a_copy(printed, ask_reprint, here, engine, library):
         orders = connection.execute(select(OutboxEntry.body).where(OutboxEntry.queue == "printing.main")).scalars()
         assert any(str(copy.id) in body for body in orders)
     assert (copy.reason, copy.actor, copy.content["copy_number"]) == ("torn", "station main-desk-1", 2)
-    assert print_job(copy.id, here, lambda: 0.0) is State.DONE
+    assert print_job(copy.id, context, lambda: 0.0) is State.DONE
     assert history(engine) == [("slip_reprinted", "main-desk-1")]
 
 
@@ -168,9 +168,9 @@ def test_reprint_of_a_slip_in_doubt_cancels_it_with_the_copy_as_reason(printed, 
     assert replaced.last_error == "copy 2 was ordered in its place"
 
 
-def test_no_copy_while_the_first_can_still_come_out(wanted, ask_reprint, engine):
+def test_no_copy_while_the_first_can_still_come_out(create_print_job, ask_reprint, engine):
     """The slip waits for its printer: another one would be a second one."""
-    slip = job(engine, wanted())
+    slip = job(engine, create_print_job())
 
     assert (ask_reprint(slip.event_id).reason, len(history(engine))) == ("not_sent", 0)
 
@@ -180,12 +180,12 @@ def test_a_return_without_a_slip_has_no_copy(ask_reprint):
     assert ask_reprint("01975d2e-7c00-7000-8000-000000000107").reason == "no_slip"
 
 
-def test_asked_twice_by_the_network_it_is_one_copy(printed, perform, library, engine):
+def test_asked_twice_by_the_network_it_is_one_copy(printed, handle, library, engine):
     """The same event delivered again gets the same answer, and no second copy."""
     slip = printed()
     event = library.event(ReprintRequested, reprints=slip.event_id, reason="torn")
 
-    [first], [second] = perform(SLIP_HANDLER, event), perform(SLIP_HANDLER, event)
+    [first], [second] = handle(SLIP_HANDLER, event), handle(SLIP_HANDLER, event)
 
     assert first == second
     with engine.connect() as connection:

@@ -7,6 +7,7 @@ import pytest
 from celery.concurrency.prefork import TaskPool
 from kombu.asynchronous import Hub, set_event_loop
 
+from tests.polling import TIMEOUT
 from workers.app import app
 from workers.runtime.pool_drain import drain_job_acceptance
 
@@ -20,25 +21,25 @@ def hub():
     hub.close()
 
 
-def turn(hub, until):
-    loop, deadline = hub.create_loop(), time.monotonic() + 20
-    while not until():
+def run_loop_until(hub, condition):
+    """Run turns of the event loop until `condition()` is true."""
+    loop, deadline = hub.create_loop(), time.monotonic() + TIMEOUT
+    while not condition():
         assert time.monotonic() < deadline
         next(loop)
 
 
-@pytest.mark.timeout(60)
 def test_what_was_handed_over_a_moment_ago_is_not_forgotten(hub):
     """Handed over, and the loop turns no more: it is done, and is told to be, before Celery forgets what has not begun."""
     told = []
     pool = TaskPool(1, app=app, threads=False, initargs=(app, "returns@here"))
     pool.start()
     pool.register_with_event_loop(hub)
-    turn(hub, pool.did_start_ok)
+    run_loop_until(hub, pool.did_start_ok)
     job = pool.apply_async(
         int, ("7",), accept_callback=lambda *_: told.append("begun"), callback=lambda *_: told.append("done")
     )
-    turn(hub, lambda: job._write_to is not None)
+    run_loop_until(hub, lambda: job._write_to is not None)
     before = list(told)
 
     drain_job_acceptance(pool, hub)

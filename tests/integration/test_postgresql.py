@@ -26,19 +26,14 @@ from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.library import Library
+from tests.task_context import RecordingPublisher
 from workers.app import database_connections
 from workers.cli import main
 
+pytestmark = pytest.mark.databases("postgres")
+
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 QUEUE = "reply.main-desk-1"
-
-
-@pytest.fixture
-def engine(postgres_url):
-    """Of a fresh, migrated PostgreSQL database."""
-    engine = open_engine(postgres_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
@@ -58,17 +53,6 @@ def held(engine, statement):
     with engine.connect() as other, other.begin():
         other.execute(text(statement))
         yield other
-
-
-class Sent:
-    """A publisher that takes everything, and remembers it."""
-
-    def __init__(self):
-        self.entries = []
-
-    def publish_outbox(self, entries):
-        self.entries += entries
-        return len(entries)
 
 
 # Migrations
@@ -213,42 +197,45 @@ def test_a_connection_says_whose_it_is(postgres_url):
 
 def test_the_outbox_is_swept_around_a_row_in_hand(engine):
     """The other rows go out, the one that is locked stays."""
-    sent = Sent()
-    here = Context(sessionmaker(engine), lambda: NOW + timedelta(minutes=1), sent, "a test")
-    with UnitOfWork(here.sessions, NOW) as uow:
+    sent = RecordingPublisher()
+    context = Context(sessionmaker(engine), lambda: NOW + timedelta(minutes=1), sent, "a test")
+    with UnitOfWork(context.sessions, NOW) as uow:
         for body in ('"one"', '"two"', '"three"'):
             uow.enqueue(QUEUE, body)
 
     with held(engine, "SELECT 1 FROM outbox WHERE body = '\"two\"' FOR UPDATE"):
-        sweep(here)
+        sweep(context)
 
-    assert [entry.body for entry in sent.entries] == ['"one"', '"three"']
+    assert [entry.body for entry in sent.messages] == ['"one"', '"three"']
 
 
-def test_slips_are_ordered_around_a_job_in_hand(engine, library, wanted, here, clock):
+def test_slips_are_ordered_around_a_job_in_hand(engine, library, create_print_job, context, clock):
     """The sweep of print jobs orders those that nobody has locked."""
-    with here.sessions.begin() as session:
-        wanted(), wanted()
+    with context.sessions.begin() as session:
+        create_print_job(), create_print_job()
         session.execute(text("UPDATE print_jobs SET printer_id = NULL"))
         [first, second] = session.scalars(select(PrintJob.id).order_by(PrintJob.id)).all()
     clock.now += timedelta(hours=1)
 
     with held(engine, f"SELECT 1 FROM print_jobs WHERE id = '{first}' FOR UPDATE"):
-        ordered = dispatch_due_jobs(here)
+        ordered = dispatch_due_jobs(context)
 
     assert list(ordered) == [second]
 
 
-def test_links_are_purged_around_a_row_in_hand(engine, wanted, here):
+def test_links_are_purged_around_a_row_in_hand(engine, create_print_job, context):
     """Neither a Return nor a second sweep is waited for: what one of them has in hand is left to the next sweep."""
-    wanted(), wanted()
-    with here.sessions() as session:
+    create_print_job(), create_print_job()
+    with context.sessions() as session:
         first, *others = session.scalars(select(UndoPatronLink.id).order_by(UndoPatronLink.id)).all()
 
-    with held(engine, f"SELECT 1 FROM set_aside_links WHERE id = {first} FOR UPDATE"), here.sessions.begin() as session:
-        purge(session, here.now() + timedelta(hours=1))
+    with (
+        held(engine, f"SELECT 1 FROM set_aside_links WHERE id = {first} FOR UPDATE"),
+        context.sessions.begin() as session,
+    ):
+        purge(session, context.now() + timedelta(hours=1))
 
-    with here.sessions() as session:
+    with context.sessions() as session:
         left = session.scalars(select(UndoPatronLink.id)).all()
     assert others
     assert left == [first]
@@ -377,11 +364,11 @@ def terminate_at_commit(engine, admin):
 
 def answers(library, through, barcode):
     """Do one scan through `through`, twice; gives what was published for each."""
-    payload, sent = library.scan(barcode), Sent()
+    payload, sent = library.scan(barcode), RecordingPublisher()
     context = Context(sessionmaker(through, expire_on_commit=False), lambda: datetime.now(UTC), sent, "a test")
     for _ in range(2):
         process([Received(payload, QUEUE)], RETURN_HANDLER, context)
-    return [entry.body for entry in sent.entries if entry.task is None]
+    return [entry.body for entry in sent.messages if entry.task is None]
 
 
 def effects(engine):

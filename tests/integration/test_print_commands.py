@@ -11,12 +11,11 @@ from sqlalchemy import select, update
 
 from schemas.models import OutboxEntry, Printer, PrintJob, RequestEvent
 from schemas.print_jobs import PrintState as State
-from tasks import context
 from tasks.printing import task as tasks
 from tasks.printing.claim import claim
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
-from tests.printers import free_port
+from tests.network import free_port
 from workers.cli import main
 
 
@@ -60,9 +59,11 @@ def states(result):
     return {each["slip"]: each["state"] for each in json.loads(result.stdout)["slips"]}
 
 
-def test_lists_show_what_is_asked_for(run, wanted, engine):
+def test_lists_show_what_is_asked_for(run, create_print_job, engine):
     """Each filter lets through its states, its branch and its printer; without one all slips are shown."""
-    jobs = {state: wanted() for state in (State.HELD, State.FAILED_SAFE, State.UNKNOWN, State.EXPIRED, State.DONE)}
+    jobs = {
+        state: create_print_job() for state in (State.HELD, State.FAILED_SAFE, State.UNKNOWN, State.EXPIRED, State.DONE)
+    }
     for state, job_id in jobs.items():
         set_job(engine, job_id, state=state, last_error="no paper" if state is State.HELD else None)
     shown = {str(job_id): state.value for state, job_id in jobs.items()}
@@ -81,11 +82,11 @@ def test_lists_show_what_is_asked_for(run, wanted, engine):
     assert run("prints", "list", "--branch", "north").stdout == "No slip matches.\n"
 
 
-def test_show_tells_every_try_and_decision(run, wanted, here, engine, library, clock):
+def test_show_tells_every_try_and_decision(run, create_print_job, context, engine, library, clock):
     """`show` tells where the slip is, each try with its error, and who decided what."""
-    job_id = wanted()
+    job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
-    print_job(job_id, here, lambda: 0.0)
+    print_job(job_id, context, lambda: 0.0)
     run("prints", "retry", job_id, "--actor", "ops", "--reason", "disk changed")
 
     story = json.loads(run("prints", "show", job_id, "--json").stdout)
@@ -101,27 +102,27 @@ def test_show_tells_every_try_and_decision(run, wanted, here, engine, library, c
     assert "Test Reader" not in words + json.dumps(story)
 
 
-def test_retry_ends_the_wait_of_printer_and_slip(run, wanted, here, engine, library, clock, valkey):
+def test_retry_ends_the_wait_of_printer_and_slip(run, create_print_job, context, engine, library, clock, valkey):
     """A failed slip is ordered at once, and its printer, which counted as away, is tried."""
-    job_id = wanted()
+    job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
     for _ in range(6):
         clock.now += timedelta(minutes=5)
-        print_job(job_id, here, lambda: 0.0)
+        print_job(job_id, context, lambda: 0.0)
     (library.spool / "main").unlink()
 
-    assert print_job(job_id, here, lambda: 0.0) is State.HELD
+    assert print_job(job_id, context, lambda: 0.0) is State.HELD
     done = run("prints", "retry", job_id, "--actor", "ops")
 
     assert (done.exit_code, done.stdout) == (0, f"{job_id}  Ordered again\n")
     assert str(job_id) in orders(valkey)[0]
-    assert print_job(job_id, here, lambda: 0.0) is State.DONE
+    assert print_job(job_id, context, lambda: 0.0) is State.DONE
     assert decisions(engine) == [("slip_retried", "ops", None)]
 
 
-def test_retry_all_orders_every_waiting_slip(run, wanted, engine):
+def test_retry_all_orders_every_waiting_slip(run, create_print_job, engine):
     """`--all-failed` takes what failed and what is held, of the named printer; not what may be on paper."""
-    held, failed, unknown = wanted(), wanted(), wanted()
+    held, failed, unknown = create_print_job(), create_print_job(), create_print_job()
     for job_id, state in ((held, State.HELD), (failed, State.FAILED_SAFE), (unknown, State.UNKNOWN)):
         set_job(engine, job_id, state=state)
 
@@ -140,9 +141,9 @@ def test_retry_all_orders_every_waiting_slip(run, wanted, engine):
         (State.EXPIRED, "reprint"),
     ],
 )
-def test_what_may_be_on_paper_is_not_retried(run, wanted, engine, state, words):
+def test_what_may_be_on_paper_is_not_retried(run, create_print_job, engine, state, words):
     """A retry never makes a second slip: it is refused with what can be done."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, state=state)
 
     refused = run("prints", "retry", job_id)
@@ -153,15 +154,15 @@ def test_what_may_be_on_paper_is_not_retried(run, wanted, engine, state, words):
     assert (job(engine, job_id).state, decisions(engine)) == (state, [])
 
 
-def test_a_reprint_says_copy_2_and_why(run, wanted, here, engine, library):
+def test_a_reprint_says_copy_2_and_why(run, create_print_job, context, engine, library):
     """A copy is a slip of its own with the next number, a reason and an actor; the doubt about the first one ends."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, state=State.UNKNOWN)
 
     without = run("prints", "reprint", job_id)
     blank = run("prints", "reprint", job_id, "--reason", " ")
     [copy] = states(run("prints", "reprint", job_id, "--reason", "jammed", "--actor", "ops", "--json"))
-    assert print_job(UUID(copy), here, lambda: 0.0) is State.DONE
+    assert print_job(UUID(copy), context, lambda: 0.0) is State.DONE
     third = run("prints", "reprint", copy, "--reason", "torn", "--actor", "ops")
 
     assert (without.exit_code, blank.exit_code) == (2, 1)
@@ -176,17 +177,17 @@ def test_a_reprint_says_copy_2_and_why(run, wanted, here, engine, library):
 
 
 @pytest.mark.parametrize("state", [State.REQUESTED, State.HELD, State.CLAIMED])
-def test_what_has_not_been_sent_gets_no_copy(run, wanted, engine, state):
+def test_what_has_not_been_sent_gets_no_copy(run, create_print_job, engine, state):
     """No second slip while the first one can still come out."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, state=state)
 
     assert run("prints", "reprint", job_id, "--reason", "impatient").exit_code == 1
 
 
-def test_printed_ends_the_doubt(run, wanted, engine):
+def test_printed_ends_the_doubt(run, create_print_job, engine):
     """A person saw it: done, and not asked about any more; said twice it is known already; of an unsent slip refused."""
-    job_id, unsent = wanted(), wanted()
+    job_id, unsent = create_print_job(), create_print_job()
     set_job(engine, job_id, state=State.UNKNOWN, last_error="its worker died while sending")
 
     first, second = (run("prints", "printed", job_id, "--actor", "ops").stdout for _ in range(2))
@@ -198,39 +199,39 @@ def test_printed_ends_the_doubt(run, wanted, engine):
     assert decisions(engine) == [("slip_seen", "ops", None)]
 
 
-def test_a_cancelled_slip_never_comes_out(run, wanted, here, engine, library):
+def test_a_cancelled_slip_never_comes_out(run, create_print_job, context, engine, library):
     """Cancelled before it was sent: nobody prints it."""
-    job_id = wanted()
+    job_id = create_print_job()
 
     assert run("prints", "cancel", job_id, "--actor", "ops", "--reason", "book is lost").exit_code == 0
-    assert print_job(job_id, here, lambda: 0.0) is None
+    assert print_job(job_id, context, lambda: 0.0) is None
     assert list(library.spool.rglob("*.pdf")) == []
     assert decisions(engine) == [("slip_cancelled", "ops", "book is lost")]
 
 
-def test_what_is_in_hand_or_sent_cannot_be_cancelled(run, wanted, here, engine):
+def test_what_is_in_hand_or_sent_cannot_be_cancelled(run, create_print_job, context, engine):
     """A slip that a worker has, or the printer, is not taken back by a word."""
-    job_id = wanted()
-    claim(job_id, here)
+    job_id = create_print_job()
+    claim(job_id, context)
     in_hand = run("prints", "cancel", job_id)
     set_job(engine, job_id, state=State.DONE)
 
     assert (in_hand.exit_code, run("prints", "cancel", job_id).exit_code) == (1, 1)
 
 
-def test_a_slip_moves_to_another_printer(run, wanted, here, engine, library):
+def test_a_slip_moves_to_another_printer(run, create_print_job, context, engine, library):
     """Its printer is away: moved, it comes out on the other one, and the history says who moved it."""
-    job_id = wanted()
+    job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
-    print_job(job_id, here, lambda: 0.0)
+    print_job(job_id, context, lambda: 0.0)
     added = run("printers", "add", "second", "--branch", "main", "--uri", f"spool://{library.spool}/second")
     moved = run("prints", "move", job_id, "--to", "second", "--actor", "ops")
 
     assert (added.exit_code, moved.exit_code) == (0, 0), added.output + moved.output
-    assert print_job(job_id, here, lambda: 0.0) is State.DONE
+    assert print_job(job_id, context, lambda: 0.0) is State.DONE
     assert [path.parent.name for path in library.spool.rglob("*.pdf")] == ["second"]
     assert run("prints", "move", job_id, "--to", "second").exit_code == 1
-    assert "There is no printer nowhere" in run("prints", "move", wanted(), "--to", "nowhere").output
+    assert "There is no printer nowhere" in run("prints", "move", create_print_job(), "--to", "nowhere").output
     assert decisions(engine) == [("slip_moved", "ops", None)]
 
 
@@ -241,30 +242,30 @@ def test_a_slip_nobody_knows_is_told(run, library):
     assert (unknown.exit_code, "There is no slip" in unknown.output) == (1, True)
 
 
-def test_hold_and_resume(run, wanted, here, engine, library, clock):
+def test_hold_and_resume(run, create_print_job, context, engine, library, clock):
     """On hold no slip goes out; afterwards the line goes out in order, as the sweep orders it."""
-    jobs = [wanted() for _ in range(3)]
+    jobs = [create_print_job() for _ in range(3)]
     run("printers", "hold", "main-slips")
-    assert print_job(jobs[0], here, lambda: 0.0) is State.HELD
+    assert print_job(jobs[0], context, lambda: 0.0) is State.HELD
     shown = json.loads(run("printers", "list", "--json").stdout)["printers"]
     assert [(each["on_hold"], each["waiting"]) for each in shown if each["printer"] == "main-slips"] == [(True, 3)]
     clock.now += timedelta(minutes=10)
-    assert list(dispatch_due_jobs(here)) == []
+    assert list(dispatch_due_jobs(context)) == []
 
     run("printers", "resume", "main-slips")
     clock.now += timedelta(minutes=1)
-    for job_id in dispatch_due_jobs(here):
-        print_job(job_id, here, lambda: 0.0)
+    for job_id in dispatch_due_jobs(context):
+        print_job(job_id, context, lambda: 0.0)
 
     out = sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)
     assert [path.stem for path in out] == [str(job_id) for job_id in jobs]
 
 
-def test_a_printer_in_trouble_is_shown(run, wanted, here, library):
+def test_a_printer_in_trouble_is_shown(run, create_print_job, context, library):
     """The list says which printer is away, and why."""
-    job_id = wanted()
+    job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
-    print_job(job_id, here, lambda: 0.0)
+    print_job(job_id, context, lambda: 0.0)
 
     assert "unavailable: the spool folder is not a folder" in run("printers", "list").stdout
 
@@ -316,16 +317,9 @@ def test_default_and_station_printers(run, library, engine):
     }  # fmt: skip
 
 
-@pytest.fixture
-def in_worker(here):
-    context.use(here)
-    yield
-    context.use(None)
-
-
-def test_the_same_decisions_are_tasks(in_worker, wanted, engine):
+def test_the_same_decisions_are_tasks(in_worker, create_print_job, engine):
     """What commands decide, tasks decide too, as Flower's API can start them; a refusal is a result in words."""
-    retried, copied, seen, cancelled, moved = (wanted() for _ in range(5))
+    retried, copied, seen, cancelled, moved = (create_print_job() for _ in range(5))
     set_job(engine, copied, state=State.DONE)
     set_job(engine, seen, state=State.UNKNOWN)
 

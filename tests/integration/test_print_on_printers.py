@@ -2,51 +2,43 @@
 """From a Return to each kind of printer: in its own language, and in the right state when the printer fails."""
 
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import sessionmaker
-from uuid6 import uuid7
 
 from schemas.models import Printer, PrintJob
 from schemas.print_jobs import PrintState as State
 from tasks.context import Context
-from tasks.events.policy import LibraryPolicy
 from tasks.events.processing import process_in
 from tasks.printing.handler import print_job
 from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
 from tests.clock import Clock
-from tests.paper import codes_on, label_of, picture_of
-from tests.printers import BadLine, LabelPrinter, ipp_printer, wait_until
-
-HOUSE = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
-
-
-class Kept:
-    """A publisher that publishes nothing."""
-
-    def publish_outbox(self, entries):
-        """Leave all to the sweep."""
-        return 0
+from tests.polling import wait_until
+from tests.printers import FaultyConnection, LabelPrinter, ipp_printer
+from tests.slip_images import decode_barcodes, image_of_pdf, image_of_zpl
+from tests.task_context import POLICY, NullPublisher
 
 
 @pytest.fixture
 def printed(library, engine):
     """Return an item whose branch has the printer `uri`; give the state its slip ended in, its job and its barcode."""
-    here = Context(sessionmaker(engine, expire_on_commit=False), Clock(datetime.now(UTC)), Kept(), "this-worker")
+    context = Context(
+        sessionmaker(engine, expire_on_commit=False), Clock(datetime.now(UTC)), NullPublisher(), "this-worker"
+    )
 
     def make(uri, media="label-4x6"):
         with engine.begin() as connection:
             connection.execute(update(Printer).values(uri=uri, media=media))
         _, [barcode] = library.request()
-        with here.unit_of_work() as uow:
-            process_in(uow, [Received(library.scan(barcode), None)], RETURN_HANDLER, HOUSE)
-        with here.sessions() as session:
+        with context.unit_of_work() as uow:
+            process_in(uow, [Received(library.scan(barcode), None)], RETURN_HANDLER, POLICY)
+        with context.sessions() as session:
             job_id = session.execute(select(PrintJob.id)).scalar_one()
-        state = print_job(job_id, here, lambda: 0.0)
-        with here.sessions() as session:
+        state = print_job(job_id, context, lambda: 0.0)
+        with context.sessions() as session:
             return state, session.execute(select(PrintJob)).scalar_one(), barcode
 
     return make
@@ -63,7 +55,7 @@ def test_a_label_printer_gets_a_label(printed, media):
 
     assert state == State.DONE
     assert f"^FX {job.id}".encode() in label
-    assert codes_on(label_of(label)) == sorted([barcode, f"BD:{job.id}"])
+    assert decode_barcodes(image_of_zpl(label)) == sorted([barcode, f"BD:{job.id}"])
 
 
 def test_an_ipp_printer_gets_a_pdf(printed, tmp_path):
@@ -75,7 +67,7 @@ def test_an_ipp_printer_gets_a_pdf(printed, tmp_path):
         [page] = printer.documents()
 
     assert (state, job.state, job.spool_id) == (State.ACCEPTED, State.ACCEPTED, "1")
-    assert codes_on(picture_of(page)) == sorted([barcode, f"BD:{job.id}"])
+    assert decode_barcodes(image_of_pdf(page)) == sorted([barcode, f"BD:{job.id}"])
 
 
 def test_a_sheet_for_a_label_printer_is_told(printed):
@@ -91,7 +83,7 @@ def test_a_sheet_for_a_label_printer_is_told(printed):
 
 def test_a_printer_that_is_cut_off_leaves_the_slip_unknown(printed):
     """A label printer that is switched off mid-job: a person decides, nothing is sent again by itself."""
-    with closing(BadLine("breaks", 0)) as line:
+    with closing(FaultyConnection("reset", 0)) as line:
         state, job, _ = printed(f"socket://127.0.0.1:{line.port}")
 
     assert state == State.UNKNOWN

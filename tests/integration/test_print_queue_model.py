@@ -31,8 +31,8 @@ from tasks.printing.printers.driver import PrinterInterruptedError, PrinterUnava
 from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
 from tests.clock import Clock
-from tests.conftest import HOUSE, Kept
 from tests.library import Library
+from tests.task_context import POLICY, NullPublisher
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(240)]
 
@@ -104,11 +104,11 @@ class PrintQueue(RuleBasedStateMachine):
         for each in self.patches:
             each.start()
 
-    def here(self) -> Context:
+    def context(self) -> Context:
         """Another worker each time."""
         self.workers += 1
         sessions = sessionmaker(self.engine, expire_on_commit=False)
-        return Context(sessions, self.clock, Kept(), f"worker-{self.workers}")
+        return Context(sessions, self.clock, NullPublisher(), f"worker-{self.workers}")
 
     def jobs(self):
         with self.engine.connect() as connection:
@@ -117,7 +117,7 @@ class PrintQueue(RuleBasedStateMachine):
     def work(self, job_id, fate):
         self.printer.fate = fate
         with contextlib.suppress(DiedError):
-            print_job(job_id, self.here(), lambda: 0.0)
+            print_job(job_id, self.context(), lambda: 0.0)
 
     @initialize()
     def three_to_begin_with(self):
@@ -129,8 +129,8 @@ class PrintQueue(RuleBasedStateMachine):
     def wants_a_slip(self):
         """An item comes back."""
         _, [barcode] = self.library.request()
-        with self.here().unit_of_work() as uow:
-            process_in(uow, [Received(self.library.scan(barcode), None)], RETURN_HANDLER, HOUSE)
+        with self.context().unit_of_work() as uow:
+            process_in(uow, [Received(self.library.scan(barcode), None)], RETURN_HANDLER, POLICY)
 
     @rule(fate=st.sampled_from(FATES), which=st.integers(0, 99))
     def order_comes(self, fate, which):
@@ -147,7 +147,7 @@ class PrintQueue(RuleBasedStateMachine):
     @rule(fate=st.sampled_from(FATES))
     def sweep(self, fate):
         """What is due is ordered."""
-        for job_id in dispatch_due_jobs(self.here()):
+        for job_id in dispatch_due_jobs(self.context()):
             self.work(job_id, fate)
 
     @rule(minutes=st.sampled_from([0.1, 1, 5, 60]))
@@ -161,7 +161,7 @@ class PrintQueue(RuleBasedStateMachine):
         if jobs := self.jobs():
             by = Operator("ops", "seen to")
             with contextlib.suppress(RefusedActionError):
-                getattr(actions, what)(jobs[which % len(jobs)].id, by, self.here())
+                getattr(actions, what)(jobs[which % len(jobs)].id, by, self.context())
 
     @invariant()
     def at_most_one_of_each(self):
@@ -175,7 +175,7 @@ class PrintQueue(RuleBasedStateMachine):
         try:
             for _ in range(12):
                 self.clock.now += timedelta(minutes=10)
-                for job_id in dispatch_due_jobs(self.here()):
+                for job_id in dispatch_due_jobs(self.context()):
                     self.work(job_id, "prints")
             for job in self.jobs():
                 assert job.state not in WAITING | IN_HAND, job.state

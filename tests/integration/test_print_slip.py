@@ -14,7 +14,6 @@ from schemas.models import OutboxEntry, PrintAttempt, Printer, PrintJob
 from schemas.print_jobs import TRANSITIONS, PrintSlip
 from schemas.print_jobs import PrintState as State
 from schemas.replies import SlipNotice
-from tasks import context
 from tasks.print_jobs import state_change
 from tasks.printing.claim import LEASE, claim
 from tasks.printing.dispatch import dispatch_due_jobs
@@ -59,12 +58,12 @@ def mend_spool(library):
     (library.spool / "main").unlink()
 
 
-def test_slip_comes_out_once(wanted, here, engine, library):
+def test_slip_comes_out_once(create_print_job, context, engine, library):
     """A wanted slip is sent, recorded and told; asked for again, nothing happens."""
-    job_id = wanted()
+    job_id = create_print_job()
 
-    first = print_job(job_id, here, lambda: 0.0)
-    second = print_job(job_id, here, lambda: 0.0)
+    first = print_job(job_id, context, lambda: 0.0)
+    second = print_job(job_id, context, lambda: 0.0)
 
     assert (first, second) == (State.DONE, None)
     assert slips(library) == [f"{job_id}.pdf"]
@@ -73,34 +72,17 @@ def test_slip_comes_out_once(wanted, here, engine, library):
     assert [notice.message for notice in notices(engine)] == ["Slip sent to the printer main-slips"]
 
 
-@pytest.mark.parametrize("after", list(State))
-def test_state_change_updates_jobs_by_the_transitions_only(wanted, here, engine, clock, after):
-    """The UPDATE to a state changes the jobs whose state may precede it, and no other job."""
-    jobs = {before: wanted() for before in State}
-    for before, job_id in jobs.items():
-        set_job(engine, job_id, state=before)
-    clock.now += timedelta(seconds=1)
-
-    with engine.begin() as connection:
-        connection.execute(state_change(after, clock.now))
-
-    changed = {before for before, job_id in jobs.items() if job(engine, job_id).state_since == clock.now}
-    assert changed == {before for before in State if after in TRANSITIONS[before]}
-    assert {job(engine, jobs[before]).state for before in changed} <= {after}
-    assert all(job(engine, jobs[before]).state is before for before in set(State) - changed)
-
-
-def test_failed_slip_is_tried_again_by_itself(wanted, here, engine, clock, library):
+def test_failed_slip_is_tried_again_by_itself(create_print_job, context, engine, clock, library):
     """A printer that is away: the job waits, the sweep orders it when it is due, and it comes out once."""
-    job_id = wanted()
+    job_id = create_print_job()
     break_spool(library)
 
-    failed = print_job(job_id, here, lambda: 0.0)
-    too_early = dispatch_due_jobs(here)
+    failed = print_job(job_id, context, lambda: 0.0)
+    too_early = dispatch_due_jobs(context)
     mend_spool(library)
     clock.now += timedelta(seconds=2)
-    due = dispatch_due_jobs(here)
-    done = print_job(job_id, here, lambda: 0.0)
+    due = dispatch_due_jobs(context)
+    done = print_job(job_id, context, lambda: 0.0)
 
     assert failed is State.FAILED_SAFE
     assert (list(too_early), list(due)) == ([], [job_id])
@@ -113,48 +95,48 @@ def test_failed_slip_is_tried_again_by_itself(wanted, here, engine, clock, libra
     assert [notice.state for notice in notices(engine)] == ["failed_safe", "done"]
 
 
-def test_printer_that_stays_away_holds_its_slips(wanted, here, engine, clock, library):
+def test_printer_that_stays_away_holds_its_slips(create_print_job, context, engine, clock, library):
     """After five failures the job is held, told once, and still tried from time to time."""
-    job_id = wanted()
+    job_id = create_print_job()
     break_spool(library)
 
     states = []
     for _ in range(7):
-        states.append(print_job(job_id, here, lambda: 0.0))
+        states.append(print_job(job_id, context, lambda: 0.0))
         clock.now += timedelta(minutes=5)
 
     assert states == [State.FAILED_SAFE] * 4 + [State.HELD] * 3
     assert [notice.state for notice in notices(engine)] == ["failed_safe", "held"]
     mend_spool(library)
-    assert print_job(job_id, here, lambda: 0.0) is State.DONE
+    assert print_job(job_id, context, lambda: 0.0) is State.DONE
 
 
-def test_printer_on_hold_holds_its_slips(wanted, here, engine, clock, library):
+def test_printer_on_hold_holds_its_slips(create_print_job, context, engine, clock, library):
     """A printer put on hold takes no slip; afterwards it does."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_printers(engine, on_hold=True)
 
-    held = print_job(job_id, here, lambda: 0.0)
+    held = print_job(job_id, context, lambda: 0.0)
     set_printers(engine, on_hold=False)
     clock.now += REDISPATCH_AFTER
-    done = print_job(job_id, here, lambda: 0.0)
+    done = print_job(job_id, context, lambda: 0.0)
 
     assert (held, done) == (State.HELD, State.DONE)
     assert notices(engine)[0].message == "Slip is held, the Return stands: printer main-slips is on hold"
 
 
-def test_branch_without_a_printer_holds_its_slips(wanted, here, engine, clock, library):
+def test_branch_without_a_printer_holds_its_slips(create_print_job, context, engine, clock, library):
     """No printer at all: held, in words, told once. When the branch gets one, the slip comes out there."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, printer_id=None)
     set_printers(engine, is_default=False)
 
     held = []
     for _ in range(3):
-        held.append(print_job(job_id, here, lambda: 0.0))
+        held.append(print_job(job_id, context, lambda: 0.0))
         clock.now += REDISPATCH_AFTER
     set_printers(engine, is_default=True)
-    done = print_job(job_id, here, lambda: 0.0)
+    done = print_job(job_id, context, lambda: 0.0)
 
     assert (held, done) == ([State.HELD] * 3, State.DONE)
     assert [notice.message for notice in notices(engine)] == [
@@ -164,25 +146,25 @@ def test_branch_without_a_printer_holds_its_slips(wanted, here, engine, clock, l
     assert job(engine, job_id).printer_id is not None
 
 
-def test_station_is_warned_of_what_the_font_lacks(wanted, here, engine, library):
+def test_station_is_warned_of_what_the_font_lacks(create_print_job, context, engine, library):
     """A title that cannot be printed as it is: the slip is sent, and the station hears that it should be looked at."""
-    job_id = wanted()
+    job_id = create_print_job()
     content = {**job(engine, job_id).content, "title": "紅樓夢"}
     set_job(engine, job_id, content=content)
 
-    assert print_job(job_id, here, lambda: 0.0) is State.DONE
+    assert print_job(job_id, context, lambda: 0.0) is State.DONE
     assert [notice.message for notice in notices(engine)] == [
         "Slip sent to the printer main-slips: look at it, letters are lacking in the title"
     ]
     assert job(engine, job_id).last_error is None
 
 
-def test_a_slip_that_cannot_be_drawn_is_told(wanted, here, engine, library):
+def test_a_slip_that_cannot_be_drawn_is_told(create_print_job, context, engine, library):
     """A stored slip that nobody can read harms no worker: it waits, and says why."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, content={"not": "a slip"})
 
-    assert print_job(job_id, here, lambda: 0.0) is State.FAILED_SAFE
+    assert print_job(job_id, context, lambda: 0.0) is State.FAILED_SAFE
     assert job(engine, job_id).last_error == "the slip could not be drawn (ValidationError)"
 
 
@@ -193,68 +175,68 @@ def test_a_slip_that_cannot_be_drawn_is_told(wanted, here, engine, library):
         ({"uri": "carrier-pigeon://roof"}, "carrier-pigeon://roof is not the URI of a supported printer"),
     ],
 )
-def test_a_printer_set_up_wrong_is_told(wanted, here, engine, library, printer, why):
+def test_a_printer_set_up_wrong_is_told(create_print_job, context, engine, library, printer, why):
     """A printer that cannot be used as it is set up: the slip waits for it to be set right, and says why."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_printers(engine, **printer)
 
-    assert print_job(job_id, here, lambda: 0.0) is State.FAILED_SAFE
+    assert print_job(job_id, context, lambda: 0.0) is State.FAILED_SAFE
     assert job(engine, job_id).last_error.startswith(why)
 
 
 @pytest.mark.parametrize("state", [State.CLAIMED, State.RENDERED, State.SENDING])
-def test_a_dead_workers_slip_comes_out_once(wanted, here, engine, clock, library, state):
+def test_a_dead_workers_slip_comes_out_once(create_print_job, context, engine, clock, library, state):
     """A worker that died with a slip in hand: when its lease is over another one finishes it; a folder can repeat."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, state=state, claimed_by="dead", lease_until=clock.now + LEASE)
 
-    meanwhile = print_job(job_id, here, lambda: 0.0)
+    meanwhile = print_job(job_id, context, lambda: 0.0)
     clock.now += LEASE
-    due = dispatch_due_jobs(here)
-    done = print_job(job_id, here, lambda: 0.0)
+    due = dispatch_due_jobs(context)
+    done = print_job(job_id, context, lambda: 0.0)
 
     assert (meanwhile, list(due), done) == (None, [job_id], State.DONE)
     assert slips(library) == [f"{job_id}.pdf"]
 
 
-def test_died_while_sending_is_left_to_a_person(wanted, here, engine, clock, library):
+def test_died_while_sending_is_left_to_a_person(create_print_job, context, engine, clock, library):
     """A worker died while sending to a printer that cannot repeat: nobody knows, and nobody prints it again."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_printers(engine, uri="ipp://printer/slips")
     set_job(engine, job_id, state=State.SENDING, claimed_by="dead", lease_until=clock.now, attempts=1)
 
-    state = print_job(job_id, here, lambda: 0.0)
+    state = print_job(job_id, context, lambda: 0.0)
     clock.now += timedelta(days=1)
 
     assert state is State.UNKNOWN
-    assert list(dispatch_due_jobs(here)) == []
-    assert print_job(job_id, here, lambda: 0.0) is None
+    assert list(dispatch_due_jobs(context)) == []
+    assert print_job(job_id, context, lambda: 0.0) is None
     assert [notice.message for notice in notices(engine)] == [
         "Look at the printer main-slips: the slip may be there or not: its worker died while sending"
     ]
 
 
-def test_try_of_a_dead_worker_is_closed(wanted, here, engine, clock, library):
+def test_try_of_a_dead_worker_is_closed(create_print_job, context, engine, clock, library):
     """Each try says how it ended, that of a worker that died too."""
-    job_id = wanted()
-    claim(job_id, here)
+    job_id = create_print_job()
+    claim(job_id, context)
     clock.now += LEASE
 
-    print_job(job_id, here, lambda: 0.0)
+    print_job(job_id, context, lambda: 0.0)
 
     with engine.connect() as connection:
         tries = connection.execute(select(PrintAttempt.outcome, PrintAttempt.error).order_by(PrintAttempt.id)).all()
     assert tries == [(State.FAILED_SAFE, "its worker died"), (State.DONE, None)]
 
 
-def test_asked_for_by_many_at_once_it_comes_out_once(wanted, here, engine, library):
+def test_asked_for_by_many_at_once_it_comes_out_once(create_print_job, context, engine, library):
     """The same order with eight workers at the same moment: one prints, the others find nothing to do."""
-    job_id = wanted()
+    job_id = create_print_job()
     start = threading.Barrier(8)
 
     def work(number):
         start.wait()
-        return print_job(job_id, dataclasses.replace(here, worker=f"worker-{number}"), lambda: 0.0)
+        return print_job(job_id, dataclasses.replace(context, worker=f"worker-{number}"), lambda: 0.0)
 
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(work, range(8)))
@@ -264,13 +246,13 @@ def test_asked_for_by_many_at_once_it_comes_out_once(wanted, here, engine, libra
     assert job(engine, job_id).attempts == 1
 
 
-def test_forgotten_order_is_given_again_once(wanted, here, clock, engine):
+def test_forgotten_order_is_given_again_once(create_print_job, context, clock, engine):
     """A slip whose order was lost is ordered by the sweep; two sweeps in a row order it once."""
-    job_id = wanted()
+    job_id = create_print_job()
 
-    early = dispatch_due_jobs(here)
+    early = dispatch_due_jobs(context)
     clock.now += REDISPATCH_AFTER
-    first, second = dispatch_due_jobs(here), dispatch_due_jobs(here)
+    first, second = dispatch_due_jobs(context), dispatch_due_jobs(context)
 
     assert (list(early), list(first), list(second)) == ([], [job_id], [])
 
@@ -283,44 +265,44 @@ def test_forgotten_order_is_given_again_once(wanted, here, clock, engine):
         {"state": State.RENDERED, "lease_until": "now", "attempts": 1},
     ],
 )
-def test_what_is_due_is_ordered_once_and_can_be_taken(wanted, here, clock, engine, library, columns):
+def test_what_is_due_is_ordered_once_and_can_be_taken(create_print_job, context, clock, engine, library, columns):
     """While an order is on its way the sweep does not repeat it, and the worker that gets it finds the job due."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, **{name: clock.now if value == "now" else value for name, value in columns.items()})
 
-    first = dispatch_due_jobs(here)
+    first = dispatch_due_jobs(context)
     clock.now += timedelta(seconds=5)
-    second = dispatch_due_jobs(here)
-    done = print_job(job_id, here, lambda: 0.0)
+    second = dispatch_due_jobs(context)
+    done = print_job(job_id, context, lambda: 0.0)
 
     assert (list(first), list(second), done) == ([job_id], [], State.DONE)
 
 
-def test_an_order_that_was_lost_is_given_again(wanted, here, clock):
+def test_an_order_that_was_lost_is_given_again(create_print_job, context, clock):
     """Nobody took the slip: it is ordered again, and each time after a longer while."""
-    wanted()
+    create_print_job()
 
     ordered = []
     for second in range(0, 600, 10):
-        ordered += [second for _ in dispatch_due_jobs(here)]
+        ordered += [second for _ in dispatch_due_jobs(context)]
         clock.now += timedelta(seconds=10)
 
     assert ordered == [30, 60, 120, 240, 480]
 
 
 @pytest.mark.parametrize("taken", [{"claimed_by": "another"}, {"attempts": 2}])
-def test_a_worker_that_lost_its_lease_keeps_its_hands_off(wanted, here, engine, library, taken):
+def test_a_worker_that_lost_its_lease_keeps_its_hands_off(create_print_job, context, engine, library, taken):
     """Between claim and sending another worker, or the same one again, took over: the first sends nothing."""
-    job_id = wanted()
-    original = here.publisher.publish_outbox
+    job_id = create_print_job()
+    original = context.publisher.publish_outbox
 
     def taken_over(entries):
         set_job(engine, job_id, **taken)
         return original(entries)
 
-    here.publisher.publish_outbox = taken_over
+    context.publisher.publish_outbox = taken_over
 
-    assert print_job(job_id, here, lambda: 0.0) is None
+    assert print_job(job_id, context, lambda: 0.0) is None
     assert slips(library) == []
 
 
@@ -340,43 +322,43 @@ def order_of(library):
     return [path.stem for path in sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)]
 
 
-def test_a_line_comes_out_in_order_whatever_is_ordered_first(wanted, here, engine, library):
+def test_a_line_comes_out_in_order_whatever_is_ordered_first(create_print_job, context, engine, library):
     """Ten slips of one printer: the order for the youngest prints those before it first, then itself."""
-    jobs = [wanted() for _ in range(10)]
+    jobs = [create_print_job() for _ in range(10)]
 
-    assert print_job(jobs[-1], here, lambda: 0.0) is State.DONE
+    assert print_job(jobs[-1], context, lambda: 0.0) is State.DONE
     assert order_of(library) == [str(job_id) for job_id in jobs]
 
 
-def test_one_slip_at_a_time_for_each_printer(wanted, here, engine, library):
+def test_one_slip_at_a_time_for_each_printer(create_print_job, context, engine, library):
     """While one worker has a slip of a printer in hand, no other takes any of its line; another printer's it does."""
-    first, second, elsewhere = wanted(), wanted(), wanted()
+    first, second, elsewhere = create_print_job(), create_print_job(), create_print_job()
     set_job(engine, elsewhere, printer_id=add_printer(engine, library))
-    claim(first, here)
-    other = dataclasses.replace(here, worker="another")
+    claim(first, context)
+    other = dataclasses.replace(context, worker="another")
 
     assert print_job(second, other, lambda: 0.0) is None
     assert print_job(elsewhere, other, lambda: 0.0) is State.DONE
     assert slips(library) == [f"{elsewhere}.pdf"]
 
 
-def test_slips_of_a_printer_that_is_away_wait_together(wanted, here, engine, clock, library):
+def test_slips_of_a_printer_that_is_away_wait_together(create_print_job, context, engine, clock, library):
     """Two hundred Returns while the printer is away: few tries, then every slip once, in order."""
     break_spool(library)
-    jobs = [wanted() for _ in range(200)]
+    jobs = [create_print_job() for _ in range(200)]
     for job_id in jobs:
-        print_job(job_id, here, lambda: 0.0)
+        print_job(job_id, context, lambda: 0.0)
     for _ in range(60):  # an hour
         clock.now += timedelta(minutes=1)
-        for job_id in dispatch_due_jobs(here):
-            print_job(job_id, here, lambda: 0.0)
+        for job_id in dispatch_due_jobs(context):
+            print_job(job_id, context, lambda: 0.0)
     with engine.connect() as connection:
         tries = len(connection.execute(select(PrintAttempt.id)).all())
     mend_spool(library)
     for _ in range(10):
         clock.now += timedelta(minutes=1)
-        for job_id in dispatch_due_jobs(here):
-            print_job(job_id, here, lambda: 0.0)
+        for job_id in dispatch_due_jobs(context):
+            print_job(job_id, context, lambda: 0.0)
 
     assert tries < 30
     assert order_of(library) == [str(job_id) for job_id in jobs]
@@ -387,12 +369,12 @@ def test_slips_of_a_printer_that_is_away_wait_together(wanted, here, engine, clo
         ).one() == (0, None)
 
 
-def test_a_slip_for_a_printer_known_to_be_away_is_told_at_once(wanted, here, engine, clock, library):
+def test_a_slip_for_a_printer_known_to_be_away_is_told_at_once(create_print_job, context, engine, clock, library):
     """The printer has been away for a while: a new slip is held without a try, and its station hears why."""
     set_printers(engine, failures=6, retry_at=clock.now + timedelta(minutes=1), trouble="no paper")
-    job_id = wanted()
+    job_id = create_print_job()
 
-    assert print_job(job_id, here, lambda: 0.0) is State.HELD
+    assert print_job(job_id, context, lambda: 0.0) is State.HELD
     assert notices(engine)[-1].message == (
         "Slip is held, the Return stands: printer main-slips is unavailable, no paper"
     )
@@ -401,46 +383,46 @@ def test_a_slip_for_a_printer_known_to_be_away_is_told_at_once(wanted, here, eng
 @pytest.mark.parametrize(
     "trouble", [{"on_hold": True}, {"failures": 6, "retry_at": "later", "trouble": "no paper"}], ids=["hold", "away"]
 )
-def test_the_fallback_takes_the_line(wanted, here, engine, clock, library, trouble):
+def test_the_fallback_takes_the_line(create_print_job, context, engine, clock, library, trouble):
     """A printer on hold or away that has a fallback: its whole line comes out there, in order."""
-    jobs = [wanted() for _ in range(3)]
+    jobs = [create_print_job() for _ in range(3)]
     fallback = add_printer(engine, library)
     values = {name: clock.now + timedelta(hours=1) if value == "later" else value for name, value in trouble.items()}
     with engine.begin() as connection:
         connection.execute(update(Printer).where(Printer.code == "main-slips").values(fallback_id=fallback, **values))
 
-    assert print_job(jobs[1], here, lambda: 0.0) is State.DONE
+    assert print_job(jobs[1], context, lambda: 0.0) is State.DONE
     assert sorted(path.stem for path in (library.spool / "second-slips").glob("*.pdf")) == sorted(map(str, jobs))
 
 
-def test_without_a_fallback_no_other_printer_gets_a_slip(wanted, here, engine, library):
+def test_without_a_fallback_no_other_printer_gets_a_slip(create_print_job, context, engine, library):
     """There is a second printer at the branch, but nobody named it: the slip waits for its own."""
-    job_id = wanted()
+    job_id = create_print_job()
     add_printer(engine, library)
     with engine.begin() as connection:
         connection.execute(update(Printer).where(Printer.code == "main-slips").values(on_hold=True))
 
-    assert print_job(job_id, here, lambda: 0.0) is State.HELD
+    assert print_job(job_id, context, lambda: 0.0) is State.HELD
     assert slips(library) == []
 
 
-def test_one_bad_slip_does_not_stop_its_line(wanted, here, engine, library):
+def test_one_bad_slip_does_not_stop_its_line(create_print_job, context, engine, library):
     """A slip that cannot be drawn waits by itself; the next ones come out."""
-    bad, good = wanted(), wanted()
+    bad, good = create_print_job(), create_print_job()
     set_job(engine, bad, content={"not": "a slip"})
 
-    assert print_job(bad, here, lambda: 0.0) is State.FAILED_SAFE
+    assert print_job(bad, context, lambda: 0.0) is State.FAILED_SAFE
     assert slips(library) == [f"{good}.pdf"]
 
 
-def test_a_slip_that_waited_too_long_expires(wanted, here, engine, clock, library):
+def test_a_slip_that_waited_too_long_expires(create_print_job, context, engine, clock, library):
     """After a day nobody knows where the book is: the slip is not sent any more, and its station hears of it."""
-    swept, ordered = wanted(), wanted()
+    swept, ordered = create_print_job(), create_print_job()
     set_job(engine, swept, next_attempt_at=clock.now + timedelta(days=9), state=State.HELD)
     clock.now += timedelta(days=1)
 
-    assert print_job(ordered, here, lambda: 0.0) is State.EXPIRED
-    dispatch_due_jobs(here)
+    assert print_job(ordered, context, lambda: 0.0) is State.EXPIRED
+    dispatch_due_jobs(context)
 
     assert {job(engine, swept).state, job(engine, ordered).state} == {State.EXPIRED}
     assert slips(library) == []
@@ -449,26 +431,36 @@ def test_a_slip_that_waited_too_long_expires(wanted, here, engine, clock, librar
     ] * 2
 
 
-def test_a_void_slip_is_not_ordered(wanted, here, engine, clock, library):
+def test_a_void_slip_is_not_ordered(create_print_job, context, engine, clock, library):
     """The slip of an undone Return is neither swept nor sent, and expires in silence."""
-    job_id = wanted()
+    job_id = create_print_job()
     set_job(engine, job_id, voided_at=clock.now)
     clock.now += timedelta(days=2)
 
-    assert (list(dispatch_due_jobs(here)), print_job(job_id, here, lambda: 0.0)) == ([], None)
+    assert (list(dispatch_due_jobs(context)), print_job(job_id, context, lambda: 0.0)) == ([], None)
     assert notices(engine) == []
 
 
-@pytest.fixture
-def in_worker(here):
-    context.use(here)
-    yield
-    context.use(None)
+@pytest.mark.parametrize("after", list(State))
+def test_state_change_updates_jobs_by_the_transitions_only(create_print_job, context, engine, clock, after):
+    """The UPDATE to a state changes the jobs whose state may precede it, and no other job."""
+    jobs = {before: create_print_job() for before in State}
+    for before, job_id in jobs.items():
+        set_job(engine, job_id, state=before)
+    clock.now += timedelta(seconds=1)
+
+    with engine.begin() as connection:
+        connection.execute(state_change(after, clock.now))
+
+    changed = {before for before, job_id in jobs.items() if job(engine, job_id).state_since == clock.now}
+    assert changed == {before for before in State if after in TRANSITIONS[before]}
+    assert {job(engine, jobs[before]).state for before in changed} <= {after}
+    assert all(job(engine, jobs[before]).state is before for before in set(State) - changed)
 
 
-def test_task_prints_what_is_ordered(wanted, in_worker, library):
+def test_task_prints_what_is_ordered(create_print_job, in_worker, library):
     """The task takes the order as it is on the wire, and says what became of it."""
-    job_id = wanted()
+    job_id = create_print_job()
     order = json.loads(PrintSlip(job_id=job_id).model_dump_json())
 
     assert [print_slip(order), print_slip(order)] == ["done", "nothing_to_do"]
@@ -481,9 +473,9 @@ def test_task_refuses_what_is_no_order(in_worker, order):
     assert print_slip(order) == "refused"
 
 
-def test_sweep_task_orders_in_the_outbox(wanted, in_worker, clock, engine):
+def test_sweep_task_orders_in_the_outbox(create_print_job, in_worker, clock, engine):
     """What the sweep orders is a row of the outbox, for the print workers of the job's branch."""
-    job_id = wanted()
+    job_id = create_print_job()
     with engine.begin() as connection:
         connection.execute(delete(OutboxEntry))
     clock.now += REDISPATCH_AFTER

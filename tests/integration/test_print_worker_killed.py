@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 of a real print worker at each step of a slip: none is lost, none comes out twice unasked."""
 
-import os
-import signal
 import socket
 import time
 from contextlib import closing, contextmanager
@@ -11,44 +9,27 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from schemas.database import open_engine
 from schemas.models import Printer, PrintJob
 from schemas.print_jobs import PrintState as State
-from tests.library import Library
-from tests.printers import BadLine, LabelPrinter, ipp_printer
-from tests.wire import Wire, start_worker, worker
+from tests.polling import wait_until
+from tests.printers import FaultyConnection, LabelPrinter, ipp_printer
+from tests.processes import kill_group
 
-pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def library(sqlite_url, tmp_path):
-    """A small library on SQLite."""
-    engine = open_engine(sqlite_url)
-    yield Library(engine, tmp_path / "spool").open()
-    engine.dispose()
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite"), pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-def parts(broker_url, sqlite_url, tmp_path):
-    """What a worker is started with."""
-    return {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
+def return_with_slip(library, deployment, raw_station):
+    """Have a worker process a Return with a slip, for the printer at `uri`."""
 
-
-@pytest.fixture
-def wanted(library, parts, broker_url):
-    """One Return by a real worker, which wants a slip on the printer at `uri`; gives nothing."""
-
-    def make(uri):
+    def run(uri):
         point(library.engine, uri)
         _, [barcode] = library.request()
-        wire = Wire(broker_url)
-        with worker("returns", **parts):
-            [reply] = wire.answers(wire.send(library.scan(barcode)))
-        wire.close()
+        with deployment.worker("returns"):
+            [reply] = raw_station.replies_to(raw_station.send(library.scan(barcode)))
         assert reply["outcome"] == "returned"
 
-    return make
+    return run
 
 
 def point(engine, uri):
@@ -56,7 +37,7 @@ def point(engine, uri):
         connection.execute(update(Printer).values(uri=uri, failures=0, retry_at=None))
 
 
-def the_job(engine):
+def print_job(engine):
     with engine.connect() as connection:
         return connection.execute(select(PrintJob)).one()
 
@@ -66,20 +47,12 @@ def states(engine):
         return connection.execute(select(PrintJob.state)).scalars().all()
 
 
-def until(condition, what, patience=40.0):
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
-def kill_at(state, library, parts):
+def kill_worker_at(state, library, deployment):
     """Start a print worker, and kill it and its children when the slip is in `state`."""
-    process = start_worker("printing", "--branch", "main", **parts)
-    until(lambda: the_job(library.engine).state is state, f"never {state}")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert the_job(library.engine).state is state
+    process = deployment.start_worker("printing", "--branch", "main")
+    wait_until(lambda: print_job(library.engine).state is state, f"never {state}")
+    kill_group(process)
+    assert print_job(library.engine).state is state
 
 
 def lease_ends(library):
@@ -90,9 +63,9 @@ def lease_ends(library):
 
 
 @contextmanager
-def the_next_workers(parts):
+def the_next_workers(deployment):
     """Another print worker, and the sweep."""
-    with worker("printing", "--branch", "main", **parts), worker("housekeeping", **parts):
+    with deployment.worker("printing", "--branch", "main"), deployment.worker("housekeeping"):
         yield
 
 
@@ -113,7 +86,7 @@ def silent_port():
             caller.close()
 
 
-class DawdlingPrinter(LabelPrinter):
+class SlowPrinter(LabelPrinter):
     """A label printer that thinks for a long time before it reads."""
 
     def serve(self, client):
@@ -122,72 +95,72 @@ class DawdlingPrinter(LabelPrinter):
         super().serve(client)
 
 
-def test_not_killed_while_its_printer_dawdles(library, parts, wanted):
+def test_not_killed_while_its_printer_dawdles(library, deployment, return_with_slip):
     """Two slips of 17 s each, a time limit of 15 s for scans, and orders delivered again after 30 s: each once."""
-    with closing(DawdlingPrinter()) as printer:
-        wanted(printer.uri)
-        wanted(printer.uri)
-        with worker("printing", "--branch", "main", **parts, BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30"):
-            until(lambda: states(library.engine) == [State.DONE] * 2, "not printed", patience=60)
+    with closing(SlowPrinter()) as printer:
+        return_with_slip(printer.uri)
+        return_with_slip(printer.uri)
+        with deployment.worker("printing", "--branch", "main", BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30"):
+            wait_until(lambda: states(library.engine) == [State.DONE] * 2, "not printed")
             time.sleep(3)
 
         assert len(printer.documents()) == 2
 
 
-def test_killed_before_the_first_byte(library, parts, wanted):
+def test_killed_before_the_first_byte(library, deployment, return_with_slip):
     """The worker died with the slip claimed, its printer not yet reached: the next one prints it, once."""
     with silent_port() as port:
-        wanted(f"socket://127.0.0.1:{port}")
-        kill_at(State.CLAIMED, library, parts)
+        return_with_slip(f"socket://127.0.0.1:{port}")
+        kill_worker_at(State.CLAIMED, library, deployment)
     with closing(LabelPrinter()) as printer:
         point(library.engine, printer.uri)
         lease_ends(library)
-        with the_next_workers(parts):
-            until(lambda: the_job(library.engine).state is State.DONE, "not printed")
+        with the_next_workers(deployment):
+            wait_until(lambda: print_job(library.engine).state is State.DONE, "not printed")
 
         assert len(printer.documents()) == 1
 
 
-def test_killed_while_sending(library, parts, wanted):
+def test_killed_while_sending(library, deployment, return_with_slip):
     """A byte may have left: nobody can know, nothing is sent again, and a person is told to look."""
-    with closing(BadLine("hangs", 0)) as line:
-        wanted(f"socket://127.0.0.1:{line.port}")
-        kill_at(State.SENDING, library, parts)
+    with closing(FaultyConnection("hang", 0)) as connection:
+        return_with_slip(f"socket://127.0.0.1:{connection.port}")
+        kill_worker_at(State.SENDING, library, deployment)
     with closing(LabelPrinter()) as printer:
         point(library.engine, printer.uri)
         lease_ends(library)
-        with the_next_workers(parts):
-            until(lambda: the_job(library.engine).state is State.UNKNOWN, "not in doubt")
+        with the_next_workers(deployment):
+            wait_until(lambda: print_job(library.engine).state is State.UNKNOWN, "not in doubt")
             time.sleep(3)  # some sweeps
 
-        assert (the_job(library.engine).state, printer.documents()) == (State.UNKNOWN, [])
+        assert (print_job(library.engine).state, printer.documents()) == (State.UNKNOWN, [])
 
 
-def test_killed_while_sending_to_a_printer_that_knows(library, parts, wanted, tmp_path):
+def test_killed_while_sending_to_a_printer_that_knows(library, deployment, return_with_slip, tmp_path):
     """The printer is asked by the slip's name, has it, and prints it: no doubt is left, and no second slip."""
-    with ipp_printer(tmp_path / "printer") as printer, closing(BadLine("slow", printer.port)) as line:
-        wanted(f"ipp://localhost:{line.port}/ipp/print")
-        kill_at(State.SENDING, library, parts)
+    with ipp_printer(tmp_path / "printer") as printer, closing(FaultyConnection("slow", printer.port)) as connection:
+        return_with_slip(f"ipp://localhost:{connection.port}/ipp/print")
+        kill_worker_at(State.SENDING, library, deployment)
         time.sleep(1)
         has_it = len(printer.documents())
         point(library.engine, printer.uri)
         lease_ends(library)
-        with the_next_workers(parts):
-            wanted_state = State.DONE if has_it else State.UNKNOWN
-            until(lambda: the_job(library.engine).state is wanted_state, f"not {wanted_state}")
+        with the_next_workers(deployment):
+            expected = State.DONE if has_it else State.UNKNOWN
+            wait_until(lambda: print_job(library.engine).state is expected, f"not {expected}")
             time.sleep(2)
 
         assert len(printer.documents()) == has_it
 
 
-def test_killed_after_the_printer_took_it(library, parts, wanted, tmp_path):
+def test_killed_after_the_printer_took_it(library, deployment, return_with_slip, tmp_path):
     """Accepted, and out of paper: whoever comes next asks, and the slip comes out once when there is paper."""
     with ipp_printer(tmp_path / "printer") as printer:
         printer.paper_out()
-        wanted(printer.uri)
-        kill_at(State.ACCEPTED, library, parts)
+        return_with_slip(printer.uri)
+        kill_worker_at(State.ACCEPTED, library, deployment)
         printer.refill()
-        with the_next_workers(parts):
-            until(lambda: the_job(library.engine).state is State.DONE, "not done")
+        with the_next_workers(deployment):
+            wait_until(lambda: print_job(library.engine).state is State.DONE, "not done")
 
         assert len(printer.documents()) == 1

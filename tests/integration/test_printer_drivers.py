@@ -26,7 +26,9 @@ from tasks.printing.printers.driver import (
 )
 from tasks.printing.printers.factory import open_printer
 from tasks.printing.printers.timeouts import PrinterTimeouts
-from tests.printers import PDF, BadLine, LabelPrinter, cups_server, free_port, ipp_printer, wait_until
+from tests.network import free_port
+from tests.polling import wait_until
+from tests.printers import PDF, FaultyConnection, LabelPrinter, cups_server, ipp_printer
 
 SHORT = PrinterTimeouts(timedelta(seconds=2), timedelta(seconds=1), timedelta(seconds=0.5))
 LONG = PrinterTimeouts()
@@ -89,7 +91,7 @@ def made(tmp_path, monkeypatch):
                     return stack.enter_context(closing(LabelPrinter(**options)))
 
         maker: Any = make
-        maker.line = lambda fault, printer: stack.enter_context(closing(BadLine(fault, printer.port)))
+        maker.line = lambda fault, printer: stack.enter_context(closing(FaultyConnection(fault, printer.port)))
         yield maker
 
 
@@ -174,7 +176,7 @@ def test_a_name_nobody_knows_is_told(uri):
 
 
 @pytest.mark.parametrize("kind", ["ipp", "socket"])
-@pytest.mark.parametrize(("fault", "words"), [("hangs", "in time"), ("breaks", "closed the connection")])
+@pytest.mark.parametrize(("fault", "words"), [("hang", "in time"), ("reset", "closed the connection")])
 @pytest.mark.parametrize("document", [PDF * 45, LARGE], ids=["small enough for our buffers", "large"])
 def test_a_printer_that_fails_mid_job_leaves_the_slip_in_doubt(made, kind, fault, words, document):
     """Accepted and never read, or cut off in the middle: a byte may have left, so nobody may send it again."""
@@ -192,7 +194,7 @@ def test_a_printer_that_fails_mid_job_leaves_the_slip_in_doubt(made, kind, fault
 def test_a_label_printer_that_fails_with_all_of_the_label_is_in_doubt(made):
     """All was taken, and then the connection is reset: the printer went off before it had read to the end."""
     printer = made("socket")
-    driver = open_printer(through(made.line("breaks later", printer), printer), LONG)
+    driver = open_printer(through(made.line("late reset", printer), printer), LONG)
 
     with pytest.raises(PrinterInterruptedError, match="closed the connection"):
         driver.send(
@@ -228,7 +230,7 @@ def test_a_worker_outlasts_its_printers_patience():
 def test_a_lost_answer_is_found_by_the_jobs_name(made):
     """The printer took the slip and its answer got lost: asked by name, it gives the job, and what became of it."""
     printer = made("ipp")
-    driver = open_printer(through(made.line("loses the answer", printer), printer), SHORT)
+    driver = open_printer(through(made.line("lose response", printer), printer), SHORT)
 
     with pytest.raises(PrinterInterruptedError):
         driver.send(PDF, job_name="job-17", on_first_byte=nothing)
@@ -272,7 +274,7 @@ def test_a_busy_printer_refuses_and_the_slip_is_safe(made):
 
 def test_a_printer_that_takes_no_pdf_refuses(made):
     """A format it does not know is refused, in words; nothing comes out."""
-    printer = made("ipp", takes="image/urf")
+    printer = made("ipp", document_format="image/urf")
 
     with pytest.raises(
         PrinterUnavailableError, match="does not accept slips as they are sent: Unsupported document-format"
@@ -371,7 +373,7 @@ def test_a_job_the_printer_gave_up_is_lost(made):
 
 
 @pytest.mark.parametrize(
-    ("reply", "ready", "words"),
+    ("status", "ready", "words"),
     [
         (READY, True, "ready"),
         (NO_PAPER, False, "no paper"),
@@ -381,13 +383,13 @@ def test_a_job_the_printer_gave_up_is_lost(made):
         (b"", True, "does not report its status"),
     ],
 )
-def test_a_label_printer_says_what_it_lacks(made, reply, ready, words):
+def test_a_label_printer_says_what_it_lacks(made, status, ready, words):
     """Asked with ~HS a label printer tells paper, pause and head; one that says nothing is presumed ready."""
-    printer = made("socket", reply=reply)
+    printer = made("socket", status=status)
 
-    status = open_printer(printer.uri, SHORT).status()
+    reported = open_printer(printer.uri, SHORT).status()
 
-    assert (status.ready, status.description) == (ready, words)
+    assert (reported.ready, reported.description) == (ready, words)
     assert printer.documents() == []
 
 

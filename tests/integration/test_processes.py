@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import TIMEOUT, wait_until
 from workers.embedded.data_dir import AlreadyRunningError, DataDirectory, ProcessState
 from workers.embedded.supervisor import MAX_EARLY_EXITS, ProcessSupervisor, Program, end, started_at
 
@@ -29,13 +30,6 @@ FAILS = (
 )
 
 Processes = dict[str, tuple[int, str]]
-
-
-def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -77,7 +71,7 @@ def test_killed_process_is_restarted(supervised, processes, failed):
     for _ in range(MAX_EARLY_EXITS + 1):
         pid, _ = processes["sleeper"]
         os.kill(pid, signal.SIGKILL)
-        until(partial(_is_restarted, processes, pid))
+        wait_until(partial(_is_restarted, processes, pid))
 
     assert started_at(processes["sleeper"][0]) == processes["sleeper"][1]
     assert (supervised.failure, failed.is_set()) == (None, False)
@@ -88,7 +82,7 @@ def test_process_that_ends_at_every_start_is_a_failure(tmp_path, processes, fail
     supervisor = ProcessSupervisor(tmp_path, _store_in(processes), failed.set)
     try:
         supervisor.start([Program("sleeper", SLEEPER, {}), Program("returns", FAILS, {})])
-        assert failed.wait(20)
+        assert failed.wait(TIMEOUT)
         failed.clear()
         time.sleep(1.0)
         starts = (tmp_path / "returns.log").read_text().count("started")
@@ -107,7 +101,7 @@ def test_stop_ends_every_process(supervised, processes, tmp_path):
     """A process that ignores TERM is killed after its timeout."""
     stubborn = Program("stubborn", IGNORES_TERM, {}, stop_timeout=0.2)
     supervised.start([Program("sleeper", SLEEPER, {}), stubborn])
-    until(lambda: (tmp_path / "stubborn.log").read_bytes() == b"ready\n")
+    wait_until(lambda: (tmp_path / "stubborn.log").read_bytes() == b"ready\n")
     pids = [pid for pid, _ in processes.values()]
 
     supervised.stop()

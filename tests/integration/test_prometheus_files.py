@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
+from tests.requirements import skip_or_fail
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 
@@ -20,7 +20,7 @@ PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 def test_promtool_accepts_the_files(arguments):
     """The rules and the example configuration are valid, and alerts fire and resolve as alerts_test.yaml expects."""
     if shutil.which("promtool") is None:
-        missing("promtool (Debian package prometheus)")
+        skip_or_fail("promtool (Debian package prometheus)")
 
     done = subprocess.run(["promtool", *arguments], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
 

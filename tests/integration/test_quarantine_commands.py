@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import insert, select
 
-from schemas.database import open_engine
 from schemas.models import Branch, QuarantinedMessage, Station, table
 from schemas.topology import (
     DEAD_LETTER_QUEUE,
@@ -20,9 +19,9 @@ from schemas.topology import (
 from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
-from tests.conftest import HOUSE
-from tests.library import KEY, Library
-from tests.wire import Wire, worker
+from tests.library import KEY
+from tests.raw_station import RawStation
+from tests.task_context import POLICY
 from workers.cli import main
 
 quarantine = table(QuarantinedMessage)
@@ -38,14 +37,14 @@ def run(library, database_url, monkeypatch, tmp_path, broker_url):
 
 
 @pytest.fixture
-def two(library, here):
+def two(library, context):
     """A scan of an unknown station, and a Return with a note and a wrong signature."""
-    with here.unit_of_work() as uow:
+    with context.unit_of_work() as uow:
         for payload, task in (
             (library.scan("31000000017", station="west-desk-1"), PROCESS_SCAN),
-            (library.ask_return("BR-00001", note="for Canary Reader") | {"signature": "0" * 64}, PROCESS_RETURN),
+            (library.return_requested("BR-00001", note="for Canary Reader") | {"signature": "0" * 64}, PROCESS_RETURN),
         ):
-            process_in(uow, [Received(payload, "reply.main-desk-1", task)], RETURN_HANDLER, HOUSE)
+            process_in(uow, [Received(payload, "reply.main-desk-1", task)], RETURN_HANDLER, POLICY)
 
 
 def listed(result):
@@ -113,73 +112,59 @@ def test_gather_now(run, valkey):
     assert listed(run("list", "--json")) == [(1, "malformed")]
 
 
-@pytest.fixture
-def parts(broker_url, sqlite_url, tmp_path):
-    """What a worker is started with."""
-    return {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
-
-
-@pytest.fixture
-def own_library(sqlite_url, tmp_path):
-    """A small library on SQLite, for workers."""
-    engine = open_engine(sqlite_url)
-    yield Library(engine, tmp_path / "spool").open()
-    engine.dispose()
-
-
 @pytest.mark.long
 @pytest.mark.thorough
-def test_a_scan_of_an_unknown_station_is_answered_after_all(parts, own_library, broker_url, monkeypatch):
+@pytest.mark.databases("sqlite")
+def test_a_scan_of_an_unknown_station_is_answered_after_all(deployment, library, broker_url, monkeypatch):
     """The station is added, the message retried: it is performed, its answer goes to the station, the row is settled."""
-    engine = own_library.engine
-    monkeypatch.setenv("BOOKDROP_DATABASE_URL", parts["database_url"])
+    engine = library.engine
+    monkeypatch.setenv("BOOKDROP_DATABASE_URL", deployment.database_url)
     monkeypatch.setenv("BOOKDROP_BROKER_URL", broker_url)
-    _, [barcode] = own_library.request()
-    wire = Wire(broker_url, "west-desk-1")
+    _, [barcode] = library.request()
+    raw_station = RawStation(broker_url, "west-desk-1")
 
     def states():
         with engine.connect() as connection:
             return list(connection.execute(select(quarantine.c.state)).scalars())
 
-    with worker("returns", **parts), worker("housekeeping", **parts):
-        event_id = wire.send(own_library.scan(barcode, station="west-desk-1"))
-        [refused] = wire.answers(event_id)
+    with deployment.worker("returns"), deployment.worker("housekeeping"):
+        event_id = raw_station.send(library.scan(barcode, station="west-desk-1"))
+        [refused] = raw_station.replies_to(event_id)
         with engine.begin() as connection:
             branch = connection.execute(select(Branch.id).limit(1)).scalar_one()
             connection.execute(insert(Station).values(code="west-desk-1", branch_id=branch, key=KEY, active=True))
         result = CliRunner().invoke(main, ["quarantine", "retry", "1"])
-        wire.wait(lambda: len(wire.replies()) == 2)
-        wire.wait(lambda: states() == ["settled"])
-    wire.close()
+        raw_station.wait_until(lambda: len(raw_station.replies()) == 2)
+        raw_station.wait_until(lambda: states() == ["settled"])
+    raw_station.close()
 
     assert (refused["outcome"], refused["reason"]) == ("refused", "unknown_station")
     assert result.exit_code == 0, result.output
-    assert (wire.replies()[1]["outcome"], wire.replies()[1]["event_id"]) == ("returned", event_id)
+    assert (raw_station.replies()[1]["outcome"], raw_station.replies()[1]["event_id"]) == ("returned", event_id)
 
 
 @pytest.mark.long
 @pytest.mark.thorough
-def test_the_other_workers_live_with_rubbish_and_housekeeping_gathers_it(parts, own_library, valkey, broker_url):
+@pytest.mark.databases("sqlite")
+def test_the_other_workers_live_with_rubbish_and_housekeeping_gathers_it(deployment, library, valkey, raw_station):
     """Bytes that are no message, in the queues of printing and housekeeping: slips come out, and all of it is listed."""
     queues = (printing_queue("main"), PRINT_ACTIONS_QUEUE, HOUSEKEEPING_QUEUE)
     for queue in queues:
         valkey.lpush(queue, b"\x80 no message")
-    wire = Wire(broker_url)
-    _, [barcode] = own_library.request()
+    _, [barcode] = library.request()
 
     def listed():
-        with own_library.engine.connect() as connection:
+        with library.engine.connect() as connection:
             return {
                 row.queue: row.reason for row in connection.execute(select(quarantine.c.queue, quarantine.c.reason))
             }
 
-    with worker("printing", **parts) as printing, worker("housekeeping", **parts) as housekeeping:
-        with worker("returns", **parts):
-            wire.answers(wire.send(own_library.scan(barcode)))
-            wire.wait(lambda: any(notice["state"] == "done" for notice in wire.notices()))
-        wire.wait(lambda: len(listed()) == len(queues))
+    with deployment.worker("printing") as printing, deployment.worker("housekeeping") as housekeeping:
+        with deployment.worker("returns"):
+            raw_station.replies_to(raw_station.send(library.scan(barcode)))
+            raw_station.wait_until(lambda: any(notice["state"] == "done" for notice in raw_station.notices()))
+        raw_station.wait_until(lambda: len(listed()) == len(queues))
         assert (printing.poll(), housekeeping.poll()) == (None, None)
-    wire.close()
 
     assert listed() == dict.fromkeys(queues, "malformed")
     assert valkey.llen(DEAD_LETTER_QUEUE) == 0

@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import amqp
@@ -17,18 +18,17 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
-from schemas.database import open_engine
 from schemas.models import OutboxEntry
 from schemas.publisher_confirms import PublishRejectedError, enable_confirms
 from schemas.topology import DEAD_LETTER_QUEUE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments
 from stations.client import StationClient
-from stations.settings import StationSettings
 from stations.transport import EventPublisher, OutgoingEvent
 from tasks.unit_of_work import PublishedRows, UnitOfWork
-from tests.fault.proxy import Proxy
-from tests.library import KEY, LENDER, Library
-from tests.rabbitmq import control, virtual_host
-from tests.wire import stop, worker
+from tests.library import LENDER
+from tests.polling import wait_until
+from tests.processes import stop
+from tests.proxy import Proxy
+from tests.rabbitmq import rabbitmqctl, virtual_host
 from workers.access_control.rabbitmq import permissions
 from workers.bootstrap import connect, utc_now
 from workers.cli import main as operations
@@ -36,14 +36,9 @@ from workers.publisher import BrokerPublisher
 from workers.runtime.queues import queue_declaration
 from workers.settings import WorkerSettings
 
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.brokers("rabbitmq")]
+
 REPLY_QUEUE = "reply.main-desk-1"
-
-
-@pytest.fixture
-def library(sqlite_url, tmp_path):
-    engine = open_engine(sqlite_url)
-    yield Library(engine, tmp_path / "spool").open()
-    engine.dispose()
 
 
 @contextmanager
@@ -84,14 +79,13 @@ def bodies(url, queue):
 
 
 @pytest.mark.long
-def test_a_scan_goes_all_the_way(library, rabbitmq, sqlite_url, tmp_path):
+def test_a_scan_goes_all_the_way(library, rabbitmq, deployment):
     """The URL alone makes it RabbitMQ: a desk scans, the worker answers; all queues are what the contract says."""
     _, [barcode] = library.request()
-    settings = StationSettings(code="main-desk-1", key=KEY, broker_url=rabbitmq.url, journal=tmp_path / "desk.journal")
 
-    with worker("returns", broker_url=rabbitmq.url, database_url=sqlite_url, folder=tmp_path):
-        with StationClient(settings) as station:
-            reply = station.wait(station.scan(barcode), 30)
+    with deployment.worker("returns"):
+        with StationClient(deployment.station_settings()) as station:
+            reply = station.wait(station.scan(barcode), 60)
         told = rabbitmq.queues("type", "arguments")
 
     assert reply is not None
@@ -110,8 +104,8 @@ def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, firs
     """Whoever comes first, the other is not refused; other arguments would be."""
 
     def station():
-        with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as mouth:
-            mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
+        with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as station_publisher:
+            station_publisher.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
 
     def a_worker():
         assert publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"an answer"')) == 1
@@ -168,11 +162,11 @@ def test_receipts_are_waited_for_in_one_place(rabbitmq):
 
 def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
     """The desk's own connection notices, connects anew, and makes the queue: the scan is there."""
-    with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as mouth:
-        mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, '{"n":1}')])
+    with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as station_publisher:
+        station_publisher.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, '{"n":1}')])
         rabbitmq.delete(RETURNS_QUEUE)
 
-        mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, '{"n":2}')])
+        station_publisher.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, '{"n":2}')])
 
     [body] = bodies(rabbitmq.url, RETURNS_QUEUE)
     assert json.loads(body)[0] == [{"n": 2}]
@@ -184,44 +178,41 @@ def test_every_publish_is_confirmed(library):
     full = '{"max-length": 1, "overflow": "reject-publish"}'
     with virtual_host() as host:  # a policy is the host's, not the queue's
         assert host is not None
-        control("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
+        rabbitmqctl("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
         with publishing(library, host.url) as publisher:
             answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
         with (
-            closing(EventPublisher(host.url, "main-desk-1")) as mouth,
+            closing(EventPublisher(host.url, "main-desk-1")) as station_publisher,
             pytest.raises(PublishRejectedError, match=RETURNS_QUEUE),
         ):
             for _ in range(5):  # a quorum queue counts a moment later
-                mouth.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
+                station_publisher.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
 
     assert answers[-1] == 0
 
 
 @pytest.mark.long
 @pytest.mark.thorough
-def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, sqlite_url, tmp_path):
+def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, deployment):
     """Its connections are lost without a word: its loop goes on turning, though it tells of itself every 2 s; TERM ends it."""
-    heartbeat = tmp_path / "returns.heartbeat"
+    heartbeat = deployment.heartbeat("returns")
 
     def beats():
         return heartbeat.stat().st_mtime if heartbeat.exists() else 0.0
 
-    with (
-        Proxy(lambda: rabbitmq.port) as network,
-        worker(
-            "returns", broker_url=rabbitmq.url_by(network.port), database_url=sqlite_url, folder=tmp_path
-        ) as process,
-    ):
-        until(lambda: rabbitmq.queues("consumers").get(RETURNS_QUEUE, {}).get("consumers") == 1)
-        begun = beats()
-        until(lambda: beats() > begun)
-        # After two to three of these the server lets go of a connection, and of the queue that only it may have.
-        assert 30 in rabbitmq.heartbeats()
-        network.lose()
-        time.sleep(9)  # some heartbeats for Flower
-        last = beats()
-        until(lambda: beats() > last, 10)
-        assert stop(process, 60) == 0
+    with Proxy(lambda: rabbitmq.port) as network:
+        behind_proxy = replace(deployment, broker_url=rabbitmq.url_through(network.port))
+        with behind_proxy.worker("returns") as process:
+            wait_until(lambda: rabbitmq.queues("consumers").get(RETURNS_QUEUE, {}).get("consumers") == 1)
+            first = beats()
+            wait_until(lambda: beats() > first, "the heartbeat continues")
+            # After two to three of these the server closes a connection and releases its exclusive queue.
+            assert 30 in rabbitmq.heartbeats()
+            network.drop()
+            time.sleep(9)  # four heartbeat events for Flower
+            last = beats()
+            wait_until(lambda: beats() > last, "the heartbeat continues")
+            assert stop(process) == 0
 
 
 def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
@@ -234,9 +225,9 @@ def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
         publisher.publish_outbox(promise(publisher, queue, '"kills whoever takes it"'))
 
         for _ in range(limit + 1):
-            taken = until(lambda: channel.basic_get(queue))
-            channel.basic_reject(taken.delivery_tag, requeue=True)
-        letter = until(lambda: channel.basic_get(DEAD_LETTER_QUEUE))
+            message = wait_until(lambda: channel.basic_get(queue))
+            channel.basic_reject(message.delivery_tag, requeue=True)
+        letter = wait_until(lambda: channel.basic_get(DEAD_LETTER_QUEUE))
         left = channel.basic_get(queue)
 
     assert left is None
@@ -244,16 +235,8 @@ def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
     assert letter.headers["x-death"][0]["queue"] == queue
 
 
-def until(condition, patience=20.0):
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {patience} s"
-        time.sleep(0.02)
-    return found
-
-
 @pytest.mark.long
-def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monkeypatch):
+def test_users_as_they_are_printed(library, rabbitmq, deployment, tmp_path, monkeypatch):
     """A desk and a worker do a whole scan with their users; the desk hears no other one, and takes and deletes nothing."""
     prefix = f"{rabbitmq.name}-"
     monkeypatch.setenv("BOOKDROP_BROKER_URL", rabbitmq.url)
@@ -269,20 +252,16 @@ def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monk
     }
     _, [barcode] = library.request()
     try:
-        subprocess.run(["sh", "-e"], input="\n".join(lines), text=True, check=True, capture_output=True, timeout=100)
-        settings = StationSettings(
-            code="main-desk-1", key=KEY, broker_url=url["station-main-desk-1"], journal=tmp_path / "desk.journal"
-        )
-        with (
-            worker("returns", broker_url=url["worker"], database_url=sqlite_url, folder=tmp_path),
-            StationClient(settings) as station,
-        ):
+        subprocess.run(["sh", "-e"], input="\n".join(lines), text=True, check=True, capture_output=True, timeout=110)
+        of_worker = replace(deployment, broker_url=url["worker"])
+        of_station = replace(deployment, broker_url=url["station-main-desk-1"])
+        with of_worker.worker("returns"), StationClient(of_station.station_settings()) as station:
             reply = station.wait(station.scan(barcode), 60)
-        with Connection(rabbitmq.url) as everybody:
-            queue_declaration("reply.main-desk-2").bind(everybody.default_channel).queue_declare()
+        with Connection(rabbitmq.url) as connection:
+            queue_declaration("reply.main-desk-2").bind(connection.default_channel).queue_declare()
         refused = []
         with Connection(url["station-main-desk-1"]) as connection:
-            for send_event in (
+            for command in (
                 lambda channel: channel.basic_get("reply.main-desk-2"),
                 lambda channel: channel.basic_get(RETURNS_QUEUE),
                 lambda channel: channel.queue_delete(RETURNS_QUEUE),
@@ -290,12 +269,12 @@ def test_users_as_they_are_printed(library, rabbitmq, sqlite_url, tmp_path, monk
                 lambda channel: channel.queue_declare("something-else"),
             ):
                 with pytest.raises(amqp.AccessRefused):
-                    send_event(connection.channel())
-                refused.append(send_event)
+                    command(connection.channel())
+                refused.append(command)
     finally:
         for name in url:
             with suppress(RuntimeError):
-                control("delete_user", prefix + name)
+                rabbitmqctl("delete_user", prefix + name)
 
     assert reply is not None
     assert reply.message == f"The item's destination is {LENDER}"

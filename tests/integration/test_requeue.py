@@ -30,12 +30,12 @@ def running(broker_url, retries=2):
     return task
 
 
-def test_it_is_published_anew_and_counted(any_broker_url):
+def test_it_is_published_anew_and_counted(broker_url):
     """The queue has it again, with one try more."""
-    back = requeue(running(any_broker_url), ConnectionError("the database is away"))
+    back = requeue(running(broker_url), ConnectionError("the database is away"))
 
     assert isinstance(back, Retry)
-    with Connection(any_broker_url) as connection:
+    with Connection(broker_url) as connection:
         channel: Any = connection.default_channel
         message = channel.basic_get("work", no_ack=True)
         assert message.headers["id"] == "the-task"

@@ -2,13 +2,12 @@
 """The handler of the Return on real databases: one transaction, and what it leaves behind."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import event as sa_event
 from sqlalchemy import func, select
 from sqlalchemy.orm import sessionmaker
-from uuid6 import uuid7
 
 from schemas.models import (
     InboxEntry,
@@ -23,14 +22,13 @@ from schemas.models import (
 )
 from schemas.replies import Outcome, ReturnReply
 from schemas.request_status import RequestStatus
-from tasks.events.policy import LibraryPolicy
 from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 from tests.library import LENDER
+from tests.task_context import POLICY
 
-HOUSE = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10), patron_card_pattern=r"P\d{6}")
 REPLY_TO = "reply.main-desk-1"
 
 
@@ -39,10 +37,11 @@ def play(engine):
     """Hand payloads to the handler as one batch; give the replies that went out, in order."""
     sessions = sessionmaker(engine, expire_on_commit=False)
 
-    def run(*payloads, house=HOUSE):
+    def run(*payloads, policy=POLICY):
         def work():
             with UnitOfWork(sessions, datetime.now(UTC)) as uow:
-                batch = process_in(uow, [Received(payload, REPLY_TO) for payload in payloads], RETURN_HANDLER, house)
+                received = [Received(payload, REPLY_TO) for payload in payloads]
+                batch = process_in(uow, received, RETURN_HANDLER, policy)
             return [*batch.resend, *uow.pending_messages]
 
         messages = retry_on_conflict(work)
@@ -129,7 +128,7 @@ def test_return_from_the_request_wants_no_slip_by_default(library, play, engine)
     """Return on a request never loaned: an informational message, no slip, the note kept as text."""
     external_id, _ = library.request(RequestStatus.RECEIVED)
 
-    [reply] = play(library.ask_return(external_id, note="left at <b>desk</b>\x07"))
+    [reply] = play(library.return_requested(external_id, note="left at <b>desk</b>\x07"))
 
     assert reply.outcome is Outcome.RETURNED
     assert reply.message == f"Request {external_id} is returned. The item's destination is {LENDER}"
@@ -207,7 +206,7 @@ def test_refusal_says_the_reason_and_the_next_step(library, play, engine):
         library.scan(external_id),
         library.scan("x" * 65),
         library.scan("  \r\n"),
-        library.ask_return("BR-no-such"),
+        library.return_requested("BR-no-such"),
     )
 
     assert [reply.reason for reply in replies] == [
@@ -238,7 +237,7 @@ def test_reply_goes_only_to_a_reply_queue(library, engine):
     sessions = sessionmaker(engine, expire_on_commit=False)
 
     with UnitOfWork(sessions, datetime.now(UTC)) as uow:
-        process_in(uow, [Received(library.scan(barcode), "returns")], RETURN_HANDLER, HOUSE)
+        process_in(uow, [Received(library.scan(barcode), "returns")], RETURN_HANDLER, POLICY)
 
     assert [message.queue for message in uow.pending_messages] == ["printing.main"]
     assert count(engine, InboxEntry) == 1

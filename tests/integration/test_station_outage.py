@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A desk whose network was away: what it held goes out in order, what was refused is told, and a journal can be moved."""
+"""A desk whose network was disconnected: what it held goes out in order, what was refused is told, and a journal can be moved."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from uuid6 import uuid7
 
 from schemas.circulation_events import read_reply
@@ -20,85 +19,48 @@ from stations.journal.events import Journal, NewEvent
 from stations.journal.file import JournalError
 from stations.journal.replay import Progress
 from stations.settings import StationSettings
-from tests.integration.test_station_client import (
-    CODE,
-    KEY,
-    Terminal,
-    Worker,
-    reply_to,
-    station,
-    until,
-)
+from tests.polling import wait_until
+from tests.scripted_worker import ScriptedWorker, reply_to
+from tests.station_processes import StationTerminal, run_station
 
 HOUR = timedelta(hours=1)
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
-@pytest.fixture
-def worker(broker_url: str) -> Iterator[Worker]:
-    """A worker that returns every item, and refuses those whose barcode begins with an X."""
-    with Worker(broker_url) as running:
-        yield running
-
-
-@pytest.fixture
-def settings(broker_url: str, tmp_path: Path) -> StationSettings:
-    """Settings of a desk whose broker is there."""
-    return StationSettings(
-        code=CODE,
-        key=SecretStr(KEY),
-        broker_url=SecretStr(broker_url),
-        journal=tmp_path / "desk.journal",
-        retry_interval_seconds=10,
-    )
-
-
-@pytest.fixture
-def away(settings: StationSettings, tmp_path: Path) -> StationSettings:
-    """Settings of a desk whose broker is not there until `back` is called."""
-    return settings.model_copy(update={"broker_url": SecretStr(f"redis+socket://{tmp_path}/away.sock")})
-
-
-@pytest.fixture
-def back(valkey_socket: Path, tmp_path: Path) -> Callable[[], None]:
-    """Bring the broker back."""
-    return lambda: (tmp_path / "away.sock").symlink_to(valkey_socket)
-
-
-def held(settings: StationSettings, *barcodes: str, ago: timedelta = timedelta(0)) -> None:
-    """Scan while the broker is away, and close the desk."""
+def hold(settings: StationSettings, *barcodes: str, ago: timedelta = timedelta(0)) -> None:
+    """Scan while the broker is disconnected, and close the desk."""
     with StationClient(settings, now=lambda: datetime.now(UTC) - ago) as client:
         for barcode in barcodes:
             client.scan(barcode)
 
 
 @pytest.fixture
-def journal(away: StationSettings) -> Iterator[Journal]:
+def journal(disconnected: StationSettings) -> Iterator[Journal]:
     """The desk's journal, to look at."""
-    opened = Journal(away.journal_file, CODE)
+    opened = Journal(disconnected.journal_file, "main-desk-1")
     yield opened
     opened.close()
 
 
 def test_what_was_held_goes_in_order_with_its_own_time(
-    worker: Worker,
-    away: StationSettings,
-    back: Callable[[], None],
+    scripted_worker: ScriptedWorker,
+    disconnected: StationSettings,
+    reconnect: Callable[[], None],
     journal: Journal,
 ) -> None:
     """However often it was tried meanwhile, the backlog comes in the order of the scans, each with the time it was taken."""
     barcodes = [f"A{number}" for number in range(230)]
-    with StationClient(away) as client:
+    with StationClient(disconnected) as client:
         for barcode in barcodes[:-1]:
             client.scan(barcode)
-        until(lambda: not client.is_connected)
+        wait_until(lambda: not client.is_connected)
         client.scan(barcodes[-1])
-        back()
-        until(lambda: not journal.unanswered())
+        reconnect()
+        wait_until(lambda: not journal.unanswered())
 
-    first_seen = list(dict.fromkeys(event["barcode"] for event in worker.events))
+    first_seen = list(dict.fromkeys(event["barcode"] for event in scripted_worker.events))
     assert first_seen == barcodes
-    times = {event["barcode"]: datetime.fromisoformat(event["scanned_at"]) for event in worker.events}
+    times = {event["barcode"]: datetime.fromisoformat(event["scanned_at"]) for event in scripted_worker.events}
     for entry in journal.recent(300):
         assert abs(times[entry.subject] - entry.made_at) < timedelta(seconds=1)
         assert entry.reply is not None
@@ -109,84 +71,84 @@ def test_what_was_held_goes_in_order_with_its_own_time(
 
 
 def test_progress_is_told_and_ends_with_the_refusals(
-    worker: Worker,
-    away: StationSettings,
-    back: Callable[[], None],
+    scripted_worker: ScriptedWorker,
+    disconnected: StationSettings,
+    reconnect: Callable[[], None],
 ) -> None:
     """While held scans go out their number is told; the last word names those that were refused."""
     told: list[Progress] = []
-    with StationClient(away, on_progress=told.append) as client:
+    with StationClient(disconnected, on_progress=told.append) as client:
         for barcode in ("A1", "X2", "A3"):
             client.scan(barcode)
-        until(lambda: not client.is_connected)
+        wait_until(lambda: not client.is_connected)
         assert told == []
-        back()
-        until(lambda: told and told[-1].is_complete)
+        reconnect()
+        wait_until(lambda: told and told[-1].is_complete)
 
     assert [entry.subject for entry in told[-1].exceptions] == ["X2"]
     assert told[-1].total == 3
 
 
 def test_a_desk_tells_how_far_it_is(
-    worker: Worker,
-    away: StationSettings,
-    back: Callable[[], None],
+    scripted_worker: ScriptedWorker,
+    disconnected: StationSettings,
+    reconnect: Callable[[], None],
 ) -> None:
     """Answers to many held scans are counted and not shown one by one; refusals are shown, and ticked off at the desk."""
-    terminal = Terminal(away)
-    terminal.see("> ")
+    terminal = StationTerminal(disconnected)
+    terminal.wait_for("> ")
     for number in range(12):
         terminal.type(f"A{number}\r")
     terminal.type("X12\r")
-    terminal.see("PENDING  X12")
-    back()
-    terminal.see("HELD SCANS  all 13 done")
-    terminal.see("Refused: 1")
+    terminal.wait_for("PENDING  X12")
+    reconnect()
+    terminal.wait_for("HELD SCANS  all 13 done")
+    terminal.wait_for("Refused: 1")
     terminal.type(":exceptions done\r")
-    terminal.see("Seen to: 1")
+    terminal.wait_for("Seen to: 1")
     terminal.type(":exceptions\r")
-    terminal.see("No held scan was refused")
+    terminal.wait_for("No held scan was refused")
     terminal.type("B1\r")
-    terminal.see("RETURNED  B1")
+    terminal.wait_for("RETURNED  B1")
     terminal.type("\x04")
 
     assert terminal.end() == 0
-    assert "RETURNED  A5" not in terminal.shown
-    assert "REFUSED  X12" in terminal.shown
+    assert "RETURNED  A5" not in terminal.output
+    assert "REFUSED  X12" in terminal.output
     terminal.close()
 
 
-def test_nothing_can_be_taken_is_said_before_anybody_scans(settings: StationSettings) -> None:
+def test_nothing_can_be_taken_is_said_before_anybody_scans(station_settings: StationSettings) -> None:
     """With too little room on the disk an open desk says so by itself; a scan is not taken, and the code is 4."""
-    terminal = Terminal(settings, BOOKDROP_STATION_JOURNAL_MIN_FREE_MB="1000000000")
-    terminal.see("NOTHING CAN BE TAKEN")
+    terminal = StationTerminal(station_settings, BOOKDROP_STATION_JOURNAL_MIN_FREE_MB="1000000000")
+    terminal.wait_for("NOTHING CAN BE TAKEN")
     terminal.type("A1\r")
-    terminal.see("NOT TAKEN")
+    terminal.wait_for("NOT TAKEN")
     terminal.type("\x04")
 
     assert terminal.end() == 4
     terminal.close()
 
 
-def test_a_scan_beyond_the_limit(away: StationSettings, journal: Journal) -> None:
+def test_a_scan_beyond_the_limit(disconnected: StationSettings, journal: Journal) -> None:
     """A command whose scan is one too many says why, keeps nothing of it, and ends with code 4."""
-    held(away, "A1")
+    hold(disconnected, "A1")
 
-    done = station(away, "scan", "A2", BOOKDROP_STATION_JOURNAL_MAX_UNANSWERED="1")
+    done = run_station(disconnected, "scan", "A2", BOOKDROP_STATION_JOURNAL_MAX_UNANSWERED="1")
 
     assert done.returncode == 4
     assert "journal_max_unanswered" in done.stderr
     assert [entry.subject for entry in journal.recent()] == ["A1"]
 
 
-def test_waiting_past_the_limit_warns(away: StationSettings) -> None:
+def test_waiting_past_the_limit_warns(disconnected: StationSettings) -> None:
     """A scan without an answer for more than four hours is warned of in the list and at the desk."""
-    held(away, "A1", ago=timedelta(hours=5))
+    hold(disconnected, "A1", ago=timedelta(hours=5))
 
-    listed = station(away, "journal", "list", "--json")
-    quiet = station(away, "journal", "list", BOOKDROP_STATION_UNANSWERED_WARNING_HOURS="6")
-    terminal = Terminal(away)
-    terminal.see("NO REPLY SINCE")
+    listed = run_station(disconnected, "journal", "list", "--json")
+    quiet = run_station(disconnected, "journal", "list", BOOKDROP_STATION_UNANSWERED_WARNING_HOURS="6")
+    terminal = StationTerminal(disconnected)
+    terminal.wait_for("NO REPLY SINCE")
     terminal.type(":quit\r")
     terminal.end()
     terminal.close()
@@ -196,12 +158,14 @@ def test_waiting_past_the_limit_warns(away: StationSettings) -> None:
     assert "NO REPLY" not in quiet.stderr
 
 
-def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:
+def test_replay_by_hand(
+    scripted_worker: ScriptedWorker, disconnected: StationSettings, reconnect: Callable[[], None]
+) -> None:
     """A closed desk's scans are sent by a command, which counts, names what was refused, and has codes for each end."""
-    held(away, "A1", "X2", "A3")
-    without = station(away, "journal", "replay", "--wait", "2")
-    back()
-    done = station(away, "journal", "replay", "--json")
+    hold(disconnected, "A1", "X2", "A3")
+    without = run_station(disconnected, "journal", "replay", "--wait", "2")
+    reconnect()
+    done = run_station(disconnected, "journal", "replay", "--json")
 
     assert without.returncode == 3, without.stderr
     assert "pending: 3. The network is away" in without.stdout
@@ -209,48 +173,22 @@ def test_replay_by_hand(worker: Worker, away: StationSettings, back: Callable[[]
     assert done.returncode == 1, done.stderr
     assert (told["held"], told["answered"], told["pending"]) == (3, 3, 0)
     assert [entry["subject"] for entry in told["refused"]] == ["X2"]
-    assert [event["barcode"] for event in worker.events] == ["A1", "X2", "A3"]
+    assert [event["barcode"] for event in scripted_worker.events] == ["A1", "X2", "A3"]
 
 
-def scan_of(barcode: str) -> NewEvent:
-    """A scan for the journal; the worker of these tests checks no signature."""
-    event_id = str(uuid7())
-    payload = json.dumps({"event_id": event_id, "barcode": barcode})
-    return NewEvent(event_id, PROCESS_SCAN, barcode, lambda _sequence: payload)
-
-
-def test_requested_replay_counts_every_held_event(worker: Worker, settings: StationSettings) -> None:
-    """A replay requested while one is running starts the count again: never more events left than its total."""
-    journal = Journal(settings.journal_file, CODE)
-    now = datetime.now(UTC)
-    entries = [journal.append(scan_of(name), now, now + HOUR) for name in ("A1", "A2", "A3")]
-    journal.hold([entries[-1].event_id], now)
-    journal.close()
-    worker.script = lambda _worker, _event: None
-    asked_again_soon = settings.model_copy(update={"retry_interval_seconds": 0.3})
-    reported: list[Progress] = []
-    with StationClient(asked_again_soon, on_progress=reported.append) as client:
-        until(lambda: reported)
-        assert client.replay() == 3
-        until(lambda: reported[-1].total == 3)
-        worker.script = lambda running, event: running.send(reply_to(event))
-        until(lambda: reported[-1].is_complete)
-
-    assert reported[0].total == 1
-    assert all(0 <= progress.replied <= progress.total for progress in reported)
-
-
-def test_exceptions_by_hand(worker: Worker, away: StationSettings, back: Callable[[], None]) -> None:
+def test_exceptions_by_hand(
+    scripted_worker: ScriptedWorker, disconnected: StationSettings, reconnect: Callable[[], None]
+) -> None:
     """Held scans that were refused stay on a list of their own, with code 1, until somebody has seen to them."""
-    held(away, "A1", "X2", "X3")
-    back()
-    station(away, "journal", "replay")
+    hold(disconnected, "A1", "X2", "X3")
+    reconnect()
+    run_station(disconnected, "journal", "replay")
 
-    listed = station(away, "journal", "exceptions", "--json")
+    listed = run_station(disconnected, "journal", "exceptions", "--json")
     found = [json.loads(line) for line in listed.stdout.splitlines()]
-    one = station(away, "journal", "exceptions", "--done", found[0]["event_id"])
-    wrong = station(away, "journal", "exceptions", "--done", "nothing")
-    rest = station(away, "journal", "exceptions", "--all-done")
+    one = run_station(disconnected, "journal", "exceptions", "--done", found[0]["event_id"])
+    wrong = run_station(disconnected, "journal", "exceptions", "--done", "nothing")
+    rest = run_station(disconnected, "journal", "exceptions", "--all-done")
 
     assert (listed.returncode, [entry["subject"] for entry in found]) == (1, ["X2", "X3"])
     assert one.returncode == 1
@@ -261,21 +199,21 @@ def test_exceptions_by_hand(worker: Worker, away: StationSettings, back: Callabl
 
 
 def test_a_journal_goes_to_another_machine(
-    worker: Worker,
-    away: StationSettings,
-    settings: StationSettings,
+    scripted_worker: ScriptedWorker,
+    disconnected: StationSettings,
+    station_settings: StationSettings,
     tmp_path: Path,
 ) -> None:
     """Exported here and imported there, held scans are sent from there: the same ids, the same station, once; not from here."""
-    held(away, "A1", "A2")
-    there = settings.model_copy(update={"journal": tmp_path / "there.journal"})
+    hold(disconnected, "A1", "A2")
+    there = station_settings.model_copy(update={"journal": tmp_path / "there.journal"})
 
-    went = station(away, "journal", "export", str(tmp_path / "stick"), "--json")
-    came = station(there, "journal", "import", str(tmp_path / "stick"), "--json")
-    sent = station(there, "journal", "replay")
-    left = station(settings, "journal", "replay")
-    scan = station(settings, "scan", "A3")
-    listed = station(settings, "journal", "list", "--json")
+    went = run_station(disconnected, "journal", "export", str(tmp_path / "stick"), "--json")
+    came = run_station(there, "journal", "import", str(tmp_path / "stick"), "--json")
+    sent = run_station(there, "journal", "replay")
+    left = run_station(station_settings, "journal", "replay")
+    scan = run_station(station_settings, "scan", "A3")
+    listed = run_station(station_settings, "journal", "list", "--json")
 
     assert json.loads(went.stdout) == json.loads(came.stdout) == {"events": 2, "unanswered": 2}
     assert (sent.returncode, left.returncode, scan.returncode) == (0, 4, 4)
@@ -283,71 +221,101 @@ def test_a_journal_goes_to_another_machine(
     assert "was moved to" in scan.stderr
     assert "was moved to" in listed.stderr
     ids = [json.loads(line)["event_id"] for line in listed.stdout.splitlines()]
-    assert [event["event_id"] for event in worker.events] == ids
-    assert {event["station"] for event in worker.events} == {CODE}
+    assert [event["event_id"] for event in scripted_worker.events] == ids
+    assert {event["station"] for event in scripted_worker.events} == {"main-desk-1"}
 
 
 def test_a_desk_that_is_open_where_a_journal_left(
-    worker: Worker,
-    settings: StationSettings,
+    scripted_worker: ScriptedWorker,
+    station_settings: StationSettings,
     tmp_path: Path,
 ) -> None:
     """A client that is running takes nothing more, and leaves the answers to the machine that has the journal now."""
-    there = settings.model_copy(update={"journal": tmp_path / "there.journal", "retry_interval_seconds": 30})
-    with StationClient(settings) as here:
-        here.wait(here.scan("A1"), 10)
-        station(settings, "journal", "export", str(tmp_path / "stick"))
+    there = station_settings.model_copy(update={"journal": tmp_path / "there.journal", "retry_interval_seconds": 30})
+    with StationClient(station_settings) as here:
+        here.wait(here.scan("A1"), 60)
+        run_station(station_settings, "journal", "export", str(tmp_path / "stick"))
         with pytest.raises(JournalError, match="was moved to"):
             here.scan("A2")
-        station(there, "journal", "import", str(tmp_path / "stick"))
+        run_station(there, "journal", "import", str(tmp_path / "stick"))
         time.sleep(2.5)  # a desk that is open looks once a second whether its journal has left
         with StationClient(there) as client:
             for number in range(10):
                 client.scan(f"B{number}")
-            until(lambda: not client.journal.unanswered(), 60)
+            wait_until(lambda: not client.journal.unanswered())
 
-    barcodes = [event["barcode"] for event in worker.events]
+    barcodes = [event["barcode"] for event in scripted_worker.events]
     assert list(dict.fromkeys(barcodes)) == ["A1", *(f"B{number}" for number in range(10))]
     # The answer that the server was handing out as it left may be asked for again. Listening on would take half of them.
     assert len(barcodes) <= 12
 
 
+def scan_of(barcode: str) -> NewEvent:
+    """A scan for the journal, unsigned: the worker of these tests checks no signature."""
+    event_id = str(uuid7())
+    payload = json.dumps({"event_id": event_id, "barcode": barcode})
+    return NewEvent(event_id, PROCESS_SCAN, barcode, lambda _sequence: payload)
+
+
+def test_requested_replay_counts_every_held_event(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """A replay requested while one is running starts the count again: never more events left than its total."""
+    journal = Journal(station_settings.journal_file, station_settings.code)
+    now = datetime.now(UTC)
+    entries = [journal.append(scan_of(name), now, now + timedelta(hours=1)) for name in ("A1", "A2", "A3")]
+    journal.hold([entries[-1].event_id], now)
+    journal.close()
+    scripted_worker.script = lambda _worker, _event: None
+    retrying_soon = station_settings.model_copy(update={"retry_interval_seconds": 0.3})
+    reported: list[Progress] = []
+    with StationClient(retrying_soon, on_progress=reported.append) as client:
+        wait_until(lambda: reported)
+        assert client.replay() == 3
+        wait_until(lambda: reported[-1].total == 3)
+        scripted_worker.script = lambda worker, event: worker.send(reply_to(event))
+        wait_until(lambda: reported[-1].is_complete)
+
+    assert reported[0].total == 1
+    assert all(0 <= progress.replied <= progress.total for progress in reported)
+
+
 def test_a_copy_that_was_left_behind_does_no_harm(
-    worker: Worker,
-    away: StationSettings,
-    settings: StationSettings,
+    scripted_worker: ScriptedWorker,
+    disconnected: StationSettings,
+    station_settings: StationSettings,
     tmp_path: Path,
 ) -> None:
     """Two machines with the same journal, copied by hand, both send it: the same ids and bytes, and both are answered."""
-    held(away, "A1")
-    shutil.copy(away.journal_file, tmp_path / "copy.journal")
-    here = settings.model_copy(update={"retry_interval_seconds": 0.1})
+    hold(disconnected, "A1")
+    shutil.copy(disconnected.journal_file, tmp_path / "copy.journal")
+    here = station_settings.model_copy(update={"retry_interval_seconds": 0.1})
     there = here.model_copy(update={"journal": tmp_path / "copy.journal"})
 
     with StationClient(here) as one, StationClient(there) as other:
-        until(lambda: not one.journal.unanswered() and not other.journal.unanswered())
+        wait_until(lambda: not one.journal.unanswered() and not other.journal.unanswered())
 
     bodies: dict[str, set[bytes]] = {}
-    for event, body in zip(worker.events, worker.bodies, strict=True):
+    for event, body in zip(scripted_worker.events, scripted_worker.bodies, strict=True):
         bodies.setdefault(event["event_id"], set()).add(body)
     assert [len(same) for same in bodies.values()] == [1]
 
 
 def test_a_scan_that_was_set_apart_is_answered_after_all(
-    worker: Worker,
-    settings: StationSettings,
+    scripted_worker: ScriptedWorker,
+    station_settings: StationSettings,
 ) -> None:
     """Refused because the station was not known, then retried at the server: the second answer is told and kept."""
 
-    def twice(running: Worker, event: dict[str, Any]) -> None:
+    def twice(running: ScriptedWorker, event: dict[str, Any]) -> None:
         running.send(reply_to(event) | {"outcome": "refused", "reason": "unknown_station"})
         running.send(reply_to(event))
 
-    worker.script = twice
+    scripted_worker.script = twice
     told: list[str] = []
-    with StationClient(settings, on_reply=lambda _, reply: told.append(reply.outcome.value)) as client:
+    with StationClient(station_settings, on_reply=lambda _, reply: told.append(reply.outcome.value)) as client:
         event_id = client.scan("A1")
-        until(lambda: "returned" in told)
+        wait_until(lambda: "returned" in told)
         entry = client.journal.entry(str(event_id))
 
     assert told[-1] == "returned"

@@ -4,67 +4,62 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import uuid
+from dataclasses import replace
 
 import pytest
 
-from tests.printers import wait_until
-from tests.wire import start_worker
+from tests.polling import wait_until
 from workers import heartbeat, systemd_notify
 from workers.runtime.connection import Connection
+
+pytestmark = pytest.mark.databases("sqlite")
 
 
 @pytest.fixture
 def supervisor():
-    """A supervisor that listens; gives its address as the variable has it, and its ear."""
+    """A supervisor that listens; gives its address as the variable has it, and its socket."""
     address = f"bookdrop-{uuid.uuid4().hex}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         try:
-            ear.bind(f"\0{address}")
+            notifications.bind(f"\0{address}")
         except OSError:
             pytest.skip("needs Linux: abstract sockets")
-        ear.settimeout(30)
-        yield f"@{address}", ear
+        notifications.settimeout(90)
+        yield f"@{address}", notifications
 
 
 @pytest.mark.long
-def test_a_worker_lives_while_its_broker_is_away(supervisor, sqlite_url, tmp_path):
+def test_a_worker_lives_while_its_broker_is_away(supervisor, deployment):
     """A supervisor that ends whoever is silent leaves a worker alone that waits for its broker; TERM still ends it."""
-    address, ear = supervisor
-    heartbeat = tmp_path / "heartbeat"
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "workers.cli", "worker", "returns", "--concurrency", "1"],
-        env={
-            **os.environ,
-            "NOTIFY_SOCKET": address,
-            "BOOKDROP_BROKER_URL": f"redis+socket://{tmp_path}/nobody.sock",
-            "BOOKDROP_DATABASE_URL": sqlite_url,
-            "BOOKDROP_HEARTBEAT_FILE": str(heartbeat),
-        },
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    address, notifications = supervisor
+    deployment = replace(deployment, broker_url=f"redis+socket://{deployment.folder}/unreachable.sock")
+    process = deployment.start_worker("returns", "--concurrency", "1", NOTIFY_SOCKET=address)
     try:
-        told = [ear.recv(64).decode() for _ in range(4)]
-        beats = heartbeat.exists()
-        worker.send_signal(signal.SIGTERM)
-        while told[-1] != systemd_notify.STOPPING:
-            told.append(ear.recv(64).decode())
-        code = worker.wait(30)
+        states = [notifications.recv(64).decode() for _ in range(4)]
+        beats = deployment.heartbeat("returns").exists()
+        process.send_signal(signal.SIGTERM)
+        while states[-1] != systemd_notify.STOPPING:
+            states.append(notifications.recv(64).decode())
+        code = process.wait(60)
     finally:
-        worker.kill()
-        worker.wait()
+        process.kill()
+        process.wait()
 
-    assert told[:4] == [systemd_notify.WATCHDOG, systemd_notify.READY, systemd_notify.WATCHDOG, systemd_notify.WATCHDOG]
+    assert states[:4] == [
+        systemd_notify.WATCHDOG,
+        systemd_notify.READY,
+        systemd_notify.WATCHDOG,
+        systemd_notify.WATCHDOG,
+    ]
     assert beats
-    assert not heartbeat.exists()
+    assert not deployment.heartbeat("returns").exists()
     assert code == 0
 
 
 def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tmp_path):
     """Only the process whose heart it is beats: a child that goes on does not make a hanging parent look alive."""
-    address, ear = supervisor
+    address, notifications = supervisor
     monkeypatch.setenv(systemd_notify.VARIABLE, address)
     monkeypatch.setattr(heartbeat.Heartbeat, "path", tmp_path / "heartbeat")
     monkeypatch.setattr(heartbeat.Heartbeat, "worker_pid", os.getpid() + 1)
@@ -72,9 +67,9 @@ def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tm
     heartbeat.beat()
 
     assert not (tmp_path / "heartbeat").exists()
-    ear.setblocking(False)
+    notifications.setblocking(False)
     with pytest.raises(BlockingIOError):
-        ear.recv(64)
+        notifications.recv(64)
 
 
 def test_a_worker_beats_whenever_it_connects(monkeypatch, tmp_path):
@@ -102,18 +97,17 @@ def test_no_supervisor_is_no_trouble(monkeypatch, address):
 @pytest.mark.parametrize(
     "role", [("returns",), ("printing", "--branch", "main"), ("housekeeping",)], ids=lambda r: r[0]
 )
-def test_nothing_outlives_a_worker_that_was_killed(role, broker_url, sqlite_url, tmp_path):
+def test_nothing_outlives_a_worker_that_was_killed(role, deployment):
     """SIGKILL of a worker alone: its pool ends, and so does its schedule, which would run beside the next worker's."""
-    process = start_worker(*role, broker_url=broker_url, database_url=sqlite_url, folder=tmp_path)
-    log = tmp_path / f"{role[0]}.log"
+    process = deployment.start_worker(*role)
     ready = "beat: Starting" if role[0] == "housekeeping" else "ready."
-    wait_until(lambda: ready in log.read_text(), "it does not start")
+    wait_until(lambda: ready in deployment.log(role[0]), "the worker is ready")
 
     process.kill()
     process.wait()
 
     try:
-        wait_until(lambda: not is_alive(process.pid), "something of it goes on")
+        wait_until(lambda: not is_alive(process.pid), "no process of the worker is left")
     finally:
         if is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)

@@ -8,50 +8,46 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select
 
-from schemas.database import open_engine
 from schemas.models import InboxEntry, Loan, OutboxEntry, PrintJob, Request, RequestEvent
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
 from stations.client import StationClient
-from stations.settings import StationSettings
-from tests.conftest import is_thorough
-from tests.library import KEY, Library
-from tests.wire import worker
+from tests.library import Library
+from tests.requirements import is_thorough
 
 STATIONS = tuple(f"main-desk-{n}" for n in range(1, 21))
 SCANS = 2000
 ITEMS_IN_CI, ITEMS_AT_HOME = 1200, 300
 """What takes the time is their slips; all other scans are repeats."""
-PATIENCE = 240
+TIMEOUT = 240
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(2 * PATIENCE)]
+pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite"), pytest.mark.timeout(2 * TIMEOUT)]
 
 
-def test_every_scan_is_answered_and_every_item_goes_home_once(broker_url, sqlite_url, tmp_path, request):
+def test_every_scan_is_answered_and_every_item_goes_home_once(deployment, engine, request):
     """Two thousand scans from twenty stations: each answered, each item returned once, one slip each."""
     items = ITEMS_IN_CI if is_thorough(request.config) else ITEMS_AT_HOME
-    engine = open_engine(sqlite_url)
-    library = Library(engine, tmp_path / "spool").open(STATIONS)
-    barcodes = library.many(items)
-    dice = random.Random(20)
-    scans = barcodes + dice.choices(barcodes, k=SCANS - items)
-    dice.shuffle(scans)
-    parts = {"broker_url": broker_url, "database_url": sqlite_url, "folder": tmp_path}
+    library = Library(engine, deployment.folder / "spool").open(STATIONS)
+    barcodes = library.loaned_items(items)
+    random_numbers = random.Random(20)
+    scans = barcodes + random_numbers.choices(barcodes, k=SCANS - items)
+    random_numbers.shuffle(scans)
 
     def morning(number):
         """One station scans its share as fast as it can, then waits for every answer."""
-        settings = StationSettings.load(
-            code=STATIONS[number], key=KEY, broker_url=broker_url, journal=tmp_path / f"{number}.journal"
-        )
-        with StationClient(settings) as client:
+        with StationClient(deployment.station_settings(STATIONS[number])) as client:
             events = [client.scan(barcode) for barcode in scans[number :: len(STATIONS)]]
-            return [client.wait(event, PATIENCE) for event in events]
+            return [client.wait(event, TIMEOUT) for event in events]
 
-    with worker("returns", **parts), worker("printing", "--branch", "main", **parts), worker("housekeeping", **parts):
-        with ThreadPoolExecutor(len(STATIONS)) as load_stations:
-            replies = [reply for shift in load_stations.map(morning, range(len(STATIONS))) for reply in shift]
+    with (
+        deployment.worker("returns"),
+        deployment.worker("printing", "--branch", "main"),
+        deployment.worker("housekeeping"),
+    ):
+        with ThreadPoolExecutor(len(STATIONS)) as stations:
+            replies = [reply for shift in stations.map(morning, range(len(STATIONS))) for reply in shift]
         outcomes = Counter(reply.outcome.value for reply in replies if reply is not None)
-        slips = library.wait_for_slips(items)
+        slips = library.wait_for_slips(items, TIMEOUT)
 
     assert outcomes == {"returned": items, "already_returned": SCANS - items}
     assert len(set(slips)) == len(slips) == items
@@ -66,4 +62,3 @@ def test_every_scan_is_answered_and_every_item_goes_home_once(broker_url, sqlite
         assert count(PrintJob, PrintJob.state == PrintState.DONE) == count(PrintJob) == items
         assert count(InboxEntry) == SCANS
         assert count(OutboxEntry) == 0
-    engine.dispose()

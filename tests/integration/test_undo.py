@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from schemas.circulation_events import ActionOutcome, RequestCompleted, UndoRequested
 from schemas.events import Override
@@ -16,28 +16,17 @@ from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.events.policy import LibraryPolicy
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.undo_handler import UNDO_HANDLER
-from tests.conftest import HOUSE
+from tests.task_context import POLICY
 
 
 @pytest.fixture
-def rows(engine):
-    """All rows of a model, in order."""
-
-    def ask(model):
-        with engine.connect() as connection:
-            return connection.execute(select(model.__table__).order_by(*model.__table__.primary_key)).all()
-
-    return ask
-
-
-@pytest.fixture
-def undo(perform, library):
+def undo(handle, library):
     """Undo an event, or a request's last Return; give the reply."""
 
     def run(undoes=None, **fields):
-        house, now = fields.pop("house", HOUSE), fields.pop("now", None)
+        policy, now = fields.pop("policy", POLICY), fields.pop("now", None)
         payload = library.event(UndoRequested, undoes=undoes, **fields)
-        [reply] = perform(UNDO_HANDLER, payload, house=house, now=now)
+        [reply] = handle(UNDO_HANDLER, payload, policy=policy, now=now)
         return reply
 
     return run
@@ -47,11 +36,11 @@ def after(minutes):
     return datetime.now(UTC) + timedelta(minutes=minutes)
 
 
-def test_within_the_window_everything_comes_back(library, perform, undo, rows):
+def test_within_the_window_everything_comes_back(library, handle, undo, rows):
     """Status, item, loan and both links to the reader are as before; the slip is void; history has both lines."""
     _, [barcode] = library.request()
     before = rows(Request), rows(Item), rows(Loan)
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
 
     reply = undo(returned.event_id, station="main-desk-2")
 
@@ -72,10 +61,10 @@ def test_within_the_window_everything_comes_back(library, perform, undo, rows):
     assert reply.warnings == ()
 
 
-def test_from_the_request_the_last_return_is_meant(library, perform, undo, rows):
+def test_from_the_request_the_last_return_is_meant(library, handle, undo, rows):
     """Undo by the request's identifier takes back its last Return that still stands."""
     external_id, _ = library.request(RequestStatus.RECEIVED)
-    perform(RETURN_HANDLER, library.ask_return(external_id))
+    handle(RETURN_HANDLER, library.return_requested(external_id))
 
     reply = undo(request=external_id)
 
@@ -84,10 +73,10 @@ def test_from_the_request_the_last_return_is_meant(library, perform, undo, rows)
     assert rows(Request)[0].returned_at is None
 
 
-def test_a_slip_that_may_be_out_is_told(library, perform, undo, engine):
+def test_a_slip_that_may_be_out_is_told(library, handle, undo, engine):
     """When the slip has left, staff are told to take it out of the book."""
     _, [barcode] = library.request()
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     with engine.begin() as connection:
         connection.execute(update(PrintJob).values(state=PrintState.DONE))
 
@@ -96,10 +85,10 @@ def test_a_slip_that_may_be_out_is_told(library, perform, undo, engine):
     assert any("throw it away" in warning for warning in reply.warnings)
 
 
-def test_undone_once_is_enough(library, perform, undo, rows):
+def test_undone_once_is_enough(library, handle, undo, rows):
     """A second undo of the same Return says so, and writes nothing."""
     _, [barcode] = library.request()
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     undo(returned.event_id)
 
     again = undo(returned.event_id)
@@ -108,34 +97,34 @@ def test_undone_once_is_enough(library, perform, undo, rows):
     assert len(rows(RequestEvent)) == 2
 
 
-def test_the_same_undo_delivered_twice_is_one(library, perform, rows):
+def test_the_same_undo_delivered_twice_is_one(library, handle, rows):
     """A redelivered undo gets its stored reply, byte for byte."""
     _, [barcode] = library.request()
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     payload = library.event(UndoRequested, undoes=returned.event_id)
 
-    first, second = perform(UNDO_HANDLER, payload), perform(UNDO_HANDLER, payload)
+    first, second = handle(UNDO_HANDLER, payload), handle(UNDO_HANDLER, payload)
 
     assert first == second
     assert len(rows(RequestEvent)) == 2
 
 
-def test_after_an_undo_the_item_can_be_returned_again(library, perform, undo, rows):
+def test_after_an_undo_the_item_can_be_returned_again(library, handle, undo, rows):
     """A new scan after the undo returns the item, and a slip of its own comes out."""
     _, [barcode] = library.request()
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     undo(returned.event_id)
 
-    [again] = perform(RETURN_HANDLER, library.scan(barcode))
+    [again] = handle(RETURN_HANDLER, library.scan(barcode))
 
     assert (again.outcome, again.discharged) == ("returned", True)
     assert [job.state for job in rows(PrintJob)].count(PrintState.REQUESTED) == 1
 
 
-def test_after_the_window_a_reason_is_needed(library, perform, undo, rows):
+def test_after_the_window_a_reason_is_needed(library, handle, undo, rows):
     """Without a reason it is refused; with one the status alone comes back, and the loan stays discharged."""
     _, [barcode] = library.request()
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
 
     refused = undo(returned.event_id, now=after(11))
     done = undo(returned.event_id, now=after(11), reason="wrong book")
@@ -149,11 +138,11 @@ def test_after_the_window_a_reason_is_needed(library, perform, undo, rows):
     assert rows(RequestEvent)[-1].note == "wrong book"
 
 
-def test_never_after_the_partner_confirmed(library, perform, undo, rows):
+def test_never_after_the_partner_confirmed(library, handle, undo, rows):
     """Once the lender has confirmed, a Return stands, whatever the reason."""
     external_id, [barcode] = library.request()
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode))
-    perform(CIRCULATION_HANDLER, library.event(RequestCompleted, request=external_id))
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode))
+    handle(CIRCULATION_HANDLER, library.event(RequestCompleted, request=external_id))
 
     reply = undo(returned.event_id, reason="please")
 
@@ -161,11 +150,11 @@ def test_never_after_the_partner_confirmed(library, perform, undo, rows):
     assert rows(Request)[0].status is RequestStatus.COMPLETED
 
 
-def test_what_came_later_is_undone_first(library, perform, undo, rows):
+def test_what_came_later_is_undone_first(library, handle, undo, rows):
     """The check-in of the first of two items is not undone under the Return of the last."""
     _, [one, two] = library.request(items=2)
-    [first] = perform(RETURN_HANDLER, library.scan(one))
-    [last] = perform(RETURN_HANDLER, library.scan(two))
+    [first] = handle(RETURN_HANDLER, library.scan(one))
+    [last] = handle(RETURN_HANDLER, library.scan(two))
 
     refused = undo(first.event_id)
     undone = [undo(last.event_id), undo(first.event_id)]
@@ -176,21 +165,21 @@ def test_what_came_later_is_undone_first(library, perform, undo, rows):
     assert [loan.discharged_at for loan in rows(Loan)] == [None, None]
 
 
-def test_a_claim_is_a_claim_again(library, perform, undo, rows):
+def test_a_claim_is_a_claim_again(library, handle, undo, rows):
     """An undone Return that ended a claim leaves the loan claimed returned, as it was."""
     external_id, _ = library.request(loan={"claimed_returned": True})
-    [returned] = perform(RETURN_HANDLER, library.ask_return(external_id, resolution="found_by_library"))
+    [returned] = handle(RETURN_HANDLER, library.return_requested(external_id, resolution="found_by_library"))
 
     undo(returned.event_id)
 
     assert rows(Loan)[0].claimed_returned
 
 
-def test_a_lost_item_is_lost_again(library, perform, undo, rows):
+def test_a_lost_item_is_lost_again(library, handle, undo, rows):
     """An undone override restores the lost status; the fee stays flagged for review."""
     external_id, _ = library.request(RequestStatus.LOST)
     override = Override(reason="found", supervisor="A. Chief")
-    [returned] = perform(RETURN_HANDLER, library.ask_return(external_id, override=override))
+    [returned] = handle(RETURN_HANDLER, library.return_requested(external_id, override=override))
 
     undo(returned.event_id)
 
@@ -215,11 +204,11 @@ def test_a_request_never_returned_has_nothing_to_undo(library, undo):
     assert undo(request=external_id).reason == "nothing_to_undo"
 
 
-def test_a_window_of_zero_turns_undo_off(library, perform, undo, rows):
+def test_a_window_of_zero_turns_undo_off(library, handle, undo, rows):
     """With no window nothing is kept aside, and an undo is refused."""
-    off = LibraryPolicy(new_id=HOUSE.new_id, undo_window=timedelta(0))
+    off = LibraryPolicy(new_id=POLICY.new_id, undo_window=timedelta(0))
     _, [barcode] = library.request()
-    [returned] = perform(RETURN_HANDLER, library.scan(barcode), house=off)
+    [returned] = handle(RETURN_HANDLER, library.scan(barcode), policy=off)
 
     assert rows(UndoPatronLink) == []
-    assert undo(returned.event_id, house=off, reason="please").reason == "undo_off"
+    assert undo(returned.event_id, policy=off, reason="please").reason == "undo_off"

@@ -15,16 +15,16 @@ from tasks.slips.media import MEDIA
 from tasks.slips.pdf import render_pdf
 from tasks.slips.symbologies import dots_per_module
 from tasks.slips.typeface import MISSING, measure, printable, unprintable
-from tests.paper import codes_on, page, picture_of
+from tests.slip_images import decode_barcodes, image_of_pdf, only_page
 from tests.slips import FULL, content, contents
 
 
 def text_of(pdf):
-    return page(pdf).get_textpage().get_text_bounded().replace("\r\n", "\n")
+    return only_page(pdf).get_textpage().get_text_bounded().replace("\r\n", "\n")
 
 
 def codes_of(pdf):
-    return codes_on(picture_of(pdf))
+    return decode_barcodes(image_of_pdf(pdf))
 
 
 def test_slip_has_all_texts_of_the_way_home():

@@ -10,7 +10,7 @@ from schemas.print_jobs import Address
 from tasks.slips.media import MEDIA
 from tasks.slips.pdf import render_pdf
 from tasks.slips.zpl import render_zpl
-from tests.paper import label_of, picture_of
+from tests.slip_images import image_of_pdf, image_of_zpl
 from tests.slips import content
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -44,7 +44,7 @@ def small(picture):
 def test_slip_equals_its_golden_picture(media, name, slip):
     """Small differences are accepted: another version of the rasterizer smooths edges otherwise."""
     golden = GOLDEN / f"{media}-{name}.png"
-    picture = small(picture_of(render_pdf(slip, media)))
+    picture = small(image_of_pdf(render_pdf(slip, media)))
 
     if not golden.exists():
         Image.eval(picture, lambda shade: round(shade / 17) * 17).save(golden, optimize=True)
@@ -56,7 +56,7 @@ def test_slip_equals_its_golden_picture(media, name, slip):
 @pytest.mark.parametrize("media", sorted(name for name, medium in MEDIA.items() if medium.is_label))
 def test_label_equals_the_golden_picture_of_the_pdf(media):
     """A label is black and white only, so a larger difference is accepted."""
-    picture = small(label_of(render_zpl(SPECIAL, media)))
+    picture = small(image_of_zpl(render_zpl(SPECIAL, media)))
 
     assert difference(picture, GOLDEN / f"{media}-special.png") < LARGEST_DIFFERENCE_OF_DOTS
 

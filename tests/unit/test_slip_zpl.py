@@ -10,7 +10,7 @@ from tasks.slips.media import MEDIA
 from tasks.slips.pdf import render_pdf
 from tasks.slips.typeface import compose_slip
 from tasks.slips.zpl import UnsupportedMediumError, _compressed, rasterize, render_zpl
-from tests.paper import codes_on, label_of, picture_of
+from tests.slip_images import decode_barcodes, image_of_pdf, image_of_zpl
 from tests.slips import FULL, content, contents
 
 LABELS = sorted(name for name, medium in MEDIA.items() if medium.is_label)
@@ -22,9 +22,9 @@ def test_both_codes_are_decoded_at_203_dpi(media, barcode):
     """The decoded texts equal the barcode and the slip's code."""
     slip = content(barcode=barcode)
 
-    picture = label_of(render_zpl(slip, media))
+    picture = image_of_zpl(render_zpl(slip, media))
 
-    assert codes_on(picture) == sorted([barcode, slip.code])
+    assert decode_barcodes(picture) == sorted([barcode, slip.code])
 
 
 @pytest.mark.parametrize("media", LABELS)
@@ -33,8 +33,8 @@ def test_label_has_the_ink_of_the_pdf(media, title):
     """No dot of the label is far from a dot of the PDF, and none of the PDF far from one of the label."""
     slip = content(title=title, urgent=True, damage_note="Umschlag gelöst")
 
-    label = label_of(render_zpl(slip, media))
-    page = picture_of(render_pdf(slip, media)).convert("L")
+    label = image_of_zpl(render_zpl(slip, media))
+    page = image_of_pdf(render_pdf(slip, media)).convert("L")
 
     assert abs(label.width - page.width) <= 1
     assert abs(label.height - page.height) <= 1
@@ -67,7 +67,7 @@ def test_job_name_and_texts_contain_no_command():
     assert b"^FX 1f2e-copy2_XZ_JA\n" in zpl
     assert zpl.count(b"^XZ") == 1
     assert b"~" not in zpl
-    assert label_of(zpl).size == (812, 1218)
+    assert image_of_zpl(zpl).size == (812, 1218)
 
 
 def test_sheet_of_paper_is_refused():
@@ -88,9 +88,9 @@ def test_any_label_is_decoded_to_the_drawn_picture(slip, media):
     """For any texts, the printer gets the drawn picture, and the slip's code is decoded."""
     zpl = render_zpl(slip, media)
 
-    picture = label_of(zpl)
+    picture = image_of_zpl(zpl)
     assert picture.tobytes() == rasterize(compose_slip(slip, media)).convert("L").tobytes()
-    assert slip.code in codes_on(picture)
+    assert slip.code in decode_barcodes(picture)
     assert len(zpl) < 120_000
 
 

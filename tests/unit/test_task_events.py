@@ -5,7 +5,7 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
-from tests.printers import free_port
+from tests.network import free_port
 from workers.task_events import TaskEventPublisher
 
 

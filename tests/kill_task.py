@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task whose message kills every process that takes it in hand. A worker gets it with `-I tests.killing`."""
+"""A task that kills the process that runs it. A worker loads it with `-I tests.kill_task`."""
 
 import os
 import signal
@@ -16,5 +16,5 @@ task_message.tasks_of = lambda queue: _tasks_of(queue) | {KILL}  # the allow-lis
 
 @shared_task(name=KILL)
 def kill(_event: object) -> None:
-    """Die, as by a lack of memory."""
+    """SIGKILL the process, as the kernel does without memory."""
     os.kill(os.getpid(), signal.SIGKILL)

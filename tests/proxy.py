@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP proxy that misbehaves when it is told to: it cuts, resets, stalls, or lets nobody in."""
+"""A TCP proxy with network faults: it closes, resets, stalls, drops or refuses connections."""
 
 import asyncio
 import contextlib
@@ -13,88 +13,88 @@ from typing import Any, Self
 class Proxy:
     """A port on the loopback interface in front of another one. Use as a context manager.
 
-    Everything runs on an event loop in a thread of its own; the methods may be called from any other thread.
+    The proxy runs on an event loop in a separate thread. Its methods may be called from any other thread.
     """
 
     def __init__(self, upstream: Callable[[], int]) -> None:
-        """`upstream` gives the port behind it, asked for with each new connection."""
+        """`upstream` returns the port behind the proxy, for each new connection."""
         self._upstream = upstream
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="bad-network", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="faulty-network", daemon=True)
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
-        self._lost: set[asyncio.StreamWriter] = set()
-        self._open = asyncio.Event()
-        self._open.set()
-        self._refuses = False
+        self._dropped: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._is_refusing = False
         self._server: asyncio.Server | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._do(self._start())
+        self._call(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._do(self._end())
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def cut(self) -> int:
-        """Close every connection in good form, on both sides; give how many there were."""
-        return self._do(self._drop(reset=False))
+        """Close every connection on both sides (FIN); return their number."""
+        return self._call(self._close_all(reset=False))
 
     def reset(self) -> int:
-        """Tear every connection: both sides get a reset (RST); give how many there were."""
-        return self._do(self._drop(reset=True))
+        """Reset every connection on both sides (RST); return their number."""
+        return self._call(self._close_all(reset=True))
 
     def stall(self) -> None:
-        """Pass nothing on any more, in no direction, and keep everything open."""
-        self._loop.call_soon_threadsafe(self._open.clear)
+        """Forward nothing in either direction, and keep all connections open."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
 
-    def lose(self) -> None:
-        """Forget every connection without telling: both sides think that it is there. New ones work."""
-        self._do(self._forget())
+    def drop(self) -> None:
+        """Discard the data of every present connection: both sides consider it open. New connections work."""
+        self._call(self._mark_dropped())
 
     def refuse(self) -> None:
-        """Drop every connection, and each new one as soon as it is made."""
-        self._refuses = True
+        """Reset every connection, and each new one as soon as it is accepted."""
+        self._is_refusing = True
         self.reset()
 
-    def go_on(self) -> None:
-        """Behave again: what a stall held back goes on its way."""
-        self._refuses = False
-        self._loop.call_soon_threadsafe(self._open.set)
+    def resume(self) -> None:
+        """End a stall or a refusal. Data held by a stall is forwarded."""
+        self._is_refusing = False
+        self._loop.call_soon_threadsafe(self._flowing.set)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
-    def _do(self, what: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
+    def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._pass_on, sock=self._listener)
+        self._server = await asyncio.start_server(self._forward, sock=self._listener)
 
     async def _end(self) -> None:
         assert self._server is not None
         self._server.close()
-        self._refuses = True
-        self._open.set()
-        await self._drop(reset=True)
-        # One turn for each task to notice that its connection is gone.
+        self._is_refusing = True
+        self._flowing.set()
+        await self._close_all(reset=True)
+        # One turn of the loop, in which each task notices that its connection is closed.
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _forget(self) -> None:
-        self._lost |= {writer for pair in self._pairs for writer in pair}
+    async def _mark_dropped(self) -> None:
+        self._dropped |= {writer for pair in self._pairs for writer in pair}
 
-    async def _drop(self, *, reset: bool) -> int:
+    async def _close_all(self, *, reset: bool) -> int:
         pairs = list(self._pairs)
-        for writer in (each for pair in pairs for each in pair):
+        for writer in (writer for pair in pairs for writer in pair):
             if reset:
                 raw = writer.get_extra_info("socket")
                 with contextlib.suppress(OSError):
@@ -104,8 +104,8 @@ class Proxy:
                 writer.close()
         return len(pairs)
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._refuses:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_refusing:
             writer.transport.abort()
             return
         try:
@@ -115,24 +115,24 @@ class Proxy:
             return
         pair = (writer, far_writer)
         self._pairs.add(pair)
-        try:  # at the end of the proxy it is cancelled; streams do not expect that of their callbacks
+        try:  # closing the proxy cancels it, which streams do not expect of their callbacks
             await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         except asyncio.CancelledError:
             pass
         finally:
             self._pairs.discard(pair)
-            for each in pair:
-                each.close()
+            for side in pair:
+                side.close()
 
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """Pass on from one side to the other, and the end of it as well: what ended badly ends badly."""
+        """Forward data from one side to the other, then the end of the stream: a close as a close, a reset as a reset."""
         try:
             while data := await source.read(65536):
-                await self._open.wait()
-                if target not in self._lost:
+                await self._flowing.wait()
+                if target not in self._dropped:
                     target.write(data)
                     await target.drain()
-            if target not in self._lost:
+            if target not in self._dropped:
                 target.close()
         except OSError:
             target.transport.abort()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slips as pictures: what a head of 203 dots an inch puts on paper, and what a decoder reads there."""
+"""Slips as images: rendered at 203 dots per inch, the resolution of a label printer, and read by a barcode decoder."""
 
 import io
 import math
@@ -12,31 +12,31 @@ from PIL import Image
 DPI = 203
 
 
-def page(pdf):
-    """The one page of a PDF."""
+def only_page(pdf):
+    """The page of a PDF of one page."""
     document = pypdfium2.PdfDocument(pdf)
     assert len(document) == 1
     return document[0]
 
 
-def picture_of(pdf):
-    """The page in dots. A page that is no whole number of dots is cut, not stretched, as printers do."""
+def image_of_pdf(pdf):
+    """The page in dots. A page that is not a whole number of dots is cropped, not stretched, as printers do."""
     document = pypdfium2.PdfDocument(pdf)
     width, height = document[0].get_size()
     right, down = (math.floor(size * DPI / 72 + 0.01) * 72 / DPI for size in (width, height))
     document[0].set_mediabox(0, height - down, right, height)
-    cut = io.BytesIO()
-    document.save(cut)
-    return page(cut.getvalue()).render(scale=(DPI - 1e-4) / 72).to_pil()
+    cropped = io.BytesIO()
+    document.save(cropped)
+    return only_page(cropped.getvalue()).render(scale=(DPI - 1e-4) / 72).to_pil()
 
 
-def codes_on(picture):
-    """What a decoder reads, sorted."""
-    return sorted(code.text for code in zxingcpp.read_barcodes(picture))
+def decode_barcodes(image):
+    """The texts of all barcodes in an image, sorted."""
+    return sorted(code.text for code in zxingcpp.read_barcodes(image))
 
 
-def label_of(zpl):
-    """The picture that a label is printed as: a reader of ^GFA on its own (ZPL II programming guide)."""
+def image_of_zpl(zpl):
+    """The image that a label prints: an independent reader of ^GFA (ZPL II programming guide)."""
     found = re.fullmatch(
         rb"\^XA\^CI28\n\^FX ([^\n^~]*)\n\^PW(\d+)\n\^LL(\d+)\n\^LH0,0\n\^FO0,0\^GFA,(\d+),(\d+),(\d+),([^^~]*)\^FS\n"
         rb"\^PQ1\n\^XZ\n",

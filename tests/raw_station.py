@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A station in plain kombu, as another language would write it: no code of `stations/`."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Connection, Consumer, Message, Producer, Queue
+
+from schemas.task_message import task_body, task_headers
+from schemas.topology import PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
+from tests.polling import TIMEOUT
+
+
+def encoded(body: Any) -> bytes:
+    """The body of a message as bytes; kombu's Redis transport gives text."""
+    return body if isinstance(body, bytes) else body.encode()
+
+
+class RawStation:
+    """A connection with the two queues of one station: events go to `returns`, replies come on the reply queue."""
+
+    def __init__(self, broker_url: str, station: str = "main-desk-1") -> None:
+        self._connection = Connection(broker_url)
+        channel = self._connection.channel()
+        arguments = queue_arguments(RETURNS_QUEUE)
+        Queue(RETURNS_QUEUE, exchange="", routing_key=RETURNS_QUEUE, queue_arguments=arguments)(channel).queue_declare()
+        self._producer = Producer(channel)
+        self.reply_to = reply_queue(station)
+        self.received: list[dict[str, Any]] = []
+        """All messages from the reply queue, in order."""
+        self.bodies: list[bytes] = []
+        """Their bodies."""
+        self.sent: dict[str, dict[str, Any]] = {}
+        """Payloads by event id."""
+        queue = Queue(
+            self.reply_to, exchange="", routing_key=self.reply_to, queue_arguments=queue_arguments(self.reply_to)
+        )
+        self._consumer = Consumer(self._connection.channel(), [queue], on_message=self._on_message)
+        self._consumer.consume()
+
+    def send(self, payload: dict[str, Any], *, task: str | None = None) -> str:
+        """Publish an event; return its id. Without `task`, a barcode makes it a scan, all else a Return."""
+        event_id = str(payload["event_id"])
+        self.sent[event_id] = payload
+        task = task or (PROCESS_SCAN if "barcode" in payload else PROCESS_RETURN)
+        self._producer.publish(
+            task_body(json.dumps(payload)),
+            exchange="",
+            routing_key=RETURNS_QUEUE,
+            headers=task_headers(task, event_id, origin="a test"),
+            content_type="application/json",
+            content_encoding="utf-8",
+            reply_to=self.reply_to,
+            correlation_id=event_id,
+        )
+        return event_id
+
+    def replies_to(self, *event_ids: str, timeout: float = TIMEOUT) -> list[dict[str, Any]]:
+        """Wait for the reply to each of `event_ids`; return the first reply to each, in that order."""
+        self.wait_until(lambda: set(event_ids) <= {reply["event_id"] for reply in self.replies()}, timeout)
+        first = {reply["event_id"]: reply for reply in reversed(self.replies())}
+        return [first[event_id] for event_id in event_ids]
+
+    def replies(self) -> list[dict[str, Any]]:
+        """The replies received so far."""
+        return [message for message in self.received if message["type"].startswith("bookdrop.return-reply")]
+
+    def notices(self) -> list[dict[str, Any]]:
+        """The slip notices received so far."""
+        return [message for message in self.received if message["type"].startswith("bookdrop.slip-notice")]
+
+    def wait_until(self, condition: Callable[[], Any], timeout: float = TIMEOUT) -> None:
+        """Consume until `condition()` is true."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout:g} s; received last: {self.received[-3:]}"
+            try:
+                self._connection.drain_events(timeout=0.2)
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.release()
+
+    def _on_message(self, message: Message) -> None:
+        body = encoded(message.body)
+        self.bodies.append(body)
+        self.received.append(json.loads(body))
+        message.ack()
