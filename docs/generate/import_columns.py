@@ -13,8 +13,11 @@ PAGE: Final = Path("docs/reference/import-columns.md")
 _HEAD: Final = """# Columns of an import
 
 `bookdrop import FILE` reads CSV or JSON Lines with these columns. Import the kinds in this order, because each refers only
-to those before it. An empty value leaves the default. A later import finds a stored row by its natural key. This page is
-generated from the code (`make docs`).
+to those before it. This page is generated from the code (`make docs`).
+
+A later import finds a stored row by its natural key, which every row needs. The stored row changes only in the columns
+that the file names. An empty value in a named column sets the default: the value shown, or nothing. "For a new row"
+marks a column that a stored row may leave out; an empty value in it is refused.
 """
 
 
@@ -33,13 +36,20 @@ def _section(model: type[Row]) -> Iterator[str]:
         (
             (
                 f"`{name}`",
-                "yes" if field.is_required() else _default(field.get_default(call_default_factory=True)),
+                _need(model, name),
                 field.description or "",
             )
             for name, field in model.model_fields.items()
         ),
     )
     yield ""
+
+
+def _need(model: type[Row], name: str) -> str:
+    field = model.model_fields[name]
+    if field.is_required():
+        return "yes"
+    return "for a new row" if name in model.new_columns else _default(field.get_default(call_default_factory=True))
 
 
 def _default(value: Any) -> str:

@@ -3,23 +3,27 @@
 
 import csv
 import difflib
+import io
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from tasks.data_import.row_models import KINDS, Row
+
+MAX_REASON: Final = 500
+"""Length of a reason, in characters. A file may contain names and values of any length."""
 
 
 class ImportFileError(Exception):
     """A file or a mapping that cannot be imported. The text states the cause, and the next step."""
 
     def __init__(self, cause: str, next_step: str) -> None:
-        super().__init__(f"{cause} Nothing was imported. {next_step}")
+        super().__init__(_printable(f"{cause} Nothing was imported. {next_step}"))
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class InvalidRow:
 
     line: int
     reason: str
+    kind: str | None = None
+    """Kind of the row; `None` if the row does not show it."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """The reason why a line has no record."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -51,8 +64,16 @@ class ColumnMapping:
 
     def translate(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The record in bookdrop's columns. A mapping with `columns` drops every column that it does not name."""
-        named = {self.columns.get(name, name): value for name, value in record.items() if self._is_kept(name)}
-        return {**self.constants, **{name: self.values.get(name, {}).get(str(v), v) for name, v in named.items()}}
+        translated: dict[str, Any] = dict(self.constants)
+        for source, value in record.items():
+            if self._is_kept(source):
+                name = self.columns.get(source, source)
+                values = self.values.get(name, {})
+                found = values.get(str(value), value) if values and not isinstance(value, list | dict) else value
+                # An empty value leaves the constant, or the value of another column with the same name.
+                if name not in translated or not _is_empty(found):
+                    translated[name] = found
+        return translated
 
     def translate_header(self, header: Iterable[str]) -> set[str]:
         """The columns of a file as columns of bookdrop."""
@@ -79,31 +100,71 @@ def read_mapping(path: Path) -> ColumnMapping:
     return ColumnMapping(content.get("columns", {}), content.get("values", {}), content.get("constants", {}))
 
 
-def read(path: Path, kind: str | None, mapping: ColumnMapping) -> Iterator[ValidRow | InvalidRow]:
-    """Yield the rows of the file, in order. Raises `ImportFileError` before the first row, or not at all."""
+RESTRICTED_KINDS: Final = frozenset({"stations", "printers"})
+"""Kinds that decide which station is trusted and where slips print: a file brings them only when they are named."""
+
+
+def read(
+    path: Path, kind: str | None, mapping: ColumnMapping, allowed: Collection[str] = ()
+) -> Iterator[ValidRow | InvalidRow]:
+    """Yield the rows of the file, in order. Raises `ImportFileError` before the first row, or not at all.
+
+    With `kind`, rows of other kinds are invalid. Without, `RESTRICTED_KINDS` are invalid unless `allowed` names them.
+    """
     text = _read_text(path)
-    header, records = _read_json_lines(text) if text.lstrip().startswith("{") else _read_csv(text)
+    header, records = _read_json_lines(text, kind) if text.lstrip().startswith("{") else _read_csv(path, text)
     columns = mapping.translate_header(header)
     chosen = kind or _guess_kind(columns)
     if chosen is not None:
         _check_columns(path, chosen, columns)
-    return (parse_row(chosen, mapping, line, record) for line, record in records)
+    forbidden = RESTRICTED_KINDS - set(allowed) if kind is None else frozenset()
+    return (parse_row(chosen, mapping, line, record, forbidden) for line, record in records)
 
 
-def parse_row(kind: str | None, mapping: ColumnMapping, line: int, record: Any) -> ValidRow | InvalidRow:
-    """Validate one record of `kind`, or of the kind that the record names. A text is the reason of an invalid row."""
+def parse_row(
+    kind: str | None, mapping: ColumnMapping, line: int, record: Any, forbidden: Collection[str] = ()
+) -> ValidRow | InvalidRow:
+    """Validate one record of `kind`, or of the kind that the record names."""
     if not isinstance(record, dict):
-        return InvalidRow(line, record if isinstance(record, str) else "not a JSON object")
+        return InvalidRow(line, record.reason if isinstance(record, Damage) else "not a JSON object", kind)
     translated = mapping.translate(record)
-    chosen = str(translated.pop("kind", kind))
-    model = KINDS.get(chosen)
+    named = translated.pop("kind", None)
+    chosen = kind if _is_empty(named) else named
+    model = KINDS.get(chosen) if isinstance(chosen, str) else None
     if model is None:
-        return InvalidRow(line, f"unknown kind {chosen!r}; the kinds are {', '.join(KINDS)}")
+        shown = f"unknown kind {chosen[:40]!r}" if isinstance(chosen, str) else "no kind"
+        return InvalidRow(line, f"{shown}; the kinds are {', '.join(KINDS)}", kind)
+    if kind is not None and model.kind != kind:
+        return InvalidRow(line, f"is a row of {model.kind}, in an import of {kind}", model.kind)
+    if model.kind in forbidden:
+        return InvalidRow(
+            line, f"{model.kind} are imported only with --kind {model.kind} or --allow {model.kind}", model.kind
+        )
     try:
-        return ValidRow(line, model.model_validate(translated))
+        return ValidRow(line, model.model_validate(_with_defaults(model, translated)))
     except ValidationError as error:
         found = [f"{e['loc'][0] if e['loc'] else 'row'}: {e['msg']}" for e in error.errors(include_input=False)]
-        return InvalidRow(line, "; ".join(found))
+        return InvalidRow(line, _printable("; ".join(found))[:MAX_REASON], model.kind)
+
+
+def _with_defaults(model: type[Row], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record, with the column's default for an empty value; a required column stays empty and is invalid."""
+    fields, required = model.model_fields, model.required_columns()
+    return {
+        name: fields[name].get_default(call_default_factory=True)
+        if _is_empty(value) and name in fields and name not in required
+        else value
+        for name, value in record.items()
+    }
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for surrogates, which JSON may contain and no output encodes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _read_text(path: Path) -> str:
@@ -125,38 +186,57 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _read_csv(text: str) -> tuple[list[str], Iterator[tuple[int, Any]]]:
-    """The header, and each line's number with its record, or with the reason why it has none."""
+def _read_csv(path: Path, text: str) -> tuple[list[str], Iterator[tuple[int, Any]]]:
+    """The header, and the number of each record's first line with the record or `Damage`."""
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    names = [name.strip() for name in next(reader)]
+    # The text is in memory already. A limit would end a long field in its middle, and read its other lines as rows.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names = [name.strip() for name in next(reader)]
+    except csv.Error as error:
+        raise ImportFileError(
+            f"The first line of {path} is not CSV: {error}.", "Correct it, then import again."
+        ) from None
 
     def records() -> Iterator[tuple[int, Any]]:
-        for values in reader:
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield line, Damage(f"not valid CSV: {error}")
+                continue
             if not any(value.strip() for value in values):
                 continue
             if len(values) != len(names):
-                yield reader.line_num, f"has {len(values)} values, but the header names {len(names)} columns"
+                yield line, Damage(f"has {len(values)} values, but the header names {len(names)} columns")
                 continue
-            # An empty value leaves the column's default.
-            yield reader.line_num, {name: value for name, value in zip(names, values, strict=True) if value.strip()}
+            yield line, dict(zip(names, values, strict=True))
 
     return names, records()
 
 
-def _read_json_lines(text: str) -> tuple[list[str], Iterator[tuple[int, Any]]]:
-    """The first object's keys, and each line's number with its record, or with the reason why it has none."""
+def _read_json_lines(text: str, kind: str | None) -> tuple[list[str], Iterator[tuple[int, Any]]]:
+    """The keys of the first object that may be of `kind`, and each line's number with its record or `Damage`."""
 
     def records() -> Iterator[tuple[int, Any]]:
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(io.StringIO(text, newline=""), 1):
             if line.strip():
                 try:
                     yield number, json.loads(line)
                 except json.JSONDecodeError as error:
-                    yield number, f"not valid JSON: {error.msg}"
+                    yield number, Damage(f"not valid JSON: {error.msg}")
+                except RecursionError:
+                    yield number, Damage("not valid JSON: nested too deep")
+                except ValueError:
+                    yield number, Damage("not valid JSON: a number has too many digits")
 
-    first = next((record for _, record in records() if isinstance(record, dict)), {})
+    objects = (record for _, record in records() if isinstance(record, dict))
+    first = next((record for record in objects if kind is None or record.get("kind", kind) == kind), {})
     return list(first), records()
 
 
@@ -165,7 +245,9 @@ def _guess_kind(columns: set[str]) -> str | None:
     if "kind" in columns:
         return None
     fitting = [
-        kind for kind, model in KINDS.items() if columns <= set(model.model_fields) and _required(model) <= columns
+        kind
+        for kind, model in KINDS.items()
+        if columns <= set(model.model_fields) and model.required_columns() <= columns
     ]
     if len(fitting) == 1:
         return fitting[0]
@@ -186,7 +268,3 @@ def _check_columns(path: Path, kind: str, columns: set[str]) -> None:
                 f"{path} has a column {name!r} that {kind} do not have.",
                 f"Did you mean {near[0]}?" if near else f"Columns of {kind}: {', '.join(sorted(known - {'kind'}))}.",
             )
-
-
-def _required(model: type[Row]) -> set[str]:
-    return {name for name, info in model.model_fields.items() if info.is_required()}

@@ -3,9 +3,9 @@
 
 import unicodedata
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.barcodes import clean
 from schemas.request_status import RequestStatus
@@ -45,12 +45,24 @@ def _moment(value: object) -> object:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
-    return moment.astimezone(UTC) if isinstance(moment, datetime) else moment
+    try:
+        return moment.astimezone(UTC) if isinstance(moment, datetime) else moment
+    except (OverflowError, OSError):
+        raise ValueError("is outside the years 1 to 9999 in UTC") from None
 
 
 def _flag(value: object) -> object:
     return False if isinstance(value, str) and not value.strip() else value
 
+
+def _without_controls(value: str) -> str:
+    if any(unicodedata.category(c) == "Cc" for c in value):
+        raise ValueError("has control characters")
+    return value
+
+
+UNNAMED: Any = None
+"""Value of a column that a row does not name. Only a row that is stored already may leave out a `new_columns` column."""
 
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200)]
 LongText = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=1000)]
@@ -64,11 +76,25 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
 class Row(BaseModel):
-    """A row of a file. Its fields are the columns; its natural key identifies it in a later import."""
+    """A row of a file. Its fields are the columns; its natural key identifies it in a later import.
+
+    A field without a default belongs to the natural key. `model_fields_set` has the columns that the row names.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     kind: ClassVar[str]
     natural_key: ClassVar[str]
+    new_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns that a new row needs besides its natural key. A stored row keeps its value."""
+
+    @classmethod
+    def required_columns(cls) -> set[str]:
+        """The columns of the natural key, and `new_columns`."""
+        return {name for name, info in cls.model_fields.items() if info.is_required()} | set(cls.new_columns)
+
+    def missing_columns(self) -> list[str]:
+        """The columns that a new row needs and this row does not name."""
+        return [name for name in self.new_columns if name not in self.model_fields_set]
 
 
 class BranchRow(Row):
@@ -76,10 +102,11 @@ class BranchRow(Row):
 
     kind: ClassVar[str] = "branches"
     natural_key: ClassVar[str] = "code"
+    new_columns: ClassVar[tuple[str, ...]] = ("name", "library")
     code: Code
     """Lower case letters, digits and hyphens, for example `main`."""
-    name: Text
-    library: Text
+    name: Text = UNNAMED
+    library: Text = UNNAMED
     """Name of the library, as slips show it under FROM."""
     address: Lines = []
     """Lines separated by `|`."""
@@ -90,9 +117,10 @@ class PrinterRow(Row):
 
     kind: ClassVar[str] = "printers"
     natural_key: ClassVar[str] = "code"
+    new_columns: ClassVar[tuple[str, ...]] = ("branch", "uri")
     code: Code
-    branch: Code
-    uri: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=500)]
+    branch: Code = UNNAMED
+    uri: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=500)] = UNNAMED
     """For example `spool:///var/spool/bookdrop/main` or `ipp://printer/ipp/print`."""
     media: Code = "label-4x6"
     """Its paper: `label-4x6`, `a6`, `a4-corner` or `receipt-80`."""
@@ -105,9 +133,10 @@ class StationRow(Row):
 
     kind: ClassVar[str] = "stations"
     natural_key: ClassVar[str] = "code"
+    new_columns: ClassVar[tuple[str, ...]] = ("branch", "key")
     code: Code
-    branch: Code
-    key: Annotated[str, Field(min_length=16, max_length=200)]
+    branch: Code = UNNAMED
+    key: Annotated[str, Field(min_length=16, max_length=200), AfterValidator(_without_controls)] = UNNAMED
     """Shared secret that signs its events, at least 16 characters."""
     printer: OptionalCode = None
     """Printer for its slips, if not the default printer of the branch."""
@@ -119,9 +148,10 @@ class PartnerRow(Row):
 
     kind: ClassVar[str] = "partners"
     natural_key: ClassVar[str] = "code"
+    new_columns: ClassVar[tuple[str, ...]] = ("name",)
     code: PartnerCode
     """Identifier of the library among partners, usually its ISIL."""
-    name: Text
+    name: Text = UNNAMED
     address: Lines = []
     """Lines separated by `|`."""
     delivery_code: Annotated[Annotated[str, Field(max_length=40)] | None, BeforeValidator(_optional)] = None
@@ -133,8 +163,9 @@ class PatronRow(Row):
 
     kind: ClassVar[str] = "patrons"
     natural_key: ClassVar[str] = "number"
+    new_columns: ClassVar[tuple[str, ...]] = ("name",)
     number: Text
-    name: Text
+    name: Text = UNNAMED
 
 
 class RequestRow(Row):
@@ -142,14 +173,15 @@ class RequestRow(Row):
 
     kind: ClassVar[str] = "requests"
     natural_key: ClassVar[str] = "external_id"
+    new_columns: ClassVar[tuple[str, ...]] = ("partner", "branch", "status", "title")
     external_id: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=100)]
-    partner: PartnerCode
+    partner: PartnerCode = UNNAMED
     """Code of the lending library."""
-    branch: Code
+    branch: Code = UNNAMED
     """Code of the branch that owns the request."""
-    status: Annotated[RequestStatus, BeforeValidator(_status)]
+    status: Annotated[RequestStatus, BeforeValidator(_status)] = UNNAMED
     """Status by its label, for example `Loaned to patron`."""
-    title: LongText
+    title: LongText = UNNAMED
     author: OptionalText = None
     patron: OptionalText = None
     """Number of the patron."""
@@ -165,7 +197,8 @@ class ItemRow(Row):
 
     kind: ClassVar[str] = "items"
     natural_key: ClassVar[str] = "request and position; the first barcode for an item that the library owns"
-    barcode: Annotated[list[str], BeforeValidator(_barcodes), Field(min_length=1, max_length=20)]
+    new_columns: ClassVar[tuple[str, ...]] = ("barcode",)
+    barcode: Annotated[list[str], BeforeValidator(_barcodes), Field(min_length=1, max_length=20)] = []
     """Barcodes of the item, separated by `|`."""
     temporary_barcode: Annotated[
         list[str], BeforeValidator(lambda v: _barcodes(v) if v else []), Field(max_length=20)
@@ -176,6 +209,12 @@ class ItemRow(Row):
     position: Annotated[int, Field(ge=1, le=1000)] = 1
     """1 for the first item of its request."""
     description: OptionalText = None
+
+    @model_validator(mode="after")
+    def _has_natural_key(self) -> Self:
+        if not (self.request or self.barcode):
+            raise ValueError("an item needs a request or a barcode")
+        return self
 
 
 class LoanRow(Row):

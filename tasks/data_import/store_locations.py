@@ -2,32 +2,32 @@
 """Store rows of branches, printers, stations, partners and patrons, each by its natural key."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import cast
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from schemas.models import Branch, Partner, Patron, Printer, Station
-from tasks.data_import.row_models import BranchRow, PartnerRow, PatronRow, PrinterRow, Row, StationRow
-from tasks.data_import.upsert import Outcome, ids_by_key, upsert
+from tasks.data_import.row_models import PrinterRow, Row, StationRow
+from tasks.data_import.upsert import Outcome, RowRefusedError, StoreContext, ids_by_key, record_of, upsert
 
 
-def store_branches(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
+def store_branches(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
     """Upsert branches by code."""
-    return upsert(session, Branch, "code", [cast("BranchRow", row).model_dump() for row in rows])
+    return upsert(session, Branch, "code", [record_of(row, row.model_dump()) for row in rows])
 
 
-def store_partners(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
+def store_partners(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
     """Upsert lending libraries by code."""
-    return upsert(session, Partner, "code", [cast("PartnerRow", row).model_dump() for row in rows])
+    return upsert(session, Partner, "code", [record_of(row, row.model_dump()) for row in rows])
 
 
-def store_patrons(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
+def store_patrons(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
     """Upsert patrons by number."""
-    return upsert(session, Patron, "number", [cast("PatronRow", row).model_dump() for row in rows])
+    return upsert(session, Patron, "number", [record_of(row, row.model_dump()) for row in rows])
 
 
-def store_printers(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
+def store_printers(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
     """Upsert printers by code."""
     printers = [cast("PrinterRow", row) for row in rows]
     branches = ids_by_key(session, Branch.code, (row.branch for row in printers), "branch")
@@ -36,35 +36,51 @@ def store_printers(rows: Sequence[Row], session: Session, now: datetime) -> list
         Printer,
         "code",
         [
-            {
-                "code": row.code,
-                "branch_id": branches[row.branch],
-                "uri": row.uri,
-                "media": row.media,
-                "is_default": row.is_default,
-            }
+            record_of(
+                row,
+                {
+                    "code": row.code,
+                    "branch_id": branches.get(row.branch),
+                    "uri": row.uri,
+                    "media": row.media,
+                    "is_default": row.is_default,
+                },
+            )
             for row in printers
         ],
     )
 
 
-def store_stations(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
-    """Upsert stations by code."""
+def store_stations(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
+    """Upsert stations by code. Raises `RowRefusedError` for another key of a stored station, unless keys rotate."""
     stations = [cast("StationRow", row) for row in rows]
     branches = ids_by_key(session, Branch.code, (row.branch for row in stations), "branch")
     printers = ids_by_key(session, Printer.code, (row.printer for row in stations), "printer")
+    if not context.rotate_keys:
+        _refuse_other_keys(stations, session)
     return upsert(
         session,
         Station,
         "code",
         [
-            {
-                "code": row.code,
-                "branch_id": branches[row.branch],
-                "key": row.key,
-                "active": row.active,
-                "printer_id": printers[row.printer] if row.printer else None,
-            }
+            record_of(
+                row,
+                {
+                    "code": row.code,
+                    "branch_id": branches.get(row.branch),
+                    "key": row.key,
+                    "active": row.active,
+                    "printer_id": printers[row.printer] if row.printer else None,
+                },
+            )
             for row in stations
         ],
     )
+
+
+def _refuse_other_keys(stations: Sequence[StationRow], session: Session) -> None:
+    stored = select(Station.code, Station.key).where(Station.code.in_([row.code for row in stations]))
+    keys = {row.code: row.key for row in session.execute(stored.with_for_update())}
+    for row in stations:
+        if row.key is not None and keys.setdefault(row.code, row.key) != row.key:
+            raise RowRefusedError(f"station {row.code} has another key here; only --rotate-keys changes it")

@@ -2,8 +2,8 @@
 """Store rows of requests, items with their barcodes, and loans."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
@@ -11,48 +11,56 @@ from sqlalchemy.orm import Session
 from schemas.models import Branch, Item, ItemBarcode, Loan, Partner, Patron, Request, table
 from schemas.request_status import CLOSED, RequestStatus
 from tasks.data_import.row_models import ItemRow, LoanRow, RequestRow, Row
-from tasks.data_import.upsert import Outcome, RowRefusedError, ids_by_key, upsert
+from tasks.data_import.upsert import Outcome, RowRefusedError, StoreContext, ids_by_key, record_of, upsert
+
+LOAN_COLUMNS: Final = frozenset({"due_at", "discharged_at", "fee_open", "claimed_returned"})
+"""Columns of a loan that have the same name in its table."""
 
 
-def store_requests(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
+def store_requests(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
     """Upsert requests by external identifier. Raises `RowRefusedError` for one that would reopen a closed request."""
     requests = [cast("RequestRow", row) for row in rows]
     partners = ids_by_key(session, Partner.code, (row.partner for row in requests), "partner")
     branches = ids_by_key(session, Branch.code, (row.branch for row in requests), "branch")
     patrons = ids_by_key(session, Patron.number, (row.patron for row in requests), "patron")
-    stored = {
-        row.external_id: row
+    statuses = {
+        row.external_id: row.status
         for row in session.execute(
-            select(Request.external_id, Request.status, Request.created_at, Request.updated_at)
+            select(Request.external_id, Request.status)
             .where(Request.external_id.in_([row.external_id for row in requests]))
             .with_for_update()
         )
     }
-    values = []
+    records = []
     for row in requests:
-        before = stored.get(row.external_id)
-        if before is not None:
-            _refuse_reopening(row, before.status)
-        values.append(
-            {
-                "external_id": row.external_id,
-                "partner_id": partners[row.partner],
-                "branch_id": branches[row.branch],
-                "status": row.status,
-                "title": row.title,
-                "author": row.author,
-                # A closed request has no link to a patron.
-                "patron_id": patrons[row.patron] if row.patron and row.status not in CLOSED else None,
-                "return_address": row.return_address or None,
-                "damage_note": row.damage_note,
-                "created_at": row.created_at or (before.created_at if before is not None else now),
-                "updated_at": before.updated_at if before is not None else now,
-            }
-        )
-    outcomes = upsert(session, Request, "external_id", values)
+        before = statuses.get(row.external_id)
+        if before is not None and row.status is not None:
+            _refuse_reopening(row, before)
+        status = statuses[row.external_id] = row.status or before
+        values = {
+            "external_id": row.external_id,
+            "partner_id": partners.get(row.partner),
+            "branch_id": branches.get(row.branch),
+            "status": row.status,
+            "title": row.title,
+            "author": row.author,
+            # A closed request has no link to a patron.
+            "patron_id": patrons[row.patron] if row.patron and status not in CLOSED else None,
+            "return_address": row.return_address or None,
+            "damage_note": row.damage_note,
+            "created_at": row.created_at or context.now,
+            "updated_at": context.now,
+        }
+        record = record_of(row, values)
+        if row.status in CLOSED:
+            record = replace(record, named=record.named | {"patron_id"})
+        if row.created_at is None:
+            record = replace(record, named=record.named - {"created_at"})
+        records.append(record)
+    outcomes = upsert(session, Request, "external_id", records)
     changed = [row.external_id for row, outcome in zip(requests, outcomes, strict=True) if outcome is Outcome.CHANGED]
     if changed:
-        session.execute(update(Request).where(Request.external_id.in_(changed)).values(updated_at=now))
+        session.execute(update(Request).where(Request.external_id.in_(changed)).values(updated_at=context.now))
     return outcomes
 
 
@@ -65,7 +73,7 @@ def _refuse_reopening(row: RequestRow, before: RequestStatus) -> None:
         )
 
 
-def store_items(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
+def store_items(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
     """Upsert items by their natural key, and add their barcodes. A stored barcode that a row does not have stays."""
     item_rows = [cast("ItemRow", row) for row in rows]
     requests = ids_by_key(session, Request.external_id, (row.request for row in item_rows), "request")
@@ -76,13 +84,17 @@ def store_items(rows: Sequence[Row], session: Session, now: datetime) -> list[Ou
         key = _natural_key(row, requests)
         item = items.get(key)
         if item is None:
+            if row.missing_columns():
+                raise RowRefusedError("is not stored yet; a new row needs barcode")
             request_id = requests[row.request] if row.request else None
             item = items[key] = Item(request_id=request_id, position=row.position, description=row.description)
             session.add(item)
             outcomes.append(Outcome.ADDED)
-        else:
-            outcomes.append(Outcome.UNCHANGED if item.description == row.description else Outcome.CHANGED)
+        elif "description" in row.model_fields_set and item.description != row.description:
             item.description = row.description
+            outcomes.append(Outcome.CHANGED)
+        else:
+            outcomes.append(Outcome.UNCHANGED)
     session.flush()
     extended = _add_barcodes(session, [(items[_natural_key(row, requests)].id, row) for row in item_rows])
     return [
@@ -131,7 +143,7 @@ def _add_barcodes(session: Session, rows: list[tuple[int, ItemRow]]) -> set[int]
     return {item_id for item_id, _ in new}
 
 
-def store_loans(rows: Sequence[Row], session: Session, now: datetime) -> list[Outcome]:
+def store_loans(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
     """Upsert loans by item and start. A discharged loan has no link to a patron, unless a fee is open on it."""
     loan_rows = [cast("LoanRow", row) for row in rows]
     patrons = ids_by_key(session, Patron.number, (row.patron for row in loan_rows), "patron")
@@ -152,31 +164,37 @@ def store_loans(rows: Sequence[Row], session: Session, now: datetime) -> list[Ou
         if row.barcode not in items:
             raise RowRefusedError(f"there is no item with barcode {row.barcode}; import it first")
         key = (items[row.barcode], row.loaned_at)
-        keeps_link = row.discharged_at is None or row.fee_open
-        values = {
-            "patron_id": patrons[row.patron] if row.patron and keeps_link else None,
-            "due_at": row.due_at,
-            "discharged_at": row.discharged_at,
-            "fee_open": row.fee_open,
-            "claimed_returned": row.claimed_returned,
-        }
         loan = stored.get(key)
+        values = _loan_values(row, loan, patrons)
         if loan is None:
             if row.discharged_at is None and key[0] in on_loan:
                 raise RowRefusedError(
                     f"the item with barcode {row.barcode} is on loan already; discharge that loan first"
                 )
-            loan = stored[key] = Loan(item_id=key[0], loaned_at=row.loaned_at, **values)
+        elif loan.discharged_at is not None and values.get("discharged_at", loan.discharged_at) is None:
+            raise RowRefusedError(f"the loan of {row.barcode} is discharged here; an import does not reopen it")
+        if loan is None:
+            defaults = {"fee_open": row.fee_open, "claimed_returned": row.claimed_returned}
+            loan = stored[key] = Loan(item_id=key[0], loaned_at=row.loaned_at, **(defaults | values))
             session.add(loan)
             if row.discharged_at is None:
                 on_loan.add(key[0])
             outcomes.append(Outcome.ADDED)
             continue
-        if loan.discharged_at is not None and row.discharged_at is None:
-            raise RowRefusedError(f"the loan of {row.barcode} is discharged here; an import does not reopen it")
         changed = {name: value for name, value in values.items() if getattr(loan, name) != value}
         for name, value in changed.items():
             setattr(loan, name, value)
         outcomes.append(Outcome.CHANGED if changed else Outcome.UNCHANGED)
     session.flush()
     return outcomes
+
+
+def _loan_values(row: LoanRow, loan: Loan | None, patrons: dict[str, int]) -> dict[str, Any]:
+    """Values of the columns that the row names, and the link to the patron if the row sets or ends it."""
+    named = row.model_fields_set
+    values = {name: getattr(row, name) for name in named & LOAN_COLUMNS}
+    discharged_at = values.get("discharged_at", loan.discharged_at if loan else None)
+    keeps_link = discharged_at is None or values.get("fee_open", loan.fee_open if loan else False)
+    if "patron" in named or (not keeps_link and named & {"discharged_at", "fee_open"}):
+        values["patron_id"] = patrons[row.patron] if row.patron and keeps_link else None
+    return values

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Upsert rows by their natural key, one batch at a time: two statements to read, at most two to write."""
+"""Upsert rows by their natural key, one batch at a time. A stored row changes only in the columns that a row names."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -9,6 +11,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from schemas.models import Model, table
+from tasks.data_import.row_models import Row
 
 
 class Outcome(StrEnum):
@@ -35,34 +38,73 @@ def ids_by_key(
     return found
 
 
-def upsert(session: Session, model: type[Model], key: str, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """Insert new rows and update changed ones, by the natural key in column `key`; return each row's outcome."""
+@dataclass(frozen=True)
+class StoreContext:
+    """Time and permissions of an import."""
+
+    now: datetime
+    rotate_keys: bool = False
+    """Whether a row may change the key of a stored station."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Values of a row in the columns of its table."""
+
+    values: dict[str, Any]
+    """All columns: those that the row does not name have their defaults."""
+    named: frozenset[str]
+    """The columns that change in a stored row."""
+    missing: Sequence[str]
+    """Columns that a new row needs and that the row does not name."""
+
+    def require_all(self) -> None:
+        """Raise `RowRefusedError` if a new row needs more columns."""
+        if self.missing:
+            raise RowRefusedError(f"is not stored yet; a new row needs {', '.join(self.missing)}")
+
+
+def record_of(row: Row, values: dict[str, Any]) -> Record:
+    """The record of `row`; `values` has a column `<name>_id` for each column that refers to another kind."""
+    named = {name if name in values else f"{name}_id" for name in row.model_fields_set}
+    return Record(values, frozenset(named), row.missing_columns())
+
+
+def upsert(session: Session, model: type[Model], key: str, records: Sequence[Record]) -> list[Outcome]:
+    """Insert new rows, update changed ones in their named columns; return each row's outcome.
+
+    `key` is the column of the natural key. Raises `RowRefusedError` for a new row without a required column.
+    """
     target = table(model)
-    columns = [target.c[name] for name in {"id", *(name for row in rows for name in row)}]
-    keys = [row[key] for row in rows]
+    columns = [target.c[name] for name in {"id", *(name for record in records for name in record.values)}]
+    keys = [record.values[key] for record in records]
     stored = {
         row[key]: dict(row) for row in session.execute(select(*columns).where(target.c[key].in_(keys))).mappings()
     }
     inserts: dict[Any, dict[str, Any]] = {}
     updates: dict[int, dict[str, Any]] = {}
     outcomes: list[Outcome] = []
-    for row in rows:
-        before = inserts.get(row[key]) or stored.get(row[key])
+    for record in records:
+        natural_key = record.values[key]
+        before = inserts.get(natural_key) or stored.get(natural_key)
         if before is None:
-            inserts[row[key]] = dict(row)
+            record.require_all()
+            inserts[natural_key] = dict(record.values)
             outcomes.append(Outcome.ADDED)
-        elif all(before[name] == value for name, value in row.items()):
-            outcomes.append(Outcome.UNCHANGED)
-        else:
-            before.update(row)
-            if "id" in before:
-                updates[before["id"]] = {f"b_{name}": before[name] for name in [*row, "id"]}
-            outcomes.append(Outcome.CHANGED)
+            continue
+        changes = {name: record.values[name] for name in record.named if before[name] != record.values[name]}
+        outcomes.append(Outcome.CHANGED if changes else Outcome.UNCHANGED)
+        before.update(changes)
+        if changes and "id" in before:
+            updates.setdefault(before["id"], {}).update(changes)
     if inserts:
         session.execute(insert(target), list(inserts.values()))
-    if updates:
-        names = [name for name in rows[0] if name != key]
-        statement = update(target).where(target.c.id == bindparam("b_id"))
+    # One statement for each set of columns: a concurrent change of another column is not overwritten.
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row_id, changes in updates.items():
+        parameters = {"b_id": row_id} | {f"b_{name}": value for name, value in changes.items()}
+        groups.setdefault(tuple(sorted(changes)), []).append(parameters)
+    for names, rows in groups.items():
         values = {name: bindparam(f"b_{name}", type_=target.c[name].type) for name in names}
-        session.connection().execute(statement.values(values), list(updates.values()))
+        session.connection().execute(update(target).where(target.c.id == bindparam("b_id")).values(values), rows)
     return outcomes

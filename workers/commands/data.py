@@ -4,6 +4,7 @@
 import json
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +15,26 @@ from workers.commands.options import json_option
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.data_import.importer import ImportReport
+    from tasks.data_import.importer import ImportReport, RowCounts
 
 SOME_REFUSED, INVALID_FILE = 1, 2
 KIND_NAMES = ("branches", "printers", "stations", "partners", "patrons", "requests", "items", "loans")
+RESTRICTED_KIND_NAMES = ("stations", "printers")
 MAX_SHOWN = 20
 """Number of refused rows that the text report lists."""
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(KIND_NAMES), help="Kind of the rows, if the columns do not identify it.")
+@click.option("--kind", type=click.Choice(KIND_NAMES), help="Kind of the rows. Rows of another kind are refused.")
+@click.option(
+    "--allow",
+    "allowed",
+    type=click.Choice(RESTRICTED_KIND_NAMES),
+    multiple=True,
+    help="Without --kind, import rows of this kind as well. Repeatable.",
+)
+@click.option("--rotate-keys", is_flag=True, help="Let a row change the key of a stored station.")
 @click.option(
     "--mapping", type=click.Path(path_type=Path), help="TOML file that maps another system's columns and values."
 )
@@ -32,12 +42,23 @@ MAX_SHOWN = 20
 @click.option("--dry-run", is_flag=True, help="Show the result; import nothing.")
 @json_option
 def import_command(
-    file: Path, kind: str | None, mapping: Path | None, strict: bool, dry_run: bool, as_json: bool
+    file: Path,
+    kind: str | None,
+    allowed: tuple[str, ...],
+    rotate_keys: bool,
+    mapping: Path | None,
+    strict: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Import FILE: branches, printers, stations, partners, patrons, requests, items or loans.
 
-    CSV (comma, semicolon or tab; UTF-8) or JSON Lines. Each row is inserted, or updates the stored one, so importing
-    the same file again changes nothing. Each refused row is reported with its line and reason; the others are imported.
+    CSV (comma, semicolon or tab; UTF-8) or JSON Lines. Each row is inserted, or updates the stored one in the columns
+    that it names, so importing the same file again changes nothing. Each refused row is reported with its line and
+    reason; the others are imported.
+
+    With --kind every row is of that kind. Without it the columns identify the kind, or a column `kind` names the kind
+    of each row; stations and printers then need --allow.
 
     \b
     Import in this order, because each kind refers to those before it:
@@ -62,10 +83,16 @@ def import_command(
 
     engine = open_engine(WorkerSettings.load().database_url)
     try:
-        rows = read(file, kind, read_mapping(mapping) if mapping else ColumnMapping())
+        rows = read(file, kind, read_mapping(mapping) if mapping else ColumnMapping(), allowed)
         with _progress(file) as progress:
             report = import_rows(
-                rows, sessionmaker(engine), datetime.now(UTC), strict=strict, dry_run=dry_run, progress=progress
+                rows,
+                sessionmaker(engine),
+                datetime.now(UTC),
+                strict=strict,
+                dry_run=dry_run,
+                rotate_keys=rotate_keys,
+                progress=progress,
             )
     except ImportFileError as error:
         click.echo(f"Error: {error}", err=True)
@@ -97,36 +124,45 @@ def _progress(file: Path) -> "Iterator[Callable[[int], None]]":
 
 
 def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
+    total = report.total
     if as_json:
-        refused = [{"line": row.line, "reason": row.reason} for row in report.refused]
-        counts = {"added": report.added, "changed": report.changed, "unchanged": report.unchanged}
-        click.echo(json.dumps({**counts, "kept": report.committed, "refused": refused}, indent=2, ensure_ascii=False))
+        refused = [{"line": row.line, "kind": row.kind, "reason": row.reason} for row in report.refused]
+        counts = {"read": total.read, "added": total.added, "changed": total.changed, "unchanged": total.unchanged}
+        by_kind = {kind: asdict(counts) for kind, counts in report.by_kind.items()}
+        content = {**counts, "kept": report.committed, "by_kind": by_kind, "refused": refused}
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return
     for row in report.refused[:MAX_SHOWN]:
         click.echo(f"line {row.line}: {row.reason}", err=True)
     if len(report.refused) > MAX_SHOWN:
         click.echo(f"... and {len(report.refused) - MAX_SHOWN} more; --json lists all.", err=True)
-    summary = (
-        f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged, {len(report.refused)} refused"
-    )
+    for kind, of_kind in report.by_kind.items():
+        click.echo(f"{kind}: {_counts(of_kind)}")
+    summary = f"{total.read} rows: {_counts(total)}"
     if report.committed:
         click.echo(f"{summary}.")
     elif dry_run:
-        click.echo(f"Dry run: {summary}. Nothing was imported.")
+        click.echo(f"Dry run. {summary}. Nothing was imported.")
     else:
         click.echo(
-            f"Nothing was imported, because of --strict: {summary}. Correct the rows above and run the import again."
+            f"Nothing was imported, because of --strict. {summary}. Correct the rows above and run the import again."
         )
+
+
+def _counts(counts: "RowCounts") -> str:
+    return f"{counts.added} added, {counts.changed} changed, {counts.unchanged} unchanged, {counts.refused} refused"
 
 
 @click.command("add")
 @click.argument("kind", type=click.Choice(KIND_NAMES))
 @click.argument("values", nargs=-1, required=True, metavar="COLUMN=VALUE...")
+@click.option("--rotate-keys", is_flag=True, help="Change the key of a stored station: to KEY, or to a generated one.")
 @json_option
-def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
+def add_command(kind: str, values: tuple[str, ...], rotate_keys: bool, as_json: bool) -> None:
     """Add or change one record of KIND. The columns are those of an import.
 
-    A station without a key gets a generated one, which is shown once.
+    A stored record changes only in the columns that are named; an empty value sets the column's default. A new station
+    without a key gets a generated one, which is shown once.
 
     \b
     bookdrop add branches code=main name='Main Library' library='Our Public Library' address='1 Home Street|Hometown'
@@ -141,10 +177,12 @@ def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
     import secrets
     from datetime import UTC, datetime
 
+    from sqlalchemy import select
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.orm import sessionmaker
 
     from schemas.database import open_engine
+    from schemas.models import Station
     from tasks.data_import.importer import import_rows
     from tasks.data_import.readers import ColumnMapping, parse_row
     from tasks.data_import.row_models import KINDS
@@ -158,18 +196,24 @@ def add_command(kind: str, values: tuple[str, ...], as_json: bool) -> None:
             known = ", ".join(KINDS[kind].model_fields)
             raise click.UsageError(f"{value!r} is not a COLUMN=VALUE of {kind}. Columns: {known}. Nothing was changed.")
         record[column] = text
-    key = secrets.token_hex(32) if kind == "stations" and "key" not in record else None
+    key = None
     engine = open_engine(WorkerSettings.load().database_url)
+    sessions = sessionmaker(engine)
     try:
+        if kind == "stations" and "key" not in record:
+            with sessions() as session:
+                stored = session.execute(select(Station.id).where(Station.code == record.get("code", "").strip()))
+                if rotate_keys or stored.first() is None:
+                    key = secrets.token_hex(32)
         row = parse_row(kind, ColumnMapping(), 1, record | ({"key": key} if key else {}))
-        report = import_rows([row], sessionmaker(engine), datetime.now(UTC))
+        report = import_rows([row], sessions, datetime.now(UTC), rotate_keys=rotate_keys)
     except SQLAlchemyError as error:
         raise click.ClickException(f"The database cannot be written: {cause(error)}\n{UNCHANGED}") from None
     finally:
         engine.dispose()
     if report.refused:
         raise click.ClickException(f"{report.refused[0].reason}. Nothing was changed.")
-    outcome = "Added" if report.added else "Changed" if report.changed else "There already"
+    outcome = "Added" if report.total.added else "Changed" if report.total.changed else "There already"
     if as_json:
         click.echo(
             json.dumps({"outcome": outcome.lower().replace(" ", "_"), "kind": kind} | ({"key": key} if key else {}))
