@@ -20,12 +20,15 @@ def privacy_group() -> None:
 def purge_command(dry_run: bool, as_json: bool) -> None:
     """Delete the links to patrons that nothing needs any more.
 
-    These are links stored for an undo whose window is over, links of discharged loans whose fee or claim is settled, and
-    links of closed requests with nothing open. Housekeeping deletes them every minute; this command deletes them now.
-    Open loans and unsettled fees and claims keep their links.
+    Housekeeping deletes them every minute; this command deletes them now. Open loans and unsettled fees and claims keep
+    their links. The deleted links are those
 
     \b
-    bookdrop privacy purge --dry-run
+      stored for an undo whose window is over
+      of discharged loans whose fee or claim is settled
+      of closed requests with nothing open
+
+    Example: bookdrop privacy purge --dry-run
     """
     from datetime import UTC, datetime
 
