@@ -31,7 +31,7 @@ class Broker:
 
     @property
     def is_redis(self) -> bool:
-        """Whether the broker is Redis or Valkey, directly or behind Sentinel."""
+        """True for Redis or Valkey, directly or behind Sentinel."""
         return self.scheme in REDIS
 
 

@@ -34,7 +34,7 @@ class ReceivedItem(Message):
     barcode: Barcode
     """The lender's own barcode, or that of the strap put on at receipt."""
     temporary: bool = False
-    """Whether `barcode` is that of a strap, which is used again for other items."""
+    """True if `barcode` is that of a strap, which is used again for other items."""
     other_barcodes: Annotated[tuple[Barcode, ...], Field(max_length=10)] = ()
     """Further barcodes on the same item."""
     description: Annotated[str, Field(max_length=500)] | None = None

@@ -45,7 +45,7 @@ class ReturnEvent(StationEvent):
     """Fields of both events that return an item."""
 
     print_slip: bool
-    """Whether to print a slip."""
+    """True to print a slip."""
     returned_at: AwareDatetime | None = None
     """Time at which the item came back (drop-box mode), if earlier than the event."""
 

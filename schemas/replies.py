@@ -65,7 +65,7 @@ class ReturnReply(Message):
     status_before: RequestStatus | None = None
     status_after: RequestStatus | None = None
     discharged: bool = False
-    """Whether this event discharged a loan."""
+    """True if this event discharged a loan."""
     slip: UUID | None = None
     """Id of the print job, if the Return has one to wait for or to reprint."""
     items: ItemCount | None = None

@@ -26,7 +26,7 @@ def sign(payload: Mapping[str, Any], key: bytes) -> str:
 
 
 def verify(payload: Mapping[str, Any], key: bytes) -> bool:
-    """Whether the signature in `payload` is that of `key`; compared in constant time."""
+    """True if the signature in `payload` is that of `key`; compared in constant time."""
     given = payload.get("signature")
     return isinstance(given, str) and hmac.compare_digest(sign(payload, key).encode(), given.encode())
 

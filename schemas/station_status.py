@@ -17,7 +17,7 @@ HEADER: Final = "desk"
 
 
 class StationStatus(Message):
-    """How this sending came about, and the events that the station still holds."""
+    """The number and time of this sending, and the events that the station still holds."""
 
     sent_at: AwareDatetime
     """Time of this sending, by the station's clock."""

@@ -151,7 +151,7 @@ def tasks_of(queue: str) -> frozenset[str]:
 
 
 def envelope_defect(queue: str, properties: Mapping[str, object], headers: object, body: object) -> str | None:
-    """Why a worker rejects a message before it decodes the body; `None` for an envelope that keeps the contract.
+    """The defect for which a worker rejects a message before it decodes the body; `None` for a valid envelope.
 
     `properties` has the keys of `PROPERTIES`; `body` is bytes or text as received.
     """
@@ -184,7 +184,7 @@ def kept_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def call_defect(queue: str, task_id: str, payload: object) -> str | None:
-    """Why a worker rejects a message after it decoded the body: arguments, keyword arguments, embed."""
+    """The defect in arguments, keyword arguments or embed for which a worker rejects a decoded message; `None` for none."""
     match payload:
         case [list() as args, dict() as kwargs, embed] if embed is None or isinstance(embed, dict):
             pass

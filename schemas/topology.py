@@ -85,7 +85,7 @@ def unacked_keys(station: str) -> tuple[str, str, str]:
 
 
 def is_reply_queue(name: str | None) -> bool:
-    """Whether `name`, which comes from a message, is that of a reply queue."""
+    """True if `name` is that of a reply queue. The name comes from a message."""
     return name is not None and len(name) <= _LONGEST_REPLY_QUEUE and REPLY_TO_PATTERN.match(name) is not None
 
 

@@ -292,7 +292,7 @@ def headers_schema(task: str, *, from_station: bool) -> dict[str, Any]:
     if from_station:
         properties[station_status.HEADER] = {
             **station_status.StationStatus.model_json_schema(schema_generator=_SchemaGenerator),
-            "description": "For monitoring only, not signed: how this sending came about, and the events that the station holds.",
+            "description": "For monitoring only, not signed: the number and time of this sending, and the events that the station holds.",
         }
     return {
         "type": "object",

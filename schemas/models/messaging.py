@@ -71,7 +71,7 @@ class QuarantinedMessage(Model):
     encoding: Mapped[Code] = mapped_column(default="text", server_default="text")
     """`text`, or `base64` for a body that is not text."""
     whole: Mapped[bool] = mapped_column(default=True, server_default=true())
-    """Whether `body` is complete."""
+    """False if `body` was cut off."""
     letter: Mapped[str | None] = mapped_column(String(64), unique=True, index=True)
     """Digest of a dead letter: collecting it again finds its row."""
     times: Mapped[int] = mapped_column(default=1, server_default="1")

@@ -179,7 +179,7 @@ class _Rows:
 
 
 def is_empty(session: Session) -> bool:
-    """Whether the database has no branch, partner, patron or request yet."""
+    """True for a database without any branch, partner, patron or request."""
     return all(
         session.execute(select(model.id).limit(1)).first() is None for model in (Branch, Partner, Patron, Request)
     )

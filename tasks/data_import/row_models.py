@@ -125,7 +125,7 @@ class PrinterRow(Row):
     media: Code = "label-4x6"
     """Its paper: `label-4x6`, `a6`, `a4-corner` or `receipt-80`."""
     is_default: Flag = False
-    """Whether the slips of the branch go to this printer."""
+    """`yes` for the printer of the branch's slips."""
 
 
 class StationRow(Row):

@@ -18,7 +18,7 @@ WORK_QUEUES: Final = (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE, topol
 
 
 def is_work_queue(queue: str) -> bool:
-    """Whether a message may be requeued there. The name comes from outside."""
+    """True for a queue to which a message may be requeued. The name comes from outside."""
     return queue in WORK_QUEUES or queue.startswith(topology.PRINTING_QUEUE_PREFIX)
 
 
