@@ -51,7 +51,7 @@ lint: $(VENV)/.dev ## Check style, format, types and import contracts
 	$(BIN)/lint-imports
 
 # The short set takes some minutes; docs/how-to/measure.md has the long set. ARGS comes last and overrides.
-BENCHES := 'scans --rounds 2' 'growth --sizes 10000,100000,1000000' 'worker --scans 10000' slips desk 'replay --held 2000'
+BENCHES := 'scans --rounds 2' 'growth --sizes 10000,100000,1000000' 'worker --scans 10000' slips station 'replay --held 2000'
 
 bench: $(VENV)/.dev ## Run the short set of benchmarks; each receives ARGS='--rounds 5'
 	@set -e; for bench in $(BENCHES); do \

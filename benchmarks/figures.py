@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark found: kept as JSON, told as a table, drawn as a plot, compared with another run or another commit.
+"""Results of a benchmark: a JSON file, a table, a plot, and a comparison with another run or another commit.
 
-Every script finds the same shape: for each candidate, lists of numbers by the name of the figure. A name that ends in
-`ms` or `us` is a list of samples, of all rounds together; it is told as p50 and p99. Any other list has one number a
-round, and is told as its median. The first candidate is the one that all others are compared with.
+Every script returns the same structure: for each candidate, lists of numbers by the name of the figure. A name that ends
+in `ms` or `us` has a list of samples from all rounds, reported as p50 and p99. Any other list has one number per round,
+reported as its median. The first candidate is the reference for all others.
 """
 
 import argparse
@@ -31,28 +31,28 @@ Figures = dict[str, dict[str, list[float]]]
 RESULTS = Path(__file__).parent / "results"
 TIMES = ("ms", "us")
 _SERVERS = {
-    "database": "sqlite:// (the default), or a PostgreSQL where databases may be made",
-    "rabbitmq": "URL of a RabbitMQ's virtual host that nobody uses; measured beside Valkey",
+    "database": "sqlite:// (the default), or the URL of a PostgreSQL on which databases may be created",
+    "rabbitmq": "URL of an unused virtual host of RabbitMQ, which is measured beside Valkey",
 }
-FEWEST_FOR_P99 = 100
+MIN_SAMPLES_FOR_P99 = 100
 progress = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a figure has to keep: how many times the first candidate's it may be, or (`of=None`) the number itself."""
+    """A limit of a figure: of its ratio to the first candidate's figure, or (`of=None`) of the number itself."""
 
     candidate: str
     column: str
     kind: Literal["at most", "at least"]
     limit: float
     of: str | None = "first"
-    """`first`: limit is a factor to the first candidate's figure; a column's name: to that column of the first one."""
+    """`first`: ratio to the same figure of the first candidate; a column's name: to that column of the first candidate."""
 
-    def check(self, told: dict[str, dict[str, float]]) -> tuple[float, bool] | None:
-        """The number that counts and whether it keeps the limit; `None` when it was not measured."""
-        value = told.get(self.candidate, {}).get(self.column)
-        first = next(iter(told.values()))
+    def check(self, columns: dict[str, dict[str, float]]) -> tuple[float, bool] | None:
+        """The compared number, and whether it is within the limit; `None` when it was not measured."""
+        value = columns.get(self.candidate, {}).get(self.column)
+        first = next(iter(columns.values()))
         against = 1.0 if self.of is None else first.get(self.column if self.of == "first" else self.of)
         if value is None or not against:
             return None
@@ -61,12 +61,12 @@ class Bound:
 
 
 def add(into: Figures, candidate: str, name: str, numbers: Sequence[float]) -> None:
-    """Put numbers to those that are there."""
+    """Append numbers to a figure."""
     into.setdefault(candidate, {}).setdefault(name, []).extend(round(number, 4) for number in numbers)
 
 
-def told(found: Figures) -> dict[str, dict[str, float]]:
-    """One number a column: p50 and p99 of samples, medians of the rest."""
+def summarize(found: Figures) -> dict[str, dict[str, float]]:
+    """One number for each column: p50 and p99 of samples, the median of other figures."""
     columns: dict[str, dict[str, float]] = {}
     for candidate, by_name in found.items():
         row = columns.setdefault(candidate, {})
@@ -76,28 +76,28 @@ def told(found: Figures) -> dict[str, dict[str, float]]:
                 continue
             what, unit = name.rsplit(" ", 1)
             row[f"{what} p50 {unit}"] = statistics.median(numbers)
-            if len(numbers) >= FEWEST_FOR_P99:
+            if len(numbers) >= MIN_SAMPLES_FOR_P99:
                 row[f"{what} p99 {unit}"] = statistics.quantiles(numbers, n=100)[98]
     return columns
 
 
 def options(doc: str | None, script: str, *, uses: Collection[str] = ()) -> argparse.ArgumentParser:
-    """A parser with what all scripts understand. `uses`: `database`, `rabbitmq`; the others are taken and not minded."""
+    """A parser with the options of all scripts. `uses`: `database`, `rabbitmq`; an option outside `uses` has no effect."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
         "--json",
         type=Path,
-        help="file for the figures, the plot lies beside it (default: in benchmarks/results/, by script, database and time)",
+        help="file for the figures; the plot is beside it (default: in benchmarks/results/, by script, database and time)",
     )
     parser.add_argument("--compare", type=Path, metavar="JSON", help="also show the figures of an earlier run")
     parser.add_argument(
-        "--against", metavar="COMMIT", help="measure that commit as well, round by round in turns with this checkout"
+        "--against", metavar="COMMIT", help="also measure that commit, round by round in turns with this checkout"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="how often every candidate has its turn")
-    for name, words in _SERVERS.items():
-        shown = words if name in uses else argparse.SUPPRESS
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds in which every candidate is measured")
+    for name, text in _SERVERS.items():
+        shown = text if name in uses else argparse.SUPPRESS
         parser.add_argument(f"--{name}", default="sqlite://" if name == "database" else None, help=shown)
     parser.set_defaults(script=script, uses=uses)
     return parser
@@ -108,54 +108,54 @@ def run(
     measure: Callable[[argparse.Namespace], Figures],
     bounds_of: Callable[[str], Sequence[Bound]] = lambda _database: (),
 ) -> None:
-    """Measure as the command line says, and tell. `bounds_of` gives what is promised with a database's URL."""
+    """Measure with the options of the command line, and report. `bounds_of` returns the limits for a database's URL."""
     chosen = parser.parse_args()
     database = chosen.database if "database" in chosen.uses else ""
     bounds = bounds_of(database)
     name = "-".join(filter(None, (Path(chosen.script).stem, database.split(":")[0].split("+")[0])))
     chosen.json = chosen.json or RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    before = json.loads(chosen.compare.read_text())["told"] if chosen.compare else None
+    before = json.loads(chosen.compare.read_text())["summary"] if chosen.compare else None
     title = f"{name}, {chosen.rounds} rounds"
     if chosen.against:
-        found, older = _in_turns(chosen)
-        before = told(older)
+        found, older = _measure_in_turns(chosen)
+        before = summarize(older)
         commit = re.sub(r"[^\w.-]", "_", chosen.against)
-        _keep(older, chosen.json.with_suffix(f".{commit}.json"), ())
+        _write(older, chosen.json.with_suffix(f".{commit}.json"), ())
         show(older, f"{title}, at {chosen.against}", None, bounds)
     else:
         found = measure(chosen)
-    _keep(found, chosen.json, bounds)
+    _write(found, chosen.json, bounds)
     show(found, title, before, bounds)
     progress.print(f"figures: {chosen.json}   plot: {chosen.json.with_suffix('.svg')}")
 
 
-def _in_turns(chosen: argparse.Namespace) -> tuple[Figures, Figures]:
-    """This checkout and a commit, one round each at a time: what else the machine does hits both alike.
+def _measure_in_turns(chosen: argparse.Namespace) -> tuple[Figures, Figures]:
+    """Measure this checkout and a commit, round by round, so that other load on the machine affects both alike.
 
-    The same script measures both; PYTHONPATH says whose code it finds.
+    The same script measures both; PYTHONPATH names the code that it imports.
     """
-    here = Path(__file__).parents[1]
-    given, skip = [], False
-    for word in sys.argv[1:]:
-        if not skip and not word.startswith(("--against=", "--rounds=", "--json=", "--compare=")):
-            skip = word in {"--against", "--rounds", "--json", "--compare"}
-            given += [] if skip else [word]
+    checkout = Path(__file__).parents[1]
+    arguments, skip = [], False
+    for argument in sys.argv[1:]:
+        if not skip and not argument.startswith(("--against=", "--rounds=", "--json=", "--compare=")):
+            skip = argument in {"--against", "--rounds", "--json", "--compare"}
+            arguments += [] if skip else [argument]
         else:
             skip = False
     new: Figures = {}
     old: Figures = {}
     with tempfile.TemporaryDirectory(prefix="bd-") as folder:
-        there = Path(folder) / "commit"
-        git = ["git", "-C", str(here), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(there), chosen.against], check=True)
+        other = Path(folder) / "commit"
+        git = ["git", "-C", str(checkout), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(other), chosen.against], check=True)
         try:
             for number in range(chosen.rounds):
-                for code, into in ((there, old), (here, new)):
+                for code, into in ((other, old), (checkout, new)):
                     progress.print(
                         f"round {number + 1} of {chosen.rounds}: {chosen.against if into is old else 'this'}"
                     )
                     file = Path(folder) / "round.json"
-                    command = [sys.executable, chosen.script, *given, "--rounds", "1", "--json", str(file)]
+                    command = [sys.executable, chosen.script, *arguments, "--rounds", "1", "--json", str(file)]
                     subprocess.run(
                         command, check=True, env={**os.environ, "PYTHONPATH": str(code)}, stdout=subprocess.DEVNULL
                     )
@@ -163,21 +163,21 @@ def _in_turns(chosen: argparse.Namespace) -> tuple[Figures, Figures]:
                         for name, numbers in by_name.items():
                             add(into, candidate, name, numbers)
         finally:
-            subprocess.run([*git, "remove", "--force", str(there)], check=True)
+            subprocess.run([*git, "remove", "--force", str(other)], check=True)
     return new, old
 
 
-def _keep(found: Figures, file: Path, bounds: Sequence[Bound]) -> None:
-    columns = told(found)
-    kept: dict[str, Any] = {
+def _write(found: Figures, file: Path, bounds: Sequence[Bound]) -> None:
+    columns = summarize(found)
+    document: dict[str, Any] = {
         "machine": {"python": platform.python_version(), "system": platform.platform(), "cpus": os.cpu_count()},
-        "told": columns,
-        "times_the_first": ratios(columns),
+        "summary": columns,
+        "ratios": ratios(columns),
         "bounds": [_verdict(bound, columns) for bound in bounds],
         "figures": found,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(kept, indent=1) + "\n")
+    file.write_text(json.dumps(document, indent=1) + "\n")
     file.with_suffix(".svg").write_text(plot(columns, file.stem))
 
 
@@ -187,7 +187,7 @@ def _verdict(bound: Bound, columns: dict[str, dict[str, float]]) -> dict[str, An
 
 
 def ratios(columns: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """How many times the first candidate's each number is."""
+    """Each number as a ratio to that of the first candidate."""
     first = next(iter(columns.values()), {})
     return {
         candidate: {name: value / first[name] for name, value in row.items() if first.get(name)}
@@ -196,8 +196,8 @@ def ratios(columns: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def show(found: Figures, title: str, before: dict[str, dict[str, float]] | None, bounds: Sequence[Bound]) -> None:
-    """A table: a row for each figure, a column for each candidate; and whether the bounds are kept."""
-    columns = told(found)
+    """Print a table with a row for each figure and a column for each candidate, and the result of each limit."""
+    columns = summarize(found)
     times = ratios(columns)
     first = next(iter(columns))
     names = list(dict.fromkeys(name for row in columns.values() for name in row))
@@ -220,51 +220,51 @@ def show(found: Figures, title: str, before: dict[str, dict[str, float]] | None,
         outcome = bound.check(columns)
         if outcome is not None:
             unit = "" if bound.of is None else f" x {first}'s"
-            word = "kept  " if outcome[1] else "MISSED"
+            result = "kept  " if outcome[1] else "MISSED"
             console.print(
-                f"{word} {bound.candidate}, {bound.column}: {outcome[0]:.2f}{unit}, {bound.kind} {bound.limit:g}",
+                f"{result} {bound.candidate}, {bound.column}: {outcome[0]:.2f}{unit}, {bound.kind} {bound.limit:g}",
                 highlight=False,
             )
 
 
 _HUES = ("#4c566a", "#5e81ac", "#88c0d0", "#a3be8c", "#ebcb8b", "#d08770", "#b48ead", "#bf616a")
-_LINE, _LABEL, _WIDTH, _VALUE = 18, 240, 460, 170
+_LINE_HEIGHT, _LABEL, _WIDTH, _VALUE = 18, 240, 460, 170
 
 
 def plot(columns: dict[str, dict[str, float]], title: str) -> str:
-    """An SVG of bars: a group for each figure, each bar as long as its share of the group's largest."""
+    """An SVG with a group of bars for each figure, each bar relative to the longest of its group."""
     times = ratios(columns)
     names = list(dict.fromkeys(name for row in columns.values() for name in row))
-    drawn: list[str] = []
+    elements: list[str] = []
     y = 44
     for name in names:
-        drawn.append(_words(12, y, name, weight="bold"))
+        elements.append(_text(12, y, name, weight="bold"))
         largest = max(row.get(name, 0.0) for row in columns.values()) or 1.0
         for number, (candidate, row) in enumerate(columns.items()):
             if name not in row:
                 continue
-            y += _LINE
+            y += _LINE_HEIGHT
             length = max(1.0, row[name] / largest * _WIDTH)
-            drawn += [
-                _words(_LABEL - 8, y, candidate, anchor="end"),
+            elements += [
+                _text(_LABEL - 8, y, candidate, anchor="end"),
                 f'<rect x="{_LABEL}" y="{y - 12}" width="{length:.1f}" height="14" fill="{_HUES[number % len(_HUES)]}"/>',
-                _words(_LABEL + length + 6, y, f"{row[name]:,.4g}  ({times[candidate].get(name, 1):.2f} x)"),
+                _text(_LABEL + length + 6, y, f"{row[name]:,.4g}  ({times[candidate].get(name, 1):.2f} x)"),
             ]
-        y += _LINE + 10
+        y += _LINE_HEIGHT + 10
     width = _LABEL + _WIDTH + _VALUE
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" viewBox="0 0 {width} {y}">',
             f'<rect width="{width}" height="{y}" fill="#ffffff"/>',
-            _words(12, 22, title, weight="bold", size=15),
-            *drawn,
+            _text(12, 22, title, weight="bold", size=15),
+            *elements,
             "</svg>\n",
         ]
     )
 
 
-def _words(x: float, y: float, words: str, *, anchor: str = "start", weight: str = "normal", size: int = 12) -> str:
+def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str = "normal", size: int = 12) -> str:
     return (
         f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}" font-weight="{weight}" font-size="{size}"'
-        f' font-family="sans-serif" fill="#2e3440">{escape(words)}</text>'
+        f' font-family="sans-serif" fill="#2e3440">{escape(text)}</text>'
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floor: a bare list-pop loop that runs the same handler, one event at a time. No framework, no acknowledgement."""
+"""The floor: a loop that pops a list and runs the same handler, one event at a time, without Celery or acknowledgement."""
 
 import base64
 import json
@@ -23,32 +23,32 @@ from tasks.unit_of_work import PublishedRows, UnitOfWork, retry_on_conflict
 
 
 def main(socket: str) -> None:
-    """Until TERM."""
+    """Process events until TERM."""
     client = redis.Redis(unix_socket_path=socket)
     engine = open_engine(os.environ["BOOKDROP_DATABASE_URL"])
-    sessions, settled = sessionmaker(engine), PublishedRows()
-    house = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
-    ending = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    while not ending.is_set():
-        taken = client.brpop(RETURNS_QUEUE, timeout=0.25)
-        if taken is None:
+    sessions, published = sessionmaker(engine), PublishedRows()
+    policy = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    while not stopped.is_set():
+        popped = client.brpop(RETURNS_QUEUE, timeout=0.25)
+        if popped is None:
             continue
-        message = json.loads(taken[1])
-        [event], _, _ = json.loads(base64.b64decode(message["body"]))
-        received = Received(event, message["properties"]["reply_to"])
+        envelope = json.loads(popped[1])
+        [event], _, _ = json.loads(base64.b64decode(envelope["body"]))
+        received = Received(event, envelope["properties"]["reply_to"])
 
         def work(received: Received = received) -> UnitOfWork:
-            with UnitOfWork(sessions, datetime.now(UTC), settled) as uow:
-                process_in(uow, [received], RETURN_HANDLER, house)
+            with UnitOfWork(sessions, datetime.now(UTC), published) as uow:
+                process_in(uow, [received], RETURN_HANDLER, policy)
             return uow
 
         uow = retry_on_conflict(work)
-        for promise in uow.pending_messages:
-            # As little as an answer can be: a list entry that names its event.
-            answer = {"body": promise.body, "properties": {"correlation_id": str(promise.event_id)}}
-            client.lpush(promise.queue, json.dumps(answer))
-        settled.add(promise.outbox_id for promise in uow.pending_messages if promise.outbox_id is not None)
+        for message in uow.pending_messages:
+            # The smallest reply: a list entry that names its event.
+            reply = {"body": message.body, "properties": {"correlation_id": str(message.event_id)}}
+            client.lpush(message.queue, json.dumps(reply))
+        published.add(message.outbox_id for message in uow.pending_messages if message.outbox_id is not None)
     engine.dispose()
 
 

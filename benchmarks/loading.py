@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filling a database with millions of requests in minutes: the database makes the rows itself.
+"""Fill a database with millions of requests in minutes: the database generates the rows.
 
-The newest are on loan, one item each; all before them went home: discharged, with their history and their answers.
-The older ones are what a library gathers over the years, and what must not make a scan slower.
+The newest requests are on loan, with one item each. The older ones are returned: discharged, with their history and
+replies. A library accumulates them over the years, and they must not make a scan slower.
 """
 
 from collections.abc import Iterator
@@ -10,36 +10,36 @@ from collections.abc import Iterator
 from figures import progress
 from sqlalchemy import Connection, create_engine
 
-AT_ONCE = 250_000
+ROWS_PER_STATEMENT = 250_000
 
 _ROWS = {
-    "patrons": "INSERT INTO patrons (id, number, name) SELECT n, {number}, 'Test Reader ' || n FROM {numbers}",
+    "patrons": "INSERT INTO patrons (id, number, name) SELECT n, {number}, 'Test Patron ' || n FROM {numbers}",
     "requests": """
         INSERT INTO requests (id, external_id, partner_id, branch_id, status, title, patron_id, created_at, updated_at,
             returned_at, returned_by)
-        SELECT n, 'BR-' || n, 1, 1, CASE WHEN n > {home} THEN 'loaned' ELSE 'completed' END,
-            'The book number ' || n, CASE WHEN n > {home} THEN n END, {then}, {then},
-            CASE WHEN n > {home} THEN NULL ELSE {then} END, CASE WHEN n > {home} THEN NULL ELSE 'main-desk-1' END
+        SELECT n, 'BR-' || n, 1, 1, CASE WHEN n > {returned} THEN 'loaned' ELSE 'completed' END,
+            'The book number ' || n, CASE WHEN n > {returned} THEN n END, {then}, {then},
+            CASE WHEN n > {returned} THEN NULL ELSE {then} END, CASE WHEN n > {returned} THEN NULL ELSE 'main-desk-1' END
         FROM {numbers}""",
     "items": "INSERT INTO items (id, request_id, position) SELECT n, n, 1 FROM {numbers}",
     "item_barcodes": """
         INSERT INTO item_barcodes (item_id, barcode, temporary) SELECT n, {barcode}, {false} FROM {numbers}""",
     "loans": """
         INSERT INTO loans (item_id, patron_id, loaned_at, discharged_at, fee_open, claimed_returned)
-        SELECT n, CASE WHEN n > {home} THEN n END, {then}, CASE WHEN n > {home} THEN NULL ELSE {then} END, {false}, {false}
+        SELECT n, CASE WHEN n > {returned} THEN n END, {then}, CASE WHEN n > {returned} THEN NULL ELSE {then} END, {false}, {false}
         FROM {numbers}""",
     "request_events": """
         INSERT INTO request_events (request_id, item_id, event_id, kind, status_before, status_after, at, recorded_at,
             branch, station, details)
         SELECT n, n, {uuid}, 'returned', 'loaned', 'returned_to_partner', {then}, {then}, 'main', 'main-desk-1', '{{}}'
-        FROM {numbers} WHERE n <= {home}""",
+        FROM {numbers} WHERE n <= {returned}""",
     "inbox": """
         INSERT INTO inbox (event_id, fingerprint, station, answered_at, outcome, reply)
         SELECT {uuid}, {fingerprint}, 'main-desk-1', {then}, 'returned', {reply}
-        FROM {numbers} WHERE n <= {home}""",
+        FROM {numbers} WHERE n <= {returned}""",
 }
 _REPLY = '\'{"type": "bookdrop.return-reply.v1", "message": "' + "A reply is about so long. " * 12 + "\"}'"
-_WORDS = {
+_EXPRESSIONS = {
     "postgresql": {
         "number": "'P' || lpad(n::text, 8, '0')",
         "barcode": "'3100' || lpad(n::text, 8, '0')",
@@ -74,35 +74,35 @@ _AFTER = {
 
 
 def load(url: str, requests: int, on_loan: int) -> Iterator[str]:
-    """Make `requests`, of which the newest `on_loan` are on loan; give the barcodes of these.
+    """Create `requests`, of which the newest `on_loan` are on loan; return the barcodes of these.
 
-    Wants a database that `Library.open` has opened.
+    The database must have been opened by `Library.open`.
     """
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     dialect = engine.dialect.name
-    home = max(0, requests - on_loan)
+    returned = max(0, requests - on_loan)
     with engine.connect() as connection:
-        _hurry(connection)
+        _disable_checks(connection)
         for table, rows in _ROWS.items():
-            for first in range(1, requests + 1, AT_ONCE):
+            for first in range(1, requests + 1, ROWS_PER_STATEMENT):
                 numbers = {
                     "first": first,
-                    "through": min(first + AT_ONCE - 1, requests),
-                    "home": home,
+                    "through": min(first + ROWS_PER_STATEMENT - 1, requests),
+                    "returned": returned,
                     "last": requests,
                 }
-                words = {name: word.format(**numbers) for name, word in _WORDS[dialect].items()}
-                connection.exec_driver_sql(rows.format(**words, **numbers, reply=_REPLY))
-            if requests > AT_ONCE:
+                expressions = {name: text.format(**numbers) for name, text in _EXPRESSIONS[dialect].items()}
+                connection.exec_driver_sql(rows.format(**expressions, **numbers, reply=_REPLY))
+            if requests > ROWS_PER_STATEMENT:
                 progress.print(f"  {table}: {requests:,}")
         for statement in _AFTER[dialect]:
             connection.exec_driver_sql(statement.format(last=requests))
     engine.dispose()
-    return (f"3100{number:08d}" for number in range(home + 1, requests + 1))
+    return (f"3100{number:08d}" for number in range(returned + 1, requests + 1))
 
 
-def _hurry(connection: Connection) -> None:
-    """The rows are right; nothing needs to look after them one by one."""
+def _disable_checks(connection: Connection) -> None:
+    """Turn off durability and foreign keys: the rows are valid, and a failed load is repeated."""
     if connection.dialect.name == "sqlite":
         for pragma in ("synchronous = OFF", "foreign_keys = OFF", "cache_size = -400000"):
             connection.exec_driver_sql(f"PRAGMA {pragma}")

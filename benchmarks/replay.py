@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a desk makes up for an outage: thousands of held scans, from the journal through real workers to answers.
+"""Rate at which a station catches up after an outage: thousands of held scans, from the journal to their replies.
 
-drain            the yardstick: as many ready scans lie in the queue, then the workers begin
-reconnected      a station whose broker was away while it scanned, and comes back
-started again    a station that was closed during the outage, and is opened when it is over
+drain            the reference: as many ready scans are in the queue before the workers start
+reconnected      a station whose broker was unreachable while it scanned, and becomes reachable
+restarted        a station that was closed during the outage, and is opened afterwards
 
 python benchmarks/replay.py --held 5000
 python benchmarks/replay.py --database postgresql+psycopg:///postgres --rabbitmq amqp://guest:guest@127.0.0.1//bench
@@ -16,134 +16,136 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from desk import settings
+from environment import REPLY_TIMEOUT, Environment, open_environment, workers
 from figures import Bound, Figures, add, options, progress, run
-from place import PATIENCE, Place, place, workers
 from scans import drain, latencies
+from station import settings
 
 from schemas.circulation_events import Reply
 from stations.client import StationClient
 from stations.journal.events import Entry
 
-AS_FAST = 0.8
-"""Of the drain rate: what is wanted of a replay."""
+DRAIN_SHARE = 0.8
+"""Lowest rate of a replay, as a share of the drain rate."""
 
 
-class Answers:
-    """Counts answers, and tells when all are there."""
+class ReplyCounter:
+    """Counts replies, and waits until all have arrived."""
 
-    def __init__(self, wanted: int) -> None:
-        self._wanted = wanted
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
         self.times: list[float] = []
         self._all = threading.Event()
 
-    def hear(self, _entry: Entry, reply: Reply) -> None:
-        """Take an answer, on the client's thread."""
+    def on_reply(self, _entry: Entry, reply: Reply) -> None:
+        """Count a reply, on the client's thread."""
         if reply.outcome != "returned":
             raise RuntimeError(f"not returned: {reply}")
         self.times.append(time.perf_counter())
-        if len(self.times) == self._wanted:
+        if len(self.times) == self._expected:
             self._all.set()
 
     def wait(self) -> None:
-        """Raises `TimeoutError` when they stay away."""
-        if not self._all.wait(PATIENCE):
-            raise TimeoutError(f"{len(self.times)} of {self._wanted} answers came")
+        """Wait for all replies. Raises `TimeoutError`."""
+        if not self._all.wait(REPLY_TIMEOUT):
+            raise TimeoutError(f"{len(self.times)} of {self._expected} replies arrived")
 
 
 @contextmanager
-def outage(here: Place, broker: str, held: int, answers: Answers, number: int) -> Iterator[tuple[StationClient, Path]]:
-    """A client that has taken `held` scans without a broker; and the path at which a Valkey would be found."""
-    socket = here.folder / f"away-{number}.sock"
-    away = f"redis+socket://{socket}" if broker.startswith("redis") else "amqp://127.0.0.1:1//"
-    chosen = settings(away, here.folder / f"outage-{number}.journal")
-    with StationClient(chosen, on_reply=answers.hear) as client:
+def outage(
+    environment: Environment, broker: str, held: int, replies: ReplyCounter, number: int
+) -> Iterator[tuple[StationClient, Path]]:
+    """Yield a client that holds `held` scans without a broker, and the path of the socket that it connects to."""
+    socket = environment.folder / f"unreachable-{number}.sock"
+    unreachable = f"redis+socket://{socket}" if broker.startswith("redis") else "amqp://127.0.0.1:1//"
+    chosen = settings(unreachable, environment.folder / f"outage-{number}.journal")
+    with StationClient(chosen, on_reply=replies.on_reply) as client:
         for _ in range(held):
-            client.scan(next(here.barcodes), print_slip=False)
+            client.scan(next(environment.barcodes), print_slip=False)
         yield client, socket
 
 
-def reconnected(here: Place, broker: str, held: int, number: int) -> dict[str, float]:
-    """The broker comes back to a running station."""
-    answers = Answers(held)
-    with outage(here, broker, held, answers, number) as (_, socket), workers(here, "batch", broker):
-        latencies(here, broker, 2, 10)
-        course = Course(answers)
-        socket.symlink_to(here.valkey)
-        return course.end()
+def reconnected(environment: Environment, broker: str, held: int, number: int) -> dict[str, float]:
+    """The broker becomes reachable for a running station."""
+    replies = ReplyCounter(held)
+    with outage(environment, broker, held, replies, number) as (_, socket), workers(environment, "batch", broker):
+        latencies(environment, broker, 2, 10)
+        replay = ReplayTimer(replies)
+        socket.symlink_to(environment.valkey)
+        return replay.wait()
 
 
-def started_again(here: Place, broker: str, held: int, number: int) -> dict[str, float]:
-    """A station starts with a full journal, and the broker is there."""
-    with outage(here, broker, held, Answers(held), number) as (client, _):
+def restarted(environment: Environment, broker: str, held: int, number: int) -> dict[str, float]:
+    """A station starts with a full journal while the broker is reachable."""
+    with outage(environment, broker, held, ReplyCounter(held), number) as (client, _):
         pass
-    time.sleep(client.settings.retry_interval_seconds)  # an outage is long; the last scan is as due as the first
-    answers = Answers(held)
+    time.sleep(client.settings.retry_interval_seconds)  # outages are long, so the last scan is due like the first
+    replies = ReplyCounter(held)
     with ExitStack() as stack:
-        stack.enter_context(workers(here, "batch", broker))
-        latencies(here, broker, 2, 10)
-        chosen = settings(broker, here.folder / f"outage-{number}.journal")
-        course = Course(answers)
-        stack.enter_context(StationClient(chosen, on_reply=answers.hear))
-        return course.end()
+        stack.enter_context(workers(environment, "batch", broker))
+        latencies(environment, broker, 2, 10)
+        chosen = settings(broker, environment.folder / f"outage-{number}.journal")
+        replay = ReplayTimer(replies)
+        stack.enter_context(StationClient(chosen, on_reply=replies.on_reply))
+        return replay.wait()
 
 
-class Course:
-    """What became of a replay, from the moment the broker is there."""
+class ReplayTimer:
+    """Times a replay, from the moment at which the broker is reachable."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
-        self._began, self._worked = time.perf_counter(), time.process_time()
+    def __init__(self, replies: ReplyCounter) -> None:
+        self._replies = replies
+        self._began, self._cpu = time.perf_counter(), time.process_time()
 
-    def end(self) -> dict[str, float]:
-        """When all answers are there: the figures."""
-        self._answers.wait()
-        worked = time.process_time() - self._worked
-        first, *_, last = self._answers.times
-        count = len(self._answers.times)
+    def wait(self) -> dict[str, float]:
+        """Wait for all replies; return the figures."""
+        self._replies.wait()
+        cpu_seconds = time.process_time() - self._cpu
+        first, *_, last = self._replies.times
+        count = len(self._replies.times)
         return {
             "returns/s": (count - 1) / (last - first),
-            "all answered after s": last - self._began,
-            "the desk's CPU, ms a scan": worked / count * 1000,
+            "all replies after s": last - self._began,
+            "CPU of the station, ms per scan": cpu_seconds / count * 1000,
         }
 
 
 def measure(chosen: argparse.Namespace) -> Figures:
-    """All candidates, in turns."""
+    """Measure all candidates in turns."""
     found: Figures = {}
     needed = chosen.rounds * (2 if chosen.rabbitmq else 1) * (3 * chosen.held + 40)
-    with place(chosen.database, chosen.rabbitmq, 2, needed) as here:
-        on_valkey = f"redis+socket://{here.valkey}"
+    with open_environment(chosen.database, chosen.rabbitmq, 2, needed) as environment:
+        on_valkey = f"redis+socket://{environment.valkey}"
         number = 0
         for turn in range(chosen.rounds):
             for name, broker in {"Valkey": on_valkey, "RabbitMQ": chosen.rabbitmq}.items():
                 if not broker:
                     continue
-                rate = drain(here, "batch", broker, chosen.held)
+                rate = drain(environment, "batch", broker, chosen.held)
                 add(found, "drain", f"{name}, returns/s", [rate])
                 progress.print(f"round {turn + 1} of {chosen.rounds}, {name}: drain {rate:,.0f}/s")
-                ways = {"reconnected": reconnected, "started again": started_again}
+                ways = {"reconnected": reconnected, "restarted": restarted}
                 for way, replay in ways.items():
                     if way == "reconnected" and name == "RabbitMQ":
-                        continue  # only a Valkey's socket can be taken away and given back from here
+                        continue  # only a Valkey's socket can be removed and restored here
                     number += 1
-                    for what, value in replay(here, broker, chosen.held, number).items():
+                    for what, value in replay(environment, broker, chosen.held, number).items():
                         add(found, way, f"{name}, {what}", [value])
                         progress.print(f"  {way}: {what} {value:,.2f}")
     return found
 
 
 def bounds(_database: str) -> list[Bound]:
-    """What bookdrop promises of itself."""
+    """The limits of bookdrop."""
     return [
-        Bound(way, f"{broker}, returns/s", "at least", AS_FAST)
+        Bound(way, f"{broker}, returns/s", "at least", DRAIN_SHARE)
         for broker in ("Valkey", "RabbitMQ")
-        for way in ("reconnected", "started again")
+        for way in ("reconnected", "restarted")
     ]
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and report."""
     parser = options(__doc__, __file__, uses=("database", "rabbitmq"))
     parser.add_argument("--held", type=int, default=5_000, help="scans in the journal")
     parser.set_defaults(rounds=1)

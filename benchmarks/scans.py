@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a scan is answered, and how fast a backlog is gone, as ratios to a bare loop in the same interleaved run.
+"""Latency of a scan and drain rate of a backlog, as ratios to a bare loop in the same interleaved run.
 
-The floor is a list-pop loop in two processes that runs the same handler one event at a time: no Celery, no
-acknowledgement. Everything else is the real thing: `bookdrop worker returns` with two processes and monitoring events on.
-Rounds alternate between the candidates, so that what else the machine does hits all of them alike.
+The floor is a loop in two processes that pops a list and runs the same handler, one event at a time, without Celery or
+acknowledgement. All other candidates are real workers: `bookdrop worker returns` with two processes and monitoring events.
+Rounds alternate between the candidates, so that other load on the machine affects all of them alike.
 
     python benchmarks/scans.py                              Valkey and SQLite
     python benchmarks/scans.py --database postgresql+psycopg:///postgres --rabbitmq amqp://guest:guest@127.0.0.1//bench
     python benchmarks/scans.py --stations 1,32 --rounds 5 --json today.json --compare before.json
-    python benchmarks/scans.py --choices                    and other pools and prefetch counts than the chosen ones
+    python benchmarks/scans.py --choices                    also with the rejected pools and prefetch counts
     python benchmarks/scans.py --against v1.0.0             that commit and this checkout, round by round in turns
 """
 
@@ -16,82 +16,84 @@ import argparse
 import threading
 import time
 
-from figures import Bound, Figures, add, options, progress, run, told
-from place import Desk, Place, place, workers
+from environment import Environment, Station, open_environment, workers
+from figures import Bound, Figures, add, options, progress, run, summarize
 
-FEWEST_OF_ONE = 300
-"""Scans of a single station in each round: fewer would say nothing of the slowest one in a hundred."""
+MIN_SCANS_OF_ONE = 300
+"""Lowest number of scans of a single station in each round; fewer give no reliable p99."""
 FLOOR = "floor"
-CHOICES = ("solo", "prefetch 4", "prefetch 32", "prefetch 128")
-"""What could have been chosen: two solo processes instead of a pool, and other prefetch counts a process than 64."""
+REJECTED = ("solo", "prefetch 4", "prefetch 32", "prefetch 128")
+"""Rejected settings: two solo processes instead of a pool, and prefetch counts other than 64 for each process."""
 
 
-def latencies(here: Place, broker: str, stations: int, scans: int) -> list[float]:
-    """Closed loop: each station scans, waits for its answer, scans again. Seconds from scan to reply."""
+def latencies(environment: Environment, broker: str, stations: int, scans: int) -> list[float]:
+    """Seconds from scan to reply, in a closed loop: each station waits for its reply before the next scan."""
     found: list[float] = []
-    wrong: list[BaseException] = []
+    errors: list[BaseException] = []
     lock = threading.Lock()
 
-    def shift(number: int) -> None:
+    def run_station(number: int) -> None:
         own = []
         try:
-            desk = Desk(here, broker, f"main-desk-{number}")
+            station = Station(environment, broker, f"main-desk-{number}")
             with lock:
-                ready = [desk.envelope() for _ in range(scans)]
+                ready = [station.next_scan() for _ in range(scans)]
             for event_id, payload in ready:
                 began = time.perf_counter()
-                desk.send(event_id, payload)
-                if desk.hear() != event_id:
-                    raise RuntimeError("an answer to another scan")  # noqa: TRY301 - told in the main thread
+                station.send(event_id, payload)
+                if station.receive() != event_id:
+                    raise RuntimeError("a reply to another scan")  # noqa: TRY301 - raised in the main thread
                 own.append(time.perf_counter() - began)
-            desk.close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the main thread raises it
-            wrong.append(error)
+            station.close()
+        except Exception as error:  # noqa: BLE001 - the main thread raises it
+            errors.append(error)
         with lock:
             found.extend(own)
 
-    threads = [threading.Thread(target=shift, args=(number,)) for number in range(1, stations + 1)]
+    threads = [threading.Thread(target=run_station, args=(number,)) for number in range(1, stations + 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if wrong:
-        raise wrong[0]
+    if errors:
+        raise errors[0]
     return found
 
 
-def drain(here: Place, kind: str, broker: str, scans: int) -> float:
-    """Returns a second: a backlog lies in the queue, then the workers begin. From the first answer to the last."""
-    desk = Desk(here, broker, "main-desk-1")
-    for event_id, payload in [desk.envelope() for _ in range(scans)]:
-        desk.send(event_id, payload)
-    with workers(here, kind, broker):
-        desk.hear()
+def drain(environment: Environment, kind: str, broker: str, scans: int) -> float:
+    """Returns per second, from the first reply to the last, for a backlog that is queued before the workers start."""
+    station = Station(environment, broker, "main-desk-1")
+    for event_id, payload in [station.next_scan() for _ in range(scans)]:
+        station.send(event_id, payload)
+    with workers(environment, kind, broker):
+        station.receive()
         began = time.perf_counter()
         for _ in range(scans - 1):
-            desk.hear()
+            station.receive()
         seconds = time.perf_counter() - began
-    desk.close()
+    station.close()
     return (scans - 1) / seconds
 
 
-def shifts(scans: int, stations: list[int]) -> dict[int, int]:
-    """How many scans each station makes in a round, by the number of stations at work."""
-    return {number: max(FEWEST_OF_ONE if number == 1 else 4, scans // number) for number in stations}
+def scans_per_station(scans: int, stations: list[int]) -> dict[int, int]:
+    """Scans of each station in a round, by the number of concurrent stations."""
+    return {number: max(MIN_SCANS_OF_ONE if number == 1 else 4, scans // number) for number in stations}
 
 
 def measure(chosen: argparse.Namespace) -> Figures:
-    """All candidates, in turns."""
-    per_station = shifts(chosen.scans // 4, [1]) | shifts(chosen.scans, [n for n in chosen.stations if n > 1])
+    """Measure all candidates in turns."""
+    per_station = scans_per_station(chosen.scans // 4, [1]) | scans_per_station(
+        chosen.scans, [n for n in chosen.stations if n > 1]
+    )
     kinds = {"plain Celery": "plain", "batching": "batch"}
-    of_one = 20 + sum(number * each for number, each in per_station.items()) + chosen.scans
-    others = CHOICES if chosen.choices else ()
+    per_candidate = 20 + sum(number * each for number, each in per_station.items()) + chosen.scans
+    others = REJECTED if chosen.choices else ()
     brokers = 2 if chosen.rabbitmq else 1
-    needed = (1 + brokers * (len(kinds) + len(others))) * chosen.rounds * of_one
+    needed = (1 + brokers * (len(kinds) + len(others))) * chosen.rounds * per_candidate
     found: Figures = {}
     progress.print(f"loading {needed:,} requests")
-    with place(chosen.database, chosen.rabbitmq, max(2, *per_station), needed) as here:
-        on_valkey = f"redis+socket://{here.valkey}"
+    with open_environment(chosen.database, chosen.rabbitmq, max(2, *per_station), needed) as environment:
+        on_valkey = f"redis+socket://{environment.valkey}"
         candidates = {FLOOR: ("floor", on_valkey)}
         candidates |= {f"Valkey, {name}": (kind, on_valkey) for name, kind in kinds.items()}
         candidates |= {f"Valkey, {name}": (name, on_valkey) for name in others}
@@ -101,16 +103,16 @@ def measure(chosen: argparse.Namespace) -> Figures:
         for number in range(chosen.rounds):
             for name, (kind, broker) in candidates.items():
                 this: Figures = {}
-                with workers(here, kind, broker):
-                    latencies(here, broker, 2, 10)  # connections, caches
+                with workers(environment, kind, broker):
+                    latencies(environment, broker, 2, 10)  # warm up connections and caches
                     for stations in sorted(chosen.stations):
-                        samples = latencies(here, broker, stations, per_station[stations])
+                        samples = latencies(environment, broker, stations, per_station[stations])
                         add(this, name, _latency(stations), [sample * 1000 for sample in samples])
-                add(this, name, "drain, returns/s", [drain(here, kind, broker, chosen.scans)])
+                add(this, name, "drain, returns/s", [drain(environment, kind, broker, chosen.scans)])
                 for what, numbers in this[name].items():
                     add(found, name, what, numbers)
-                words = ", ".join(f"{what} {value:,.1f}" for what, value in told(this)[name].items())
-                progress.print(f"round {number + 1} of {chosen.rounds}  {name}: {words}")
+                summary = ", ".join(f"{what} {value:,.1f}" for what, value in summarize(this)[name].items())
+                progress.print(f"round {number + 1} of {chosen.rounds}  {name}: {summary}")
     return found
 
 
@@ -119,29 +121,29 @@ def _latency(stations: int) -> str:
 
 
 def bounds(database: str) -> list[Bound]:
-    """What bookdrop promises of itself."""
-    kept = []
+    """The limits of bookdrop."""
+    limits = []
     for broker in ("Valkey", "RabbitMQ"):
         name = f"{broker}, batching"
         drained = 2.0 if database.startswith("sqlite") else 4.0 if broker == "Valkey" else 3.0
-        kept += [
+        limits += [
             Bound(name, "1 station, p50 ms", "at most", 1.6),
             Bound(name, "1 station, p99 ms", "at most", 2.5),
             Bound(name, "32 stations, p50 ms", "at most", 0.6),
             Bound(name, "drain, returns/s", "at least", drained),
         ]
-    return kept
+    return limits
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and report."""
     parser = options(__doc__, __file__, uses=("database", "rabbitmq"))
     parser.add_argument(
-        "--stations", default=[1, 32, 128], type=lambda words: [int(word) for word in words.split(",")],
-        help="how many stations at once, such as 1,32,128",
+        "--stations", default=[1, 32, 128], type=lambda text: [int(number) for number in text.split(",")],
+        help="numbers of concurrent stations, for example 1,32,128",
     )  # fmt: skip
-    parser.add_argument("--scans", type=int, default=1000, help="in each backlog")
-    parser.add_argument("--choices", action="store_true", help="also measure what was not chosen: pool, prefetch")
+    parser.add_argument("--scans", type=int, default=1000, help="scans in each backlog")
+    parser.add_argument("--choices", action="store_true", help="also measure the rejected pools and prefetch counts")
     run(parser, measure, bounds)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a slip takes to draw, and how large it is, for several contents.
+"""Rendering time and size of a slip, for several contents.
 
-Each slip has a title, a request and a code of its own, as on a working day: nothing but the fonts is drawn from memory.
+Each slip has a different title, request and code, as in use, so only the fonts come from a cache.
 
     python benchmarks/slips.py --slips 500
 """
@@ -22,7 +22,7 @@ WARM_UP = 20
 
 
 def usual(number: int) -> SlipContent:
-    """What most slips say."""
+    """The content of most slips."""
     return SlipContent(
         job_id=uuid7(),
         delivery_code="RUL",
@@ -37,7 +37,7 @@ def usual(number: int) -> SlipContent:
 
 
 def long(number: int) -> SlipContent:
-    """A title, a note and an address that fill what room there is."""
+    """A title, a note and an address that fill the available space."""
     lines = tuple(f"Line {line} of a long address, building {number}" for line in range(1, 7))
     return usual(number).model_copy(
         update={
@@ -52,7 +52,7 @@ def long(number: int) -> SlipContent:
 
 
 def of_other_scripts(number: int) -> SlipContent:
-    """Letters with accents, Greek and Cyrillic, and some that the fonts do not have."""
+    """Accented, Greek and Cyrillic letters, and some that the fonts do not have."""
     return usual(number).model_copy(
         update={"title": f"Žluťoučký kůň Ω Воина и мир {number} 紅樓夢", "author": "Ñandú Œuvre Łódź"}
     )
@@ -62,7 +62,7 @@ CONTENTS: dict[str, Callable[[int], SlipContent]] = {"usual": usual, "long": lon
 
 
 def measure(chosen: argparse.Namespace) -> Figures:
-    """All contents in turns, slip by slip."""
+    """Measure all contents in turns, slip by slip."""
     found: Figures = {}
     candidates = {
         f"{name}, {media}": (content, media) for media in chosen.media.split(",") for name, content in CONTENTS.items()
@@ -77,18 +77,18 @@ def measure(chosen: argparse.Namespace) -> Figures:
             for name, (content, media) in candidates.items():
                 slip = content(number)
                 began = time.perf_counter()
-                drawn = render_pdf(slip, media)
+                document = render_pdf(slip, media)
                 add(found, name, "slip, ms", [(time.perf_counter() - began) * 1000])
-                add(found, name, "size, bytes", [len(drawn)])
+                add(found, name, "size, bytes", [len(document)])
         progress.print(f"round {turn + 1} of {chosen.rounds}: {chosen.slips} slips of each")
     return found
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and report."""
     parser = options(__doc__, __file__)
-    parser.add_argument("--slips", type=int, default=200, help="in each round, of each content")
-    parser.add_argument("--media", default="label-4x6", help=f"of {', '.join(MEDIA)}; several with commas")
+    parser.add_argument("--slips", type=int, default=200, help="slips in each round, for each content")
+    parser.add_argument("--media", default="label-4x6", help=f"media, separated by commas: {', '.join(MEDIA)}")
     run(parser, measure)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker costs: its memory over many scans, and its processor time when there is nothing to do.
+"""Memory of a worker over many scans, and its processor time while it is idle.
 
-A real `bookdrop worker returns` with two processes does a stream of scans; memory is read from /proc every second, so
-this needs Linux. The processes are the parent and its two children; each is told by itself.
+A real `bookdrop worker returns` with two processes processes a stream of scans. The benchmark reads the memory from /proc
+every second, so it needs Linux. It reports the parent and its two children separately.
 
     python benchmarks/worker.py                             20,000 scans, some minutes
     python benchmarks/worker.py --scans 100000 --database postgresql+psycopg:///postgres
@@ -15,17 +15,17 @@ import threading
 import time
 from pathlib import Path
 
+from environment import Environment, Station, open_environment, workers
 from figures import Bound, Figures, add, options, progress, run
 from loading import load
-from place import Desk, Place, place, workers
 
-AHEAD = 200
-"""Scans that are in the queue at once."""
+QUEUE_LENGTH = 200
+"""Scans in the queue at any time."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def family(pid: int) -> list[int]:
+def process_and_children(pid: int) -> list[int]:
     """A process and its children, the parent first."""
     return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
@@ -35,8 +35,8 @@ def memory(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / 1e6
 
 
-def busy(pids: list[int]) -> float:
-    """Processor seconds that processes have used since they began."""
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor seconds that processes have used since their start."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -45,39 +45,39 @@ def busy(pids: list[int]) -> float:
 
 
 def idle(pid: int, seconds: float) -> float:
-    """Share of one processor that a worker takes while nothing comes, in per cent."""
-    pids = family(pid)
-    before, began = busy(pids), time.monotonic()
+    """Share of one processor that a worker uses without events, in per cent."""
+    pids = process_and_children(pid)
+    before, began = cpu_seconds(pids), time.monotonic()
     time.sleep(seconds)
-    return (busy(pids) - before) / (time.monotonic() - began) * 100
+    return (cpu_seconds(pids) - before) / (time.monotonic() - began) * 100
 
 
-def feed(desk: Desk, scans: int) -> None:
-    """Keep `AHEAD` scans in the queue until all are answered."""
+def feed(station: Station, scans: int) -> None:
+    """Keep `QUEUE_LENGTH` scans in the queue until each has its reply."""
     waiting = 0
     for number in range(1, scans + 1):
-        desk.send(*desk.envelope())
+        station.send(*station.next_scan())
         waiting += 1
-        if waiting >= AHEAD:
-            desk.hear()
+        if waiting >= QUEUE_LENGTH:
+            station.receive()
             waiting -= 1
         if number % 5_000 == 0:
             progress.print(f"  {number:,} of {scans:,} scans")
     for _ in range(waiting):
-        desk.hear()
+        station.receive()
 
 
-def watch(pid: int, samples: dict[int, list[float]], over: threading.Event) -> None:
-    """Note the memory of each process, every second."""
-    while not over.wait(1.0):
-        for each in family(pid):
-            samples.setdefault(each, []).append(memory(each))
+def watch(pid: int, samples: dict[int, list[float]], stopped: threading.Event) -> None:
+    """Record the memory of each process, every second."""
+    while not stopped.wait(1.0):
+        for process in process_and_children(pid):
+            samples.setdefault(process, []).append(memory(process))
 
 
 def growth(samples: list[float]) -> float:
-    """How much more memory a process has in the last fifth of the time than in the second fifth, in per cent.
+    """Growth of a process's memory from the second fifth of the time to the last, in per cent.
 
-    The first fifth is left out: connections, caches and the first of everything belong to a start.
+    The first fifth is ignored, because connections and caches are part of the start.
     """
     fifth = max(1, len(samples) // 5)
     before, after = statistics.median(samples[fifth : 2 * fifth] or samples), statistics.median(samples[-fifth:])
@@ -85,61 +85,66 @@ def growth(samples: list[float]) -> float:
 
 
 def measure(chosen: argparse.Namespace) -> Figures:
-    """On each broker: idle, the stream, idle again."""
+    """Measure on each broker: idle, with the stream, idle again."""
     found: Figures = {}
     brokers = 2 if chosen.rabbitmq else 1
-    with place(chosen.database, chosen.rabbitmq, 1, 0) as here:
+    with open_environment(chosen.database, chosen.rabbitmq, 1, 0) as environment:
         needed = (chosen.scans + 100) * chosen.rounds * brokers
-        here.barcodes = load(here.database_url, needed, on_loan=needed)
+        environment.barcodes = load(environment.database_url, needed, on_loan=needed)
         for turn in range(chosen.rounds):
-            for name, broker in {"Valkey": f"redis+socket://{here.valkey}", "RabbitMQ": here.rabbitmq}.items():
+            for name, broker in {
+                "Valkey": f"redis+socket://{environment.valkey}",
+                "RabbitMQ": environment.rabbitmq,
+            }.items():
                 if broker:
                     progress.print(f"round {turn + 1} of {chosen.rounds}, {name}")
-                    _one_worker(here, name, broker, chosen, found)
+                    _measure_worker(environment, name, broker, chosen, found)
     return found
 
 
-def _one_worker(here: Place, name: str, broker: str, chosen: argparse.Namespace, found: Figures) -> None:
-    desk = Desk(here, broker, "main-desk-1")
-    with workers(here, "batch", broker) as [pid]:
-        feed(desk, 100)  # so that it has begun, and has its connections
+def _measure_worker(
+    environment: Environment, name: str, broker: str, chosen: argparse.Namespace, found: Figures
+) -> None:
+    station = Station(environment, broker, "main-desk-1")
+    with workers(environment, "batch", broker) as [pid]:
+        feed(station, 100)  # the worker has started and has its connections
         time.sleep(3)
         add(found, name, "idle before, % of a CPU", [idle(pid, chosen.idle_seconds)])
         samples: dict[int, list[float]] = {}
-        over = threading.Event()
-        watcher = threading.Thread(target=watch, args=(pid, samples, over))
+        stopped = threading.Event()
+        watcher = threading.Thread(target=watch, args=(pid, samples, stopped))
         watcher.start()
         began = time.monotonic()
-        feed(desk, chosen.scans)
+        feed(station, chosen.scans)
         add(found, name, "stream, returns/s", [chosen.scans / (time.monotonic() - began)])
-        over.set()
+        stopped.set()
         watcher.join()
         time.sleep(3)
         add(found, name, "idle after, % of a CPU", [idle(pid, chosen.idle_seconds)])
-    desk.close()
-    for number, (each, of_one) in enumerate(samples.items()):
-        who = "parent" if each == pid else f"child {number}"
-        add(found, name, f"{who}, MB", of_one)  # one number a second: the JSON shows its course
-        add(found, name, f"{who}, most MB", [max(of_one)])
-        add(found, name, f"{who}, growth %", [growth(of_one)])
+    station.close()
+    for number, (process, of_process) in enumerate(samples.items()):
+        role = "parent" if process == pid else f"child {number}"
+        add(found, name, f"{role}, MB", of_process)  # one number per second, for the JSON file
+        add(found, name, f"{role}, most MB", [max(of_process)])
+        add(found, name, f"{role}, growth %", [growth(of_process)])
 
 
 def bounds(_database: str) -> list[Bound]:
-    """What bookdrop promises of itself."""
-    kept = []
+    """The limits of bookdrop."""
+    limits = []
     for broker in ("Valkey", "RabbitMQ"):
-        for who in ("parent", "child 1", "child 2"):
-            kept.append(Bound(broker, f"{who}, most MB", "at most", 120, of=None))
-            kept.append(Bound(broker, f"{who}, growth %", "at most", 2, of=None))
-        kept += [
+        for role in ("parent", "child 1", "child 2"):
+            limits.append(Bound(broker, f"{role}, most MB", "at most", 120, of=None))
+            limits.append(Bound(broker, f"{role}, growth %", "at most", 2, of=None))
+        limits += [
             Bound(broker, "idle before, % of a CPU", "at most", 1, of=None),
             Bound(broker, "idle after, % of a CPU", "at most", 1, of=None),
         ]
-    return kept
+    return limits
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure and report."""
     parser = options(__doc__, __file__, uses=("database", "rabbitmq"))
     parser.add_argument("--scans", type=int, default=20_000)
     parser.add_argument("--idle-seconds", type=float, default=20)

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks.figures import Bound, Figures, plot, ratios, told
+from benchmarks.figures import Bound, Figures, plot, ratios, summarize
 
 FOUND: Figures = {
     "floor": {"scan, ms": [float(n) for n in range(1, 201)], "drain, returns/s": [90.0, 100.0, 500.0]},
@@ -15,7 +15,7 @@ FOUND: Figures = {
 
 def test_samples_become_percentiles_and_other_figures_medians():
     """p99 is computed only from enough samples."""
-    columns = told(FOUND)
+    columns = summarize(FOUND)
 
     assert columns["floor"] == {
         "scan, p50 ms": 100.5,
@@ -27,7 +27,7 @@ def test_samples_become_percentiles_and_other_figures_medians():
 
 def test_ratios_are_relative_to_the_first_candidate():
     """The first candidate is the reference."""
-    assert ratios(told(FOUND))["<other> & more"] == {"scan, p50 ms": 0.5, "drain, returns/s": 3.0}
+    assert ratios(summarize(FOUND))["<other> & more"] == {"scan, p50 ms": 0.5, "drain, returns/s": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_ratios_are_relative_to_the_first_candidate():
 )
 def test_bound_is_kept_missed_or_not_measured(bound, outcome):
     """A bound limits a ratio to the first candidate, or a number; a missing figure is neither kept nor missed."""
-    assert bound.check(told(FOUND)) == outcome
+    assert bound.check(summarize(FOUND)) == outcome
 
 
 def test_plot_is_svg_with_a_bar_for_each_figure():
     """The SVG is well-formed for any candidate's name; the longest bars of all figures have the same length."""
-    drawn = ET.fromstring(plot(told(FOUND), "a run"))
+    drawn = ET.fromstring(plot(summarize(FOUND), "a run"))
 
     bars = [bar for bar in drawn.iter("{http://www.w3.org/2000/svg}rect") if "x" in bar.attrib]
     widths = [float(bar.attrib["width"]) for bar in bars]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where benchmarks take place: a Valkey and a database of their own, real workers or the floor, and desks."""
+"""The environment of a benchmark: a separate Valkey and database, real workers or the floor, and stations."""
 
 import base64
 import json
@@ -30,14 +30,15 @@ from schemas.task_message import task_body, task_headers
 from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
 from tests.library import Library
 
-PATIENCE = 120.0
+REPLY_TIMEOUT = 120.0
+"""Longest wait for a reply, in seconds."""
 CODE = Path(schemas.__file__).parents[1]
-"""The checkout that is measured; with PYTHONPATH it need not be the one of this file."""
+"""The measured checkout; PYTHONPATH can name another one than that of this file."""
 
 
 @dataclass
-class Place:
-    """A database and the brokers of one run."""
+class Environment:
+    """The database and the brokers of one run, and the library in the database."""
 
     database_url: str
     valkey: Path
@@ -49,7 +50,7 @@ class Place:
 
 @contextmanager
 def valkey(folder: Path) -> Iterator[Path]:
-    """A Valkey as `bookdrop up` starts it: append-only file, synced every second."""
+    """Run a Valkey as `bookdrop up` starts it, with an append-only file that is synced every second; yield its socket."""
     socket = folder / "v.sock"
     server = subprocess.Popen(
         [get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", "",
@@ -67,7 +68,7 @@ def valkey(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def database(url: str, folder: Path) -> Iterator[str]:
-    """A fresh, migrated database of this run's own."""
+    """Create and migrate a database for this run; yield its URL, and drop it afterwards."""
     if url.startswith("sqlite"):
         own = f"sqlite:///{folder / 'bench.db'}"
         engine = open_engine(own)
@@ -92,7 +93,7 @@ def database(url: str, folder: Path) -> Iterator[str]:
 
 
 def analyze(url: str) -> None:
-    """Tell the planner what lies in the tables, as a database in use knows it."""
+    """Update the planner's statistics, which a database in use has."""
     engine = open_engine(url)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
@@ -100,12 +101,15 @@ def analyze(url: str) -> None:
 
 
 @contextmanager
-def place(database_url: str, rabbitmq: str | None, stations: int, requests: int) -> Iterator[Place]:
-    """All that a run with brokers needs, with so many stations and requests whose items can be scanned once each (0: to be loaded)."""
+def open_environment(database_url: str, rabbitmq: str | None, stations: int, requests: int) -> Iterator[Environment]:
+    """Open the environment of a run, with so many stations and requests. The item of each request can be scanned once.
+
+    `requests` is 0 for a database that the benchmark fills.
+    """
     with tempfile.TemporaryDirectory(prefix="bd-") as name:
         folder = Path(name)
         if rabbitmq:
-            _refuse_a_queue_in_use(rabbitmq)
+            _refuse_used_host(rabbitmq)
         with valkey(folder) as socket, database(database_url, folder) as url:
             engine = open_engine(url)
             library = Library(engine, folder / "spool").open(
@@ -114,7 +118,7 @@ def place(database_url: str, rabbitmq: str | None, stations: int, requests: int)
             barcodes = iter(library.loaned_items(requests) if requests else ())
             analyze(url)
             try:
-                yield Place(url, socket, rabbitmq, folder, library, barcodes)
+                yield Environment(url, socket, rabbitmq, folder, library, barcodes)
             finally:
                 engine.dispose()
                 if rabbitmq:
@@ -128,15 +132,15 @@ def _delete(rabbitmq: str, *queues: str) -> None:
             channel.queue_delete(queue)
 
 
-def _refuse_a_queue_in_use(rabbitmq: str) -> None:
-    """A benchmark must not scan into a library's own queue, nor delete it."""
+def _refuse_used_host(rabbitmq: str) -> None:
+    """Exit if the virtual host has a queue of events: it may be a library's, which a benchmark must not use or delete."""
     with Connection(rabbitmq) as connection:
         channel: Any = connection.default_channel
         try:
             channel.queue_declare(RETURNS_QUEUE, passive=True)
         except amqp.exceptions.NotFound:
             return
-    raise SystemExit(f"There is a queue {RETURNS_QUEUE} on this RabbitMQ. Name a virtual host that nobody uses.")
+    raise SystemExit(f"The virtual host has a queue {RETURNS_QUEUE}. Name an unused virtual host.")
 
 
 _CELERY = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", "returns", "-l", "warning"]
@@ -146,31 +150,31 @@ _COMMANDS = {
     "prefetch 32": [[*_CELERY, "--without-gossip", "--without-mingle", "-c", "2", "--prefetch-multiplier", "32"]],
     "prefetch 128": [[*_CELERY, "--without-gossip", "--without-mingle", "-c", "2", "--prefetch-multiplier", "128"]],
 }
-"""Other ways to run a returns worker, to be compared with the way that was chosen."""
+"""Rejected ways to run a returns worker, for comparison."""
 
 
 @contextmanager
-def workers(place: Place, kind: str, broker: str) -> Iterator[list[int]]:
-    """Two processes of the floor, or a worker with two processes; gives their ids.
+def workers(environment: Environment, kind: str, broker: str) -> Iterator[list[int]]:
+    """Run two processes of the floor, or a worker with two processes; yield the ids of the started processes.
 
-    `kind`: `floor`, `batch`, `plain` (Celery without batching), or one of the other choices.
+    `kind`: `floor`, `batch`, `plain` (Celery without batching), or a rejected way from `_COMMANDS`.
     """
-    environment = {
+    variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")},
         "BOOKDROP_BROKER_URL": broker,
-        "BOOKDROP_DATABASE_URL": place.database_url,
+        "BOOKDROP_DATABASE_URL": environment.database_url,
         "BOOKDROP_LOG_LEVEL": "warning",
-        "BOOKDROP_HEARTBEAT_FILE": str(place.folder / "heartbeat"),
+        "BOOKDROP_HEARTBEAT_FILE": str(environment.folder / "heartbeat"),
         "PYTHONPATH": str(CODE),
         "BOOKDROP_BATCHING": "false" if kind == "plain" else "true",
         "BOOKDROP_ROLE": "returns",
     }
     if kind == "floor":
-        commands = [[sys.executable, str(Path(__file__).with_name("floor.py")), str(place.valkey)]] * 2
+        commands = [[sys.executable, str(Path(__file__).with_name("floor.py")), str(environment.valkey)]] * 2
     else:
         commands = _COMMANDS.get(kind, [[sys.executable, "-m", "workers.cli", "worker", "returns"]])
-    with (place.folder / f"{kind}.log").open("ab") as log:
-        running = [subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=CODE) for command in commands]
+    with (environment.folder / f"{kind}.log").open("ab") as log:
+        running = [subprocess.Popen(command, env=variables, stdout=log, stderr=log, cwd=CODE) for command in commands]
     try:
         yield [process.pid for process in running]
     finally:
@@ -180,16 +184,16 @@ def workers(place: Place, kind: str, broker: str) -> Iterator[list[int]]:
             process.wait(60)
 
 
-class Desk:
-    """A station that writes ready envelopes and reads its own replies; the same for all candidates."""
+class Station:
+    """A minimal station: it publishes ready messages and receives its replies. All candidates use it."""
 
-    def __init__(self, place: Place, broker: str, code: str) -> None:
-        self._place = place
+    def __init__(self, environment: Environment, broker: str, code: str) -> None:
+        self._environment = environment
         self._code = code
         self._redis = None
         self._connection: Any = None
         if broker.startswith("redis"):
-            self._redis = redis.Redis(unix_socket_path=str(place.valkey))
+            self._redis = redis.Redis(unix_socket_path=str(environment.valkey))
         else:
             self._connection = Connection(broker)
             self._channel: Any = self._connection.default_channel
@@ -197,18 +201,20 @@ class Desk:
                 self._channel.queue_declare(
                     queue, durable=True, exclusive=False, auto_delete=False, arguments=queue_arguments(queue)
                 )
-            self._heard: deque[str] = deque()
-            self._listening = self._channel.basic_consume(
-                reply_queue(code), no_ack=True, callback=lambda message: self._heard.append(str(message.correlation_id))
+            self._received: deque[str] = deque()
+            self._consumer_tag = self._channel.basic_consume(
+                reply_queue(code),
+                no_ack=True,
+                callback=lambda message: self._received.append(str(message.correlation_id)),
             )
 
-    def envelope(self) -> tuple[str, dict[str, Any]]:
-        """A signed scan of a fresh item."""
-        payload = self._place.library.scan(next(self._place.barcodes), station=self._code, print_slip=False)
+    def next_scan(self) -> tuple[str, dict[str, Any]]:
+        """A signed scan of the next item, with its event id."""
+        payload = self._environment.library.scan(next(self._environment.barcodes), station=self._code, print_slip=False)
         return str(payload["event_id"]), payload
 
     def send(self, event_id: str, payload: dict[str, Any]) -> None:
-        """Publish it."""
+        """Publish a scan."""
         headers = task_headers(PROCESS_SCAN, event_id, origin=self._code)
         body = task_body(json.dumps(payload))
         if self._redis is not None:
@@ -220,29 +226,29 @@ class Desk:
             )  # fmt: skip
             self._channel.basic_publish(message, exchange="", routing_key=RETURNS_QUEUE)
 
-    def hear(self, patience: float = PATIENCE) -> str:
-        """Wait for a reply; give its event's id."""
+    def receive(self, timeout: float = REPLY_TIMEOUT) -> str:
+        """Wait for a reply; return its event id."""
         if self._redis is not None:
-            taken = self._redis.brpop(reply_queue(self._code), timeout=patience)
-            if taken is None:
+            popped = self._redis.brpop(reply_queue(self._code), timeout=timeout)
+            if popped is None:
                 raise TimeoutError("no reply")
-            return str(json.loads(taken[1])["properties"]["correlation_id"])
-        while not self._heard:
-            self._connection.drain_events(timeout=patience)
-        return self._heard.popleft()
+            return str(json.loads(popped[1])["properties"]["correlation_id"])
+        while not self._received:
+            self._connection.drain_events(timeout=timeout)
+        return self._received.popleft()
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection."""
         if self._redis is not None:
             self._redis.close()
         else:
-            self._channel.basic_cancel(self._listening)
+            self._channel.basic_cancel(self._consumer_tag)
             self._channel.queue_delete(reply_queue(self._code))
             self._connection.release()
 
 
 def redis_message(event_id: str, body: str, headers: dict[str, Any], code: str) -> str:
-    """Kombu's envelope on Redis."""
+    """A message as kombu writes it to a Redis list."""
     return json.dumps(
         {
             "body": base64.b64encode(body.encode()).decode(),
