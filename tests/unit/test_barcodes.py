@@ -2,12 +2,13 @@
 """Scanned lines: the barcode that each one contains, or the reason for its refusal."""
 
 import unicodedata
+from uuid import UUID
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from schemas.barcodes import MAX_LENGTH, BarcodeRefusedError, clean
+from schemas.barcodes import MAX_LENGTH, BarcodeRefusedError, clean, parse_slip_code
 
 BARCODES = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=MAX_LENGTH)
 ENDINGS = st.text(" \t\r\n\f\v\x00", max_size=4)
@@ -31,6 +32,11 @@ def test_clean_barcode_is_unchanged(barcode):
 def test_configured_prefix_is_removed_once(prefix, barcode):
     """The scanner's prefix is removed once: the barcode may begin with the same characters."""
     assert clean(f"{prefix}{barcode}\r", prefix) == barcode
+
+
+def test_whitespace_after_the_prefix_is_stripped():
+    """Some scanners send a space between their prefix and the barcode."""
+    assert clean("]C1 310\r", "]C1") == "310"
 
 
 @given(prefix=st.text("~]", min_size=1, max_size=4), barcode=BARCODES)
@@ -77,7 +83,7 @@ def test_65_characters_are_refused_as_too_long():
     assert refusal.value.reason == "too_long"
 
 
-@pytest.mark.parametrize("control", ["\x1b", "\n", "\x00", "\u202e", "\u200b", "\ud800", "\u2028"])
+@pytest.mark.parametrize("control", ["\x1b", "\n", "\x00", "\u202e", "\u200b", "\ud800", "\u2028", "\u2029"])
 def test_control_characters_inside_are_refused(control):
     """Escape sequences, line ends inside, and marks that reverse the writing direction are never part of a barcode."""
     with pytest.raises(BarcodeRefusedError, match="control characters") as refusal:
@@ -100,3 +106,17 @@ def test_any_line_is_a_printable_part_of_itself_or_refused(line):
         assert 1 <= len(barcode) <= MAX_LENGTH
         assert not {unicodedata.category(char) for char in barcode} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
         assert barcode in line
+
+
+@pytest.mark.parametrize("prefix", ["BD:", "bd:"])
+def test_code_of_a_slip_gives_its_id(prefix):
+    """The prefix is read in capitals and small letters."""
+    assert parse_slip_code(f"{prefix}01a20a85-0c89-7e6f-9d55-be5c2b392977") == UUID(
+        "01a20a85-0c89-7e6f-9d55-be5c2b392977"
+    )
+
+
+@pytest.mark.parametrize("code", ["31000000170", "BD:", "BD:17", "01a20a85-0c89-7e6f-9d55-be5c2b392977", ""])
+def test_other_code_is_not_a_slip(code):
+    """A code without the prefix, or with something else than an id after it, is a barcode."""
+    assert parse_slip_code(code) is None

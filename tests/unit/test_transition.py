@@ -120,10 +120,11 @@ def test_row_has_no_field_without_effect():
 
 @pytest.mark.parametrize("status", [RequestStatus.LOST, RequestStatus.DECLARED_LOST])
 def test_override_returns_a_lost_item(status):
-    """A supervisor's override returns the item, flags its fee for review and warns staff."""
+    """A supervisor's override returns the item under its own reason code, and flags the fee for review."""
     decision = decide(a_request(status), from_request(override=SUPERVISOR))
 
     assert isinstance(decision, Returned)
+    assert decision.reason == "lost_overridden"
     assert decision.fee_review
     assert decision.status_after is RequestStatus.RETURNED_TO_PARTNER
 
@@ -176,12 +177,14 @@ def test_late_delivery_keeps_the_time_of_the_scan():
 
 
 def test_loan_of_another_patron_is_refused():
-    """The loan is not discharged; staff review the item."""
-    loan = OpenLoan(1, NOW - timedelta(days=1), other_patron=True)
+    """The loan is not discharged; staff review the item, and the reply names its lender."""
+    loan = OpenLoan(1, NOW - timedelta(days=1), other_patron=True, claimed_returned=True)
 
-    assert (
-        refused(a_request(RequestStatus.LOANED, ItemState(1, loan=loan)), a_scan()).reason == "loan_of_another_patron"
-    )
+    decision = refused(a_request(RequestStatus.LOANED, ItemState(1, loan=loan)), a_scan())
+
+    assert decision.reason == "loan_of_another_patron"
+    assert decision.message == "Not returned: the loan on this item does not belong to request BR-7"
+    assert decision.names_destination
 
 
 @pytest.mark.parametrize(("resolution", "outcome"), [(None, "refused"), ("found_by_library", "returned")])
@@ -192,6 +195,17 @@ def test_claimed_returned_loan_needs_a_resolution(resolution, outcome):
     decision = decide(a_request(RequestStatus.LOANED, ItemState(1, loan=loan)), from_request(resolution=resolution))
 
     assert kind(decision) == outcome
+
+
+def test_refusal_of_a_claimed_loan_names_request_and_lender():
+    """Staff read which request has the claim, and whose item is in hand."""
+    loan = OpenLoan(1, NOW - timedelta(days=1), claimed_returned=True)
+
+    decision = refused(a_request(RequestStatus.LOANED, ItemState(1, loan=loan)), a_scan())
+
+    assert decision.reason == "claimed_returned"
+    assert decision.message == "Not returned: the patron of request BR-7 claims to have returned it before"
+    assert decision.names_destination
 
 
 def three_items(back=0):
@@ -208,6 +222,26 @@ def test_request_is_returned_with_the_last_item():
 
     assert (first.here, first.completes, first.status_after) == (1, False, RequestStatus.LOANED)
     assert (last.here, last.completes, last.status_after) == (3, True, RequestStatus.RETURNED_TO_PARTNER)
+    assert (first.reason, last.reason) == ("item_checked_in", "loaned")
+    assert [item.item_id for item in (*first.items, *last.items)] == [1, 3]
+
+
+def test_scan_with_a_forced_partial_return_waits_for_the_other_items():
+    """Only Return from the request can force a partial return; a scan checks in its item."""
+    decision = returned(a_request(RequestStatus.LOANED, *three_items()), a_scan(1, force_partial=True))
+
+    assert not decision.completes
+
+
+@pytest.mark.parametrize("back", [0, 3])
+def test_return_from_the_request_returns_all_items_that_are_not_here(back):
+    """With none or all of the items here, the request is returned at once."""
+    items = three_items(back=back)
+
+    decision = returned(a_request(RequestStatus.LOANED, *items), from_request())
+
+    assert decision.items == items[back:]
+    assert (decision.here, decision.completes) == (3, True)
 
 
 def test_forced_partial_return_completes_with_the_items_here():
@@ -215,45 +249,134 @@ def test_forced_partial_return_completes_with_the_items_here():
     request = a_request(RequestStatus.LOANED, *three_items(back=1))
 
     unforced = refused(request, from_request())
-    forced = decide(request, from_request(force_partial=True))
+    forced = returned(request, from_request(force_partial=True))
 
     assert unforced.reason == "items_missing"
-    assert isinstance(forced, Returned)
-    assert forced.items == ()
-    assert forced.completes
+    assert unforced.message == "Not returned: 1 of 3 items of request BR-7 are here"
+    assert unforced.names_destination
+    assert (forced.items, forced.here, forced.completes) == ((), 1, True)
+
+
+def test_forced_partial_return_of_a_single_item_returns_it():
+    """A request with one item has no part to wait for."""
+    assert returned(a_request(), from_request(force_partial=True)).completes
+
+
+def test_forced_partial_return_of_nothing_is_refused():
+    """At least one of several items must be checked in before."""
+    request = a_request(RequestStatus.LOANED, *three_items()[:2])
+
+    decision = refused(request, from_request(force_partial=True))
+
+    assert decision.reason == "nothing_checked_in"
+    assert decision.message == "Not returned: none of the 2 items of request BR-7 is checked in"
 
 
 def test_late_item_of_a_partial_return_is_checked_in():
     """An item that follows its returned request is checked in and its loan discharged; the status stays."""
-    request = a_request(RequestStatus.RETURNED_TO_PARTNER, *three_items(back=2))
+    request = a_request(RequestStatus.RETURNED_TO_PARTNER, *three_items(back=1)[:2])
 
-    decision = returned(request, a_scan(3))
+    decision = returned(request, a_scan(2))
 
     assert decision.reason == "late_item"
     assert decision.status_after is RequestStatus.RETURNED_TO_PARTNER
     assert not decision.completes
+    assert not decision.fee_review
+
+
+BEFORE = NOW - timedelta(days=2)
+"""The time of a first Return."""
+
+
+def test_scan_of_a_returned_item_repeats_the_return_of_that_item():
+    """Time, station and number of items are those of the item, whether its request waits for others or not."""
+    items = (ItemState(1, returned_at=BEFORE, returned_by="main-desk-1"), ItemState(2, returned_at=NOW))
+    complete = a_request(
+        RequestStatus.RETURNED_TO_PARTNER, *items, returned_at=NOW, returned_by="main-desk-2"
+    )  # fmt: skip
+    waiting = a_request(RequestStatus.LOANED, *items, ItemState(3))
+
+    assert decide(complete, a_scan(1)) == AlreadyReturned(BEFORE, "main-desk-1", 2)
+    assert decide(waiting, a_scan(1)) == AlreadyReturned(BEFORE, "main-desk-1", 2)
+
+
+@pytest.mark.parametrize("command", [from_request(), a_scan(1)], ids=["from the request", "scan"])
+def test_second_return_repeats_the_return_of_the_request(command):
+    """Without a time at the item, time and station are those of the request."""
+    request = a_request(RequestStatus.RETURNED_TO_PARTNER, ItemState(1), returned_at=BEFORE, returned_by="main-desk-1")
+
+    assert decide(request, command) == AlreadyReturned(BEFORE, "main-desk-1", 0)
 
 
 @pytest.mark.parametrize("item_id", [1, None])
 def test_scan_after_the_confirmation_discharges_only(item_id):
     """The open loan ends at the time of the scan; the status stays completed, and no slip is printed."""
     scanned = NOW - timedelta(days=3)
-    loan = OpenLoan(1, NOW - timedelta(days=14))
+    item = ItemState(1, loan=OpenLoan(1, NOW - timedelta(days=14)))
 
-    decision = decide(a_request(RequestStatus.COMPLETED, ItemState(1, loan=loan)), a_scan(item_id, occurred_at=scanned))
+    decision = returned(a_request(RequestStatus.COMPLETED, item), a_scan(item_id, occurred_at=scanned))
 
-    assert isinstance(decision, Returned)
-    assert (decision.at, decision.status_after) == (scanned, RequestStatus.COMPLETED)
-    assert not decision.completes
-    assert not decision.wants_slip
-    assert any("confirmed" in warning for warning in decision.warnings)
+    assert (decision.reason, decision.at, decision.items) == ("completed_before", scanned, (item,))
+    assert (decision.status_after, decision.here) == (RequestStatus.COMPLETED, 1)
+    assert decision.completes is False
+    assert decision.wants_slip is False
+    assert [warning.split(":")[0] for warning in decision.warnings] == ["The lender has confirmed this request already"]
 
 
-def test_forced_partial_return_of_nothing_is_refused():
-    """At least one item must be checked in before."""
-    request = a_request(RequestStatus.LOANED, *three_items())
+def test_scan_after_the_confirmation_discharges_the_scanned_item_only():
+    """Of several open loans only the scanned item's ends; items that are here are counted."""
+    items = three_items(back=1)
 
-    assert refused(request, from_request(force_partial=True)).reason == "nothing_checked_in"
+    decision = returned(a_request(RequestStatus.COMPLETED, *items), a_scan(2))
+
+    assert (decision.items, decision.here) == ((items[1],), 2)
+
+
+def test_scan_of_a_disputed_loan_after_the_confirmation_is_refused():
+    """A loan of another patron is not discharged although the lender has confirmed."""
+    loan = OpenLoan(1, NOW - timedelta(days=1), other_patron=True)
+
+    decision = refused(a_request(RequestStatus.COMPLETED, ItemState(1, loan=loan)), a_scan())
+
+    assert decision.reason == "loan_of_another_patron"
+    assert "BR-7" in decision.message
+
+
+def test_scan_of_a_claimed_loan_after_the_confirmation_is_discharged_with_a_resolution():
+    """The resolution of the command counts after the confirmation as well."""
+    request = a_request(RequestStatus.COMPLETED, ItemState(1, loan=OpenLoan(1, BEFORE, claimed_returned=True)))
+
+    assert refused(request, a_scan()).reason == "claimed_returned"
+    assert returned(request, a_scan(resolution="returned_by_patron")).reason == "completed_before"
+
+
+# Warnings
+
+CLOCK = "The station's clock is wrong: the time of the server was used."
+FEE = "Reported lost before: a fee may be open, and is flagged for review."
+ADDRESS = "The lender gave a return address with this item: it stands on the slip."
+NO_CODE = "This library has no delivery code: the slip shows its name and address."
+WITHOUT_CODE = LENDER.model_copy(update={"delivery_code": None})
+
+
+@pytest.mark.parametrize(
+    ("request_", "warnings"),
+    [
+        (a_request(), ()),
+        (a_request(RequestStatus.LOST), (FEE,)),
+        (a_request(own_return_address=True), (ADDRESS,)),
+        (replace(a_request(), destination=WITHOUT_CODE), (NO_CODE,)),
+        (replace(a_request(own_return_address=True), destination=WITHOUT_CODE), (ADDRESS,)),
+    ],
+    ids=["plain", "lost", "return address", "no delivery code", "return address without a delivery code"],
+)
+def test_warnings_follow_the_one_of_the_clock(request_, warnings):
+    """A return address replaces the warning of a missing delivery code; a wrong clock is the first warning."""
+    in_time = returned(request_, a_scan(override=SUPERVISOR))
+    wrong_clock = returned(request_, a_scan(override=SUPERVISOR, occurred_at=NOW + timedelta(days=1)))
+
+    assert in_time.warnings == warnings
+    assert wrong_clock.warnings == (CLOCK, *warnings)
 
 
 requests = st.builds(
