@@ -11,7 +11,7 @@ from schemas.broker_url import Broker, read_broker_url
 from schemas.publisher_confirms import PublisherConfirms, enable_confirms
 from schemas.station_status import HEADER
 from schemas.task_message import task_body, task_headers
-from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue, unacked_keys
+from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue
 
 _PREFETCH = 50
 """Also the largest number of replies that are handled together."""
@@ -22,7 +22,7 @@ _GATHER_SECONDS = 0.002
 """When no further reply comes within this time, the gathered ones are handled."""
 
 
-def connect(url: str, station: str, *, heartbeat: int = 0) -> Connection:
+def connect(url: str, *, heartbeat: int = 0) -> Connection:
     """A connection that fails at once when the broker is unreachable; the journal holds the events meanwhile.
 
     Raises `ValueError` when `url` is not a broker's.
@@ -31,32 +31,29 @@ def connect(url: str, station: str, *, heartbeat: int = 0) -> Connection:
     return Connection(
         broker.url,
         ssl=broker.ssl or False,
-        transport_options=_options(broker, station),
+        transport_options=_options(broker),
         connect_timeout=3,
         heartbeat=heartbeat,
     )
 
 
-def _options(broker: Broker, station: str) -> dict[str, Any]:
+def _options(broker: Broker) -> dict[str, Any]:
     if not broker.is_redis:
         return {
             "max_retries": 0,
             "read_timeout": _TIMEOUT_SECONDS,
             "write_timeout": _TIMEOUT_SECONDS,
         }
-    # Own keys for unacknowledged messages: among clients that share keys, the shortest visibility timeout applies.
-    keys = unacked_keys(station)
     options: dict[str, Any] = {
         "socket_timeout": _TIMEOUT_SECONDS,
         "socket_connect_timeout": 3,
         "health_check_interval": 10,
         "max_retries": 0,
         "polling_interval": 0.25,  # duration of one BRPOP, and so the longest time that closing takes
-        "unacked_mutex_expire": 10,
         "priority_steps": [0],  # replies have no priorities; a station's Redis user may read this one list
-        "unacked_key": keys[0],
-        "unacked_index_key": keys[1],
-        "unacked_mutex_key": keys[2],
+        # A station stores no unacknowledged messages on Redis (`ReplyConsumer`). With the emulation kombu would sweep
+        # their keys nevertheless, under a lock that a script releases, and a station's user may run no scripts.
+        "ack_emulation": False,
         **broker.options,
     }
     if broker.scheme != "redis+socket":
@@ -156,7 +153,7 @@ class EventPublisher:
 
     def _ready(self) -> Producer:
         if self._producer is None:
-            self._connection = connect(self._url, self._station)
+            self._connection = connect(self._url)
             channel = self._connection.default_channel
             # RabbitMQ discards a message for a queue that is not declared; that would lose the reply as well.
             queue_declaration(reply_queue(self._station)).bind(channel).queue_declare()
@@ -176,12 +173,12 @@ class ReplyConsumer:
     """Consumes replies. Not thread-safe. `handle` must have stored the messages when it returns."""
 
     def __init__(self, url: str, station: str, handle: Callable[[Sequence[str]], None]) -> None:
-        self._connection = connect(url, station, heartbeat=_HEARTBEAT_SECONDS)
+        self._connection = connect(url, heartbeat=_HEARTBEAT_SECONDS)
         self._handle = handle
         self._received: list[Message] = []
-        is_redis = read_broker_url(url).is_redis
+        self._is_redis = read_broker_url(url).is_redis
         queue = queue_declaration(reply_queue(station))
-        if is_redis:
+        if self._is_redis:
             # On Redis the workers' declaration sets the queue's expiry. With an expiry declared here as well, kombu
             # would sweep binding tables, including those of other clients' queues.
             queue.queue_arguments = None
@@ -193,7 +190,7 @@ class ReplyConsumer:
                 prefetch_count=_PREFETCH,
                 # On Redis acknowledging takes longer than receiving, and guarantees nothing more: a reply that a crash
                 # loses is not in the journal, so the station sends its event again.
-                no_ack=is_redis,
+                no_ack=self._is_redis,
             )
             self._consumer.consume()
         except BaseException:
@@ -212,13 +209,14 @@ class ReplyConsumer:
         if self._received:
             self._handle([_text(message.body) for message in self._received])
             # Acknowledge after storing: the broker redelivers what a crash loses before.
-            for message in self._received:
-                message.ack()
+            if not self._is_redis:
+                for message in self._received:
+                    message.ack()
             self._received.clear()
         self._connection.heartbeat_check()
 
     def close(self) -> None:
-        """Close the connection; the broker redelivers unacknowledged messages."""
+        """Close the connection; RabbitMQ redelivers unacknowledged messages."""
         _release(self._connection)
 
 
