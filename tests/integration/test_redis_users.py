@@ -63,7 +63,11 @@ def test_station_and_workers_complete_a_scan(secured_server, user_deployment, li
     ):
         reply = station.wait(station.scan(barcode), 60)
         wait_until(lambda: slips, "the slip notice arrives")
+        metrics = [user_deployment(user).bookdrop("metrics", "--once").stdout for user in ("worker", "operations")]
 
+    for printed in metrics:
+        assert 'bookdrop_source_up{source="broker"} 1.0' in printed
+        assert 'bookdrop_workers{role="printing"} 1.0' in printed
     assert reply is not None
     assert reply.message == f"The item's destination is {LENDER}"
     assert secured_server.refused() == []

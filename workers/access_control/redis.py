@@ -103,6 +103,7 @@ def _worker(database: int) -> User:
     return User(
         WORKER,
         f"{_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE}"
+        " ~celeryev.*"  # the queue on which `bookdrop metrics` receives heartbeats
         # The pattern of a PSUBSCRIBE must be listed literally; the channel of a PUBLISH may match a listed pattern.
         f" &/{database}.celeryev/worker.* &/{database}.celeryev/task.* &/{database}.celery.pidbox"
         f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS}",
@@ -114,7 +115,8 @@ def _operations(database: int) -> User:
     return User(
         OPERATIONS,
         f"{_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE} ~celeryev.*"
-        f" &/{database}.celeryev/* &/{database}.celery.pidbox"
+        # `bookdrop metrics` subscribes to the second pattern, which the first does not permit.
+        f" &/{database}.celeryev/* &/{database}.celeryev/worker.* &/{database}.celery.pidbox"
         f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS}"
         " +info +config|get +client|list +slowlog|get +memory|usage +dbsize +acl|whoami +acl|log",
     )
