@@ -104,7 +104,8 @@ def import_rows(
 ) -> ImportReport:
     """Store `rows` and report. With `strict` one refused row rolls back all; with `dry_run` nothing is stored.
 
-    Only with `rotate_keys` may a row change the key of a stored station. `progress` is called with the number of rows handled since the last call.
+    Only with `rotate_keys` may a row change the key of a stored station. `progress` is called with the number of rows
+    handled since the last call.
     """
     report = ImportReport()
     context = StoreContext(now, rotate_keys)

@@ -44,7 +44,7 @@ class StoreContext:
 
     now: datetime
     rotate_keys: bool = False
-    """Whether a row may change the key of a stored station."""
+    """True to let a row change the key of a stored station."""
 
 
 @dataclass(frozen=True)
