@@ -155,7 +155,7 @@ class PrintQueue(RuleBasedStateMachine):
         """Leases end, waits are over."""
         self.clock.now += timedelta(minutes=minutes)
 
-    @rule(which=st.integers(0, 99), what=st.sampled_from(["retry", "reprint", "printed", "cancel"]))
+    @rule(which=st.integers(0, 99), what=st.sampled_from(["retry", "reprint", "mark_printed", "cancel"]))
     def a_person_decides(self, which, what):
         """Rightly or wrongly."""
         if jobs := self.jobs():
