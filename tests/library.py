@@ -246,3 +246,9 @@ def signed(event: StationEvent, key: str) -> dict[str, Any]:
 def event_id(payload: dict[str, Any]) -> UUID:
     """The id of an event that `Library` signed."""
     return UUID(payload["event_id"])
+
+
+def reply_to(payload: object) -> str:
+    """The reply queue of the payload's station: a worker replies to no other queue."""
+    station = payload.get("station") if isinstance(payload, dict) else None
+    return f"reply.{station or 'main-desk-1'}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers for fault injection: Valkey, RabbitMQ and PostgreSQL, which are paused, killed and restarted.
+"""Servers of the suite's own, to be stopped, killed and started again: Valkey, RabbitMQ, PostgreSQL.
 
-The suite touches no other server: each of these has its folder, its port on the loopback interface and its processes,
-and all of them are removed at the end.
+Nothing that anybody else uses is touched: each has its folder, its port on the loopback interface and its own
+processes, and all of it is gone at the end.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -34,20 +35,27 @@ from schemas.topology import (
     printing_queue,
     queue_arguments,
 )
-from tests.network import free_port
 
 _WORK_QUEUES = (RETURNS_QUEUE, HOUSEKEEPING_QUEUE, PRINT_ACTIONS_QUEUE, DEAD_LETTER_QUEUE, printing_queue("main"))
-_SETTLE_SECONDS = 5.0
-START_TIMEOUT = 90.0
-"""Seconds in which a server must respond after its start."""
+_SECONDS_TO_KEEP = 5.0
+PATIENCE = 90.0
+"""How long a server may take to come up, in seconds."""
 
 
-class UnavailableError(Exception):
-    """This machine lacks a requirement of the suite. The text names it."""
+class NotHereError(Exception):
+    """This machine lacks something that the suite needs. The text says what."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 class Server(ABC):
-    """A server in a new folder, which keeps its data when it is killed and restarted."""
+    """A server in a folder of its own, which can be killed and comes back with what it had."""
 
     name: str
 
@@ -58,11 +66,11 @@ class Server(ABC):
 
     @abstractmethod
     def _command(self) -> Sequence[str | Path]:
-        """The command line of the server."""
+        """What is started."""
 
     @abstractmethod
-    def _responds(self) -> bool:
-        """True when the server accepts work."""
+    def _answers(self) -> bool:
+        """Whether it can be used."""
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
@@ -71,38 +79,38 @@ class Server(ABC):
         return None
 
     def start(self) -> None:
-        """Start the server, and wait until it responds."""
+        """Start it, and wait until it answers."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder,
                 env=self._environment(), start_new_session=True, user=self._user(),
             )  # fmt: skip
-        deadline = time.monotonic() + START_TIMEOUT
-        while not self._responds():
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                output = (self.folder / "server.log").read_text(errors="replace")[-1000:]
-                raise UnavailableError(f"{self.name} does not start: {output}")
+                words = (self.folder / "server.log").read_text(errors="replace")[-1000:]
+                raise NotHereError(f"{self.name} does not start: {words}")
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """SIGKILL all its processes."""
+        """SIGKILL all of it."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def pause(self) -> None:
-        """SIGSTOP all its processes."""
+    def stop(self) -> None:
+        """SIGSTOP: it is there and does nothing."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGSTOP)
 
-    def resume(self) -> None:
-        """SIGCONT all its processes."""
+    def go_on(self) -> None:
+        """SIGCONT."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Kill the server, and delete its folder."""
+        """End it, and leave nothing behind."""
         Server.kill(self)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -123,21 +131,21 @@ class Valkey(Server):
             "--appendonly", "yes", "--appendfsync", "everysec",
         ]  # fmt: skip
 
-    def _responds(self) -> bool:
+    def _answers(self) -> bool:
         with contextlib.suppress(redis.RedisError):
             return bool(self.client.ping())
         return False
 
     def url(self, port: int) -> str:
-        """The URL of the broker through `port`."""
+        """Its URL through `port`."""
         return f"redis://127.0.0.1:{port}/0"
 
     def clear(self, reply_queues: Sequence[str]) -> None:
-        """Delete all data."""
+        """Forget everything."""
         self.client.flushall()
 
-    def pending(self, queues: Sequence[str]) -> dict[str, int]:
-        """The number of messages of each queue, waiting and unacknowledged; without empty queues."""
+    def left(self, queues: Sequence[str]) -> dict[str, int]:
+        """What lies in `queues`, and what is taken from them and not acknowledged."""
         found = {queue: int(self.client.llen(queue)) for queue in queues}
         for raw in self.client.hvals("unacked"):
             _, _, queue = json.loads(raw)
@@ -146,21 +154,21 @@ class Valkey(Server):
         return {queue: count for queue, count in found.items() if count}
 
     def close(self) -> None:
-        """Close the client and end the server."""
+        """End it."""
         self.client.close()
         super().close()
 
 
 class RabbitMQ(Server):
-    """A RabbitMQ node with a separate name, cookie and name server (epmd)."""
+    """A RabbitMQ node with a name, a cookie and a name server (epmd) of its own."""
 
     name = "RabbitMQ"
 
     def __init__(self) -> None:
-        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper in PATH requires the user rabbitmq
+        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper in PATH insists on its own user
         found = program if program.exists() else shutil.which("rabbitmq-server")
         if found is None:
-            raise UnavailableError("RabbitMQ is not installed (on Debian: apt install rabbitmq-server)")
+            raise NotHereError("RabbitMQ is not installed (on Debian: apt install rabbitmq-server)")
         self._program = str(found)
         super().__init__()
         self._names = free_port()
@@ -171,15 +179,15 @@ class RabbitMQ(Server):
             channel = connection.channel()
             for queue in _WORK_QUEUES:
                 channel.queue_declare(queue, durable=True, auto_delete=False, arguments=queue_arguments(queue))
-        self._declared_at = time.monotonic()
+        self._kept_since = time.monotonic()
 
     def kill(self) -> None:
-        """SIGKILL the node, but not in the first seconds of its quorum queues.
+        """SIGKILL, but not in the first seconds of its quorum queues.
 
-        RabbitMQ 3.10 restores a queue that was declared just before the kill without a leader. No client can use it
-        then. That is a limitation of the server, not a fault that this suite looks for.
+        RabbitMQ 3.10 brings a queue that was declared just before it was killed back without a leader: nobody can use it
+        any more, whatever the client. That is told here, and no fault of ours to be found.
         """
-        time.sleep(max(0.0, self._declared_at + _SETTLE_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, self._kept_since + _SECONDS_TO_KEEP - time.monotonic()))
         super().kill()
 
     def _command(self) -> Sequence[str | Path]:
@@ -205,7 +213,7 @@ class RabbitMQ(Server):
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
-    def _responds(self) -> bool:
+    def _answers(self) -> bool:
         with contextlib.suppress(OSError, amqp.AMQPError), self._connection():
             return True
         return False
@@ -214,11 +222,11 @@ class RabbitMQ(Server):
         return amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=3, read_timeout=20, write_timeout=20)
 
     def url(self, port: int) -> str:
-        """The URL of the broker through `port`."""
+        """Its URL through `port`."""
         return f"amqp://guest:guest@127.0.0.1:{port}//"
 
     def clear(self, reply_queues: Sequence[str]) -> None:
-        """Purge the work queues after a run, and delete its reply queues."""
+        """Empty the work queues of a run that is over, and delete its reply queues."""
         with self._connection() as connection:
             channel = connection.channel()
             for queue in _WORK_QUEUES:
@@ -226,8 +234,8 @@ class RabbitMQ(Server):
             for queue in reply_queues:
                 channel.queue_delete(queue)
 
-    def pending(self, queues: Sequence[str]) -> dict[str, int]:
-        """The number of waiting messages of each queue; unacknowledged ones count when their worker has ended."""
+    def left(self, queues: Sequence[str]) -> dict[str, int]:
+        """What lies in `queues`. What is taken and not acknowledged shows when its worker has ended."""
         found: dict[str, int] = {}
         with self._connection() as connection:
             for queue in queues:
@@ -240,7 +248,7 @@ class RabbitMQ(Server):
         return found
 
     def close(self) -> None:
-        """End the node and its name server."""
+        """End it, and its name server."""
         super().kill()
         epmd = next(iter(Path("/usr/lib/erlang").glob("erts-*/bin/epmd")), None) or shutil.which("epmd")
         if epmd is not None:
@@ -249,7 +257,7 @@ class RabbitMQ(Server):
 
 
 class PostgreSQL(Server):
-    """A cluster created with initdb, with a migrated database to copy from."""
+    """A cluster made with initdb, with a migrated database to copy from."""
 
     name = "PostgreSQL"
 
@@ -270,7 +278,7 @@ class PostgreSQL(Server):
         engine.dispose()
 
     def _user(self) -> str | None:
-        """PostgreSQL's programs refuse to run as root."""
+        """Its programs refuse to run as root."""
         if os.getuid() != 0:
             return None
         with contextlib.suppress(KeyError):
@@ -283,7 +291,7 @@ class PostgreSQL(Server):
             "-c", "max_connections=200",
         ]  # fmt: skip
 
-    def _responds(self) -> bool:
+    def _answers(self) -> bool:
         with contextlib.suppress(Exception):
             self._statement("SELECT 1")
             return True
@@ -294,15 +302,15 @@ class PostgreSQL(Server):
         return f"postgresql+psycopg://postgres@127.0.0.1:{port}/{name}"
 
     def create(self, name: str) -> None:
-        """Create a migrated database."""
+        """A fresh, migrated database."""
         self._statement(f"CREATE DATABASE {name} TEMPLATE template_of_runs")
 
     def drop(self, name: str) -> None:
-        """Drop a database."""
+        """Let go of a database."""
         self._statement(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def restart(self) -> None:
-        """Restart the server after an immediate shutdown, as after a crash: it recovers from its log."""
+        """End it as a crash would (immediate shutdown), and start it again: it recovers from its log."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGQUIT)
         self._process.wait()
@@ -319,12 +327,12 @@ class PostgreSQL(Server):
 
 
 def _program(name: str) -> str:
-    """The path of one of PostgreSQL's programs. Debian keeps them out of the PATH."""
+    """One of PostgreSQL's own programs. Debian keeps them out of the PATH."""
     found = shutil.which(name) or next(
         (str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
     )
     if found is None:
-        raise UnavailableError(f"PostgreSQL's {name} is not installed (on Debian: apt install postgresql)")
+        raise NotHereError(f"PostgreSQL's {name} is not installed (on Debian: apt install postgresql)")
     return found
 
 

@@ -26,10 +26,8 @@ from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
-from tests.library import LENDER
+from tests.library import LENDER, reply_to
 from tests.task_context import POLICY
-
-REPLY_TO = "reply.main-desk-1"
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def play(engine):
     def run(*payloads, policy=POLICY):
         def work():
             with UnitOfWork(sessions, datetime.now(UTC)) as uow:
-                received = [Received(payload, REPLY_TO) for payload in payloads]
+                received = [Received(payload, reply_to(payload)) for payload in payloads]
                 batch = process_in(uow, received, RETURN_HANDLER, policy)
             return [*batch.resend, *uow.pending_messages]
 
