@@ -92,6 +92,7 @@ def test_schemas_in_the_asyncapi_document_are_valid():
 
     schemas = [*document["components"]["schemas"].values(), *(message["payload"] for message in messages)]
 
+    assert schemas
     for schema in schemas:
         jsonschema.Draft7Validator.check_schema(schema)
 

@@ -27,10 +27,12 @@ def test_example_of_the_rfc():
 
 def test_generated_id_holds_the_current_time():
     """The library that generates event ids and this function agree."""
+    before = datetime.now(UTC)
     moment = uuid7_time(uuid7())
+    after = datetime.now(UTC)
 
     assert moment is not None
-    assert abs(moment - datetime.now(UTC)) < timedelta(seconds=5)
+    assert before - timedelta(milliseconds=1) < moment <= after
 
 
 @given(

@@ -3,9 +3,11 @@
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas import signing
+from stations import prompt
 from stations.client import StationClient
 from stations.journal.file import JournalLimits
 from stations.prompt import ScanPrompt
@@ -39,6 +42,14 @@ def client(tmp_path: Path) -> Iterator[StationClient]:
     opened.journal.close()
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The prompt's clock, in seconds. It stands still, so that a busy machine does not end a window of time."""
+    seconds = [0.0]
+    monkeypatch.setattr(prompt, "time", SimpleNamespace(monotonic=lambda: seconds[0], sleep=time.sleep))
+    return seconds
+
+
 def sent(client: StationClient, *lines: str) -> tuple[list[dict[str, Any]], str]:
     """The events that the lines became, and the screen."""
     output = io.StringIO()
@@ -61,6 +72,37 @@ def test_same_barcode_within_two_seconds_is_one_scan(client: StationClient) -> N
 
     assert [event["barcode"] for event in events] == ["A1", "A2", "A1"]
     assert screen.count("SAME SCAN  A1") == 1
+
+
+@pytest.mark.parametrize(("pause", "scans"), [(1.999, 1), (2.0, 2)])
+def test_same_barcode_after_two_seconds_is_a_second_scan(
+    client: StationClient, clock: list[float], pause: float, scans: int
+) -> None:
+    """The window of a double trigger ends after two seconds."""
+    output = io.StringIO()
+    served = ScanPrompt(Screen(output, interactive=False, sounds=False), lambda: datetime.now(UTC), shows_pending=False)
+
+    served.serve(client, ["A1"])
+    clock[0] += pause
+    served.serve(client, ["A1"])
+
+    assert len(client.journal.recent()) == scans
+
+
+@pytest.mark.parametrize(("pause", "kind"), [(60.0, "bookdrop.slip-seen.v1"), (60.001, "bookdrop.barcode-scanned.v1")])
+def test_barcode_a_minute_after_a_slips_code_is_a_scan(
+    client: StationClient, clock: list[float], pause: float, kind: str
+) -> None:
+    """The packing check ends after 60 seconds."""
+    output = io.StringIO()
+    served = ScanPrompt(Screen(output, interactive=False, sounds=False), lambda: datetime.now(UTC), shows_pending=False)
+
+    served.serve(client, [f"BD:{SLIP}"])
+    clock[0] += pause
+    served.serve(client, ["A1"])
+
+    [entry] = client.journal.recent()
+    assert json.loads(entry.payload)["type"] == kind
 
 
 def test_slips_code_then_item_is_one_packing_event(client: StationClient) -> None:
@@ -92,10 +134,10 @@ def test_rejected_scan_can_be_scanned_again_at_once(client: StationClient) -> No
     """A scan that the full journal rejects counts as not stored, and is no double trigger."""
     client.journal.limits = JournalLimits(max_unanswered=0)
     output = io.StringIO()
-    prompt = ScanPrompt(Screen(output, interactive=False, sounds=False), lambda: datetime.now(UTC), shows_pending=False)
+    served = ScanPrompt(Screen(output, interactive=False, sounds=False), lambda: datetime.now(UTC), shows_pending=False)
 
-    prompt.serve(client, ["A1", "A1"])
+    served.serve(client, ["A1", "A1"])
 
-    assert prompt.not_stored == 2
+    assert served.not_stored == 2
     assert output.getvalue().count("NOT TAKEN") == 2
     assert client.journal.recent() == []

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from schemas.signing import canonical, fingerprint, sign, verify
 
 KEY = b"a-key-of-the-tests"
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=8,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
 )
-PAYLOADS = st.dictionaries(TEXT.filter(lambda name: name != "signature"), VALUES, min_size=1, max_size=6)
+PAYLOADS = st.dictionaries(TEXT.filter(lambda name: name != "signature"), VALUES, min_size=1, max_size=4)
 
 
 def signed(payload, key=KEY):
