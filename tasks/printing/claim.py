@@ -29,7 +29,7 @@ from tasks.unit_of_work import UnitOfWork
 log = structlog.get_logger()
 
 LEASE = timedelta(seconds=90)
-"""How long a worker may hold one job before it counts as dead."""
+"""Longest time for which a worker may hold one job; after it, the worker counts as dead."""
 
 WORKER_DIED = "its worker died"
 NOT_SENT_IN_TIME = "it could not be sent in time"

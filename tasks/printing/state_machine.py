@@ -18,7 +18,7 @@ FAILURES_BEFORE_HELD: Final = 5
 """After this many consecutive failures the printer counts as unavailable, and the job is held."""
 
 RECONCILE_WINDOW: Final = timedelta(hours=24)
-"""How long a printer is polled for the result of a slip, from the creation of its job."""
+"""Longest time for which a printer is polled for the result of a slip, from the creation of its job."""
 
 REDISPATCH_AFTER: Final = timedelta(seconds=30)
 """After this time without a claim, the sweep assumes that the print task is lost and dispatches the job again."""

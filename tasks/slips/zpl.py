@@ -130,8 +130,8 @@ def _font(name: str, points: float) -> ImageFont.FreeTypeFont:
 def _graphic(picture: Image.Image, per_row: int) -> str:
     """The picture's rows as compressed hexadecimal digits.
 
-    A letter before a digit repeats it, `,` and `!` fill the row, `:` repeats the previous row (ZPL II programming
-    guide, "Alternative Data Compression Scheme for ~DG and ~DB Commands").
+    A letter before a digit repeats it, `,` and `!` fill the row, `:` repeats the previous row. Source: ZPL II
+    programming guide, "Alternative Data Compression Scheme for ~DG and ~DB Commands".
     """
     # Pillow's 1 is white, the head's 1 is ink. The bits that fill the last byte of a row are white.
     inverted = bytes(byte ^ 0xFF for byte in picture.tobytes())
