@@ -37,11 +37,11 @@ def resolve(document, reference):
 @pytest.mark.parametrize("path", asyncapi.documents())
 def test_committed_document_equals_the_generated_one(path):
     """After a change of a message, `make docs` was run and its result committed."""
-    wanted = asyncapi.documents()[path]
+    generated = asyncapi.documents()[path]
 
     committed = (asyncapi.FOLDER / path).read_text(encoding="utf-8")
 
-    assert committed == wanted, "run `make docs` and commit what it writes"
+    assert committed == generated, "run `make docs` and commit what it writes"
 
 
 def test_folder_has_no_schema_of_a_removed_message():

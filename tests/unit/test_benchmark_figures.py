@@ -37,7 +37,7 @@ def test_ratios_are_relative_to_the_first_candidate():
         (Bound("<other> & more", "drain, returns/s", "at least", 4), (3.0, False)),
         (Bound("<other> & more", "drain, returns/s", "at most", 120, of=None), (300.0, False)),
         (Bound("<other> & more", "scan, p99 ms", "at most", 2), None),
-        (Bound("nobody", "scan, p50 ms", "at most", 2), None),
+        (Bound("not a candidate", "scan, p50 ms", "at most", 2), None),
     ],
 )
 def test_bound_is_kept_missed_or_not_measured(bound, outcome):

@@ -323,13 +323,14 @@ def test_scan_after_the_confirmation_discharges_only(item_id):
     assert [warning.split(":")[0] for warning in decision.warnings] == ["The lender has confirmed this request already"]
 
 
-def test_scan_after_the_confirmation_discharges_the_scanned_item_only():
-    """Of several open loans only the scanned item's ends; items that are here are counted."""
-    items = three_items(back=1)
+@pytest.mark.parametrize("back", [0, 1])
+def test_scan_after_the_confirmation_discharges_the_scanned_item_only(back):
+    """Of several open loans only the scanned item's ends; it is counted with the items that are here."""
+    items = three_items(back=back)
 
     decision = returned(a_request(RequestStatus.COMPLETED, *items), a_scan(2))
 
-    assert (decision.items, decision.here) == ((items[1],), 2)
+    assert (decision.items, decision.here) == ((items[1],), back + 1)
 
 
 def test_scan_of_a_disputed_loan_after_the_confirmation_is_refused():
