@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help run test faults lint bench docs clean requirements stale
+.PHONY: help run test mutants faults lint bench docs clean requirements stale
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,6 +40,11 @@ run: $(VENV)/.run ## Start everything on this machine with demo data and a stati
 test: $(VENV)/.dev ## Run the tests; ARGS='-k slip' selects some
 	@$(BIN)/python -m pytest -n 4 --maxschedchunk=2 $(ARGS)
 
+# Some 750 small changes, each tested by the unit tests that reach it. Not part of `make test`: it takes 5 to 30 minutes.
+mutants: $(VENV)/.dev ## Change the pure rules and list the changes that no test detects; ARGS='tasks.returns*' selects
+	@$(BIN)/mutmut run $(ARGS)
+	@$(BIN)/mutmut results
+
 # Each run starts real processes on separate servers and touches nothing else on this machine.
 faults: $(VENV)/.dev ## Inject faults and verify that no event is lost or doubled; ARGS='--short', ARGS=--help
 	@$(BIN)/python -m tests.fault $(ARGS)
@@ -62,7 +67,7 @@ docs: $(VENV)/.dev ## Generate the reference pages from the code
 	@$(BIN)/python -m docs.generate
 
 clean: ## Remove the environment and all caches; keep the data in .bookdrop/
-	rm -rf $(VENV) dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 requirements: $(VENV)/.uv ## Pin every package of pyproject.toml; REQUIREMENTS=--upgrade selects newer versions
