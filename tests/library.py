@@ -105,7 +105,7 @@ class Library:
         loan = columns.pop("loan", {})
         with self.engine.begin() as connection:
             patron_id = connection.execute(
-                insert(Patron).values(number=f"P{number:06d}", name=f"Test Reader {number}").returning(Patron.id)
+                insert(Patron).values(number=f"P{number:06d}", name=f"Test Patron {number}").returning(Patron.id)
             ).scalar_one()
             request_id = connection.execute(
                 insert(Request)
@@ -152,7 +152,7 @@ class Library:
         ids = range(1, number + 1)
         with self.engine.begin() as connection:
             connection.execute(
-                insert(Patron), [{"id": n, "number": f"P{n:06d}", "name": f"Test Reader {n}"} for n in ids]
+                insert(Patron), [{"id": n, "number": f"P{n:06d}", "name": f"Test Patron {n}"} for n in ids]
             )
             connection.execute(
                 insert(Request),

@@ -28,10 +28,13 @@ def clean_environment(**settings: str) -> dict[str, str]:
 def stop(process: subprocess.Popen, timeout: float = 60.0) -> int:
     """End a process by TERM, and its group by KILL after `timeout` seconds; return its exit code."""
     process.terminate()
-    try:
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        return kill_group(process)
+    with suppress(subprocess.TimeoutExpired):
+        try:
+            process.wait(timeout)
+        finally:  # also when the test itself times out
+            if process.poll() is None:
+                kill_group(process)
+    return process.wait()
 
 
 def kill_group(process: subprocess.Popen) -> int:

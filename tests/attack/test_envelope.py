@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sender without a key: it may publish to `returns`, and nothing that it puts around an event is obeyed."""
+"""A sender without a key may publish to `returns`: nothing that it adds around an event has an effect."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite"), pytest.mark.bro
 EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 REPRINT = {
     "task": REPRINT_SLIP,
-    "args": [str(uuid7()), "nobody", "because"],
+    "args": [str(uuid7()), "an attacker", "because"],
     "kwargs": {},
     "options": {},
     "immutable": True,
@@ -40,7 +40,7 @@ def compressed(raw: bytes) -> bytes:
 
 
 def attacks() -> dict[str, dict[str, Any]]:
-    """What is changed of an honest message, by name: its headers, its body, its properties."""
+    """The changes of a valid message by name: its headers, its body, its properties."""
     past = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     event = {"event_id": str(uuid7()), "type": "bookdrop.barcode-scanned.v1"}
     return {
@@ -91,7 +91,7 @@ def publish(url: str, change: dict[str, Any]) -> None:
         Producer(channel).publish(content, exchange="", routing_key=RETURNS_QUEUE, headers=headers, **options)
 
 
-def waiting(url: str, queue: str) -> int:
+def count_messages(url: str, queue: str) -> int:
     with Connection(url) as connection:
         declared: Any = queue_declaration(queue).bind(connection.default_channel).queue_declare(passive=False)
     return int(declared.message_count)
@@ -102,8 +102,8 @@ def count(library: Library, model: Any) -> int:
         return connection.execute(select(func.count()).select_from(model)).scalar_one()
 
 
-def test_rogue_envelopes_are_dead_letters_and_honest_scans_are_answered(broker_url, deployment, raw_station, library):
-    """Each attack becomes a dead letter; none has an effect, and scans before, between and behind them are answered."""
+def test_rogue_envelopes_are_dead_letters_and_honest_scans_get_replies(broker_url, deployment, raw_station, library):
+    """Each attack becomes a dead letter; none has an effect, and scans before, between and behind them get replies."""
     rogue = attacks()
 
     with deployment.worker("returns") as process:
@@ -112,13 +112,13 @@ def test_rogue_envelopes_are_dead_letters_and_honest_scans_are_answered(broker_u
         sent = [raw_station.send(library.scan(library.request()[1][0])) for _ in range(4)]
         replies = raw_station.replies_to(*sent)
         is_alive = process.poll() is None
-        raw_station.wait_until(lambda: waiting(broker_url, DEAD_LETTER_QUEUE) >= len(rogue))
+        raw_station.wait_until(lambda: count_messages(broker_url, DEAD_LETTER_QUEUE) >= len(rogue))
 
     assert is_alive
     assert {reply["outcome"] for reply in replies} == {"returned"}
-    assert waiting(broker_url, DEAD_LETTER_QUEUE) == len(rogue)
-    assert waiting(broker_url, RETURNS_QUEUE) == 0
-    assert waiting(broker_url, "print-actions") == 0
+    assert count_messages(broker_url, DEAD_LETTER_QUEUE) == len(rogue)
+    assert count_messages(broker_url, RETURNS_QUEUE) == 0
+    assert count_messages(broker_url, "print-actions") == 0
     assert count(library, RequestEvent) == 4
     assert count(library, PrintJob) == 4
 
@@ -137,7 +137,7 @@ def test_reply_to_another_station_is_not_published(broker_url, deployment, raw_s
 
         assert count(library, RequestEvent) == 2
         assert eavesdropper.received == []
-        assert waiting(broker_url, "reply.main-desk-2") == 0
+        assert count_messages(broker_url, "reply.main-desk-2") == 0
     finally:
         eavesdropper.close()
 

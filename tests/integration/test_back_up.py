@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deploy/backup/back-up: one copy that is whole, whoever writes meanwhile; old ones go, and nothing else does."""
+"""deploy/backup/back-up: a complete copy during writes, and the deletion of old copies only."""
 
 import os
 import sqlite3
@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "deploy/backup/back-up"
 
 @pytest.fixture
 def back_up(tmp_path):
-    """Run the script on a database; give its process and the folder of copies."""
+    """Run the script on a database; return its process and the folder of copies."""
     folder = tmp_path / "copies"
 
     def run(url, **settings):
@@ -31,8 +31,8 @@ def back_up(tmp_path):
 INSERT = "INSERT INTO branches (code, name, library, address) VALUES (?, '', '', '[]')"
 
 
-def test_a_copy_of_sqlite_has_what_was_committed(back_up, sqlite_url):
-    """While somebody is in the middle of writing, the copy has all that was committed before, and nothing of theirs."""
+def test_sqlite_copy_contains_committed_rows_only(back_up, sqlite_url):
+    """During a transaction of another process the copy contains all rows committed before, and none of the transaction."""
     writer = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     writer.execute(INSERT, ("kept",))
     writer.execute("BEGIN IMMEDIATE")
@@ -50,22 +50,22 @@ def test_a_copy_of_sqlite_has_what_was_committed(back_up, sqlite_url):
     assert copy.stat().st_mode & 0o077 == 0
 
 
-def test_the_newest_copies_stay(back_up, sqlite_url, tmp_path):
-    """As many copies as were asked for stay, the newest; files of others are left alone."""
+def test_newest_copies_are_kept(back_up, sqlite_url, tmp_path):
+    """The configured number of copies is kept, the newest ones; other files are not deleted."""
     folder = tmp_path / "copies"
     folder.mkdir()
-    for name in ("bookdrop-20250101T000000Z.dump", "bookdrop-20250102T000000Z.sqlite", "of-somebody-else.dump"):
+    for name in ("bookdrop-20250101T000000Z.dump", "bookdrop-20250102T000000Z.sqlite", "unrelated.dump"):
         (folder / name).touch()
 
     done, _ = back_up(sqlite_url, KEEP="2")
 
     left = sorted(path.name for path in folder.iterdir())
-    assert left == ["bookdrop-20250102T000000Z.sqlite", Path(done.stdout.strip()).name, "of-somebody-else.dump"]
+    assert left == ["bookdrop-20250102T000000Z.sqlite", Path(done.stdout.strip()).name, "unrelated.dump"]
 
 
 @pytest.mark.parametrize("url", ["sqlite:///no-such-file.db", "postgresql://127.0.0.1:1/none", "mysql://x:secret@y/z"])
-def test_a_copy_that_was_not_made_is_told(back_up, url):
-    """What cannot be copied ends with an error and leaves nothing that looks like a copy; no password is told."""
+def test_failed_copy_ends_with_an_error(back_up, url):
+    """A failed copy ends with an error without the password, and leaves no file."""
     done, folder = back_up(url)
 
     assert done.returncode != 0

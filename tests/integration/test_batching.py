@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sql
 
 
 def count_transactions(library):
-    """Number of transactions, and of events that they answered."""
+    """Number of transactions, and of events that they processed."""
     with library.engine.connect() as connection:
         times = connection.execute(select(InboxEntry.answered_at)).scalars().all()
     return len(set(times)), len(times)
@@ -57,8 +57,8 @@ def test_events_gathered_while_busy_share_few_transactions(
         replies = raw_station.replies_to(*sent)
 
     assert {reply["outcome"] for reply in replies} == {"returned"}
-    made, answered = count_transactions(library)
-    assert answered == 41
+    made, processed = count_transactions(library)
+    assert processed == 41
     assert made <= 8
 
 

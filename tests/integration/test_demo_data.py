@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop demo-data`, on both databases: enough of everything to try it out, and nobody real among the readers."""
+"""`bookdrop demo-data` on both databases: data of every kind, and invented patrons."""
 
 import pytest
 from click.testing import CliRunner
@@ -20,8 +20,8 @@ def run(database_url, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def asked(run, database_url):
-    """Load the demo data; ask the database."""
+def query(run, database_url):
+    """Load the demo data; run a query."""
     done = run()
     assert done.exit_code == 0, done.output
     engine = open_engine(database_url)
@@ -34,19 +34,19 @@ def asked(run, database_url):
     engine.dispose()
 
 
-def test_every_status_and_several_branches_are_there(asked):
+def test_demo_data_contains_every_status_and_several_branches(query):
     """Several hundred requests, at least one in each status, at several branches."""
-    statuses = dict(asked(select(Request.status, func.count()).group_by(Request.status)))
+    statuses = dict(query(select(Request.status, func.count()).group_by(Request.status)))
 
     assert set(statuses) == set(RequestStatus)
     assert sum(statuses.values()) >= 300
-    assert len(asked(select(Branch.id))) >= 3
+    assert len(query(select(Branch.id))) >= 3
 
 
-def test_partners_have_identifiers_and_titles_have_scripts(asked):
-    """The lenders bear ISILs; the titles are in Latin, Cyrillic and Greek letters, and in others."""
-    codes = [code for (code,) in asked(select(Partner.code))]
-    titles = "".join(title for (title,) in asked(select(Request.title)))
+def test_partners_have_isils_and_titles_several_scripts(query):
+    """The lenders have ISILs; the titles are in Latin, Cyrillic and Greek letters, and in others."""
+    codes = [code for (code,) in query(select(Partner.code))]
+    titles = "".join(title for (title,) in query(select(Request.title)))
 
     assert all("-" in code for code in codes)
     assert len(set(codes)) == len(codes) >= 10
@@ -54,19 +54,19 @@ def test_partners_have_identifiers_and_titles_have_scripts(asked):
         assert any(first <= letter <= last for letter in titles), first
 
 
-def test_readers_are_plainly_invented(asked):
-    """No reader could be taken for a person."""
-    names = [name for (name,) in asked(select(Patron.name))]
+def test_patron_names_are_plainly_invented(query):
+    """No patron could be taken for a person."""
+    names = [name for (name,) in query(select(Patron.name))]
 
     assert names
     assert all(name.startswith("Test Patron") for name in names)
 
 
-def test_what_is_loaned_has_a_loan(asked):
-    """Each request that reads "Loaned to patron" has an open loan; what went home has none."""
+def test_loaned_requests_have_an_open_loan(query):
+    """Each request "Loaned to patron" has an open loan; a returned one has none."""
 
     def with_open_loans(status):
-        return asked(
+        return query(
             select(Request.id)
             .where(Request.status == status)
             .where(
@@ -74,14 +74,14 @@ def test_what_is_loaned_has_a_loan(asked):
             )
         )
 
-    loaned = asked(select(Request.id).where(Request.status == RequestStatus.LOANED))
+    loaned = query(select(Request.id).where(Request.status == RequestStatus.LOANED))
 
     assert len(with_open_loans(RequestStatus.LOANED)) == len(loaned)
     assert with_open_loans(RequestStatus.RETURNED_TO_PARTNER) == []
 
 
-def test_a_database_in_use_is_left_alone(run, library):
-    """Where there is something already, nothing is loaded, and the command says so with code 1."""
+def test_database_with_data_is_not_changed(run, library):
+    """Into a database with data nothing is loaded, and the command ends with code 1."""
     result = run()
 
     assert result.exit_code == 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every edge case of the Return, by its number, through real workers on a real broker and both databases.
+"""Every edge case of the Return by its number, with real workers on a real broker and both databases.
 
-`make docs` generates docs/reference/outcomes.md from the names and docstrings here.
+`python -m docs.generate.outcomes` generates docs/reference/outcomes.md from the names and docstrings here.
 """
 
 import json
@@ -45,7 +45,7 @@ DESTINATION = f"The item's destination is {LENDER}"
 
 
 class Pipeline:
-    """A library at work: its rows, the wire, and the workers behind it."""
+    """Workers of every role behind one station, and the rows that they write."""
 
     def __init__(self, library, raw_station):
         self.library = library
@@ -53,7 +53,7 @@ class Pipeline:
         self.engine = library.engine
 
     def scan(self, barcode, **fields):
-        """Scan a barcode; give the reply."""
+        """Scan a barcode; return the reply."""
         [reply] = self.raw_station.replies_to(self.raw_station.send(self.library.scan(barcode, **fields)))
         return reply
 
@@ -63,7 +63,7 @@ class Pipeline:
         return reply
 
     def send_event(self, kind, task, **fields):
-        """Play an event of the cycle; give the reply."""
+        """Send a circulation event; return the reply."""
         event_id = self.raw_station.send(self.library.event(kind, **fields), task=task)
         self.raw_station.wait_until(
             lambda: any(message.get("event_id") == event_id for message in self.raw_station.received)
@@ -71,12 +71,12 @@ class Pipeline:
         return next(message for message in self.raw_station.received if message.get("event_id") == event_id)
 
     def request(self, external_id):
-        """The request's row."""
+        """The row of the request."""
         with self.engine.connect() as connection:
             return connection.execute(select(Request.__table__).where(Request.external_id == external_id)).one()
 
     def rows(self, model, external_id):
-        """The rows that hang on a request."""
+        """The rows of a model that belong to a request."""
         of_request = select(Request.id).where(Request.external_id == external_id).scalar_subquery()
         if model is Loan:
             where = Loan.item_id.in_(select(Item.id).where(Item.request_id == of_request))
@@ -86,11 +86,11 @@ class Pipeline:
             return connection.execute(select(model.__table__).where(where).order_by(model.id)).all()
 
     def history(self, external_id):
-        """Kinds of the request's history lines."""
+        """The kinds of the request's history entries."""
         return [line.kind for line in self.rows(RequestEvent, external_id)]
 
     def slip_of(self, reply):
-        """The words on the slip that a reply promised, once it is out."""
+        """The text of the slip that a reply names, once it is in the spool."""
         [path] = wait_until(lambda: list(self.library.spool.rglob(f"{reply['slip']}.pdf")), "the slip is in the spool")
         pdf = pypdfium2.PdfDocument(path)
         try:
@@ -129,7 +129,7 @@ def pipeline(module_database_url, tmp_path_factory):
     engine.dispose()
 
 
-def test_case_01_loaned_and_scanned(pipeline):
+def test_case_01_loaned_item_scanned(pipeline):
     """Returned; the loan is discharged; one slip; the destination is shown."""
     external_id, [barcode] = pipeline.library.request()
 
@@ -142,8 +142,8 @@ def test_case_01_loaned_and_scanned(pipeline):
     assert len(pipeline.rows(PrintJob, external_id)) == 1
 
 
-def test_case_02_never_loaned_and_returned_from_the_request(pipeline):
-    """Returned with a message; no loan is touched, and by default no slip."""
+def test_case_02_item_never_loaned_returned_from_the_request(pipeline):
+    """Returned with a message; no loan is changed, and by default no slip is printed."""
     external_id, _ = pipeline.library.request(RequestStatus.RECEIVED)
 
     reply = pipeline.return_requested(external_id)
@@ -154,8 +154,8 @@ def test_case_02_never_loaned_and_returned_from_the_request(pipeline):
     assert pipeline.rows(PrintJob, external_id) == []
 
 
-def test_case_03_never_loaned_and_scanned(pipeline):
-    """The same by a scan: returned, no loan touched, and the slip comes out."""
+def test_case_03_item_never_loaned_scanned(pipeline):
+    """Returned by a scan; no loan is changed, and a slip is printed."""
     external_id, [barcode] = pipeline.library.request(RequestStatus.RECEIVED_NOT_FOR_LOAN)
 
     reply = pipeline.scan(barcode)
@@ -165,7 +165,7 @@ def test_case_03_never_loaned_and_scanned(pipeline):
     assert pipeline.slip_of(reply)
 
 
-def test_case_04_print_slip_is_no(pipeline):
+def test_case_04_scan_without_a_slip(pipeline):
     """No print job; the message is still shown."""
     external_id, [barcode] = pipeline.library.request()
 
@@ -176,8 +176,8 @@ def test_case_04_print_slip_is_no(pipeline):
     assert pipeline.rows(PrintJob, external_id) == []
 
 
-def test_case_05_cancel(pipeline, tmp_path):
-    """Cancel in the form: nothing is sent and nothing is written."""
+def test_case_05_form_cancelled(pipeline, tmp_path):
+    """Cancel in the form sends no event and writes nothing."""
     external_id, _ = pipeline.library.request()
     before = pipeline.request(external_id)
 
@@ -192,8 +192,8 @@ def test_case_05_cancel(pipeline, tmp_path):
     assert pipeline.history(external_id) == []
 
 
-def test_case_06_scanned_again_later(pipeline):
-    """Already returned, the same destination; no second slip, message to the lender or line of history."""
+def test_case_06_returned_item_scanned_again(pipeline):
+    """Already returned, with the same destination; no second slip, message to the lender or history entry."""
     external_id, [barcode] = pipeline.library.request()
     first = pipeline.scan(barcode)
 
@@ -205,8 +205,8 @@ def test_case_06_scanned_again_later(pipeline):
     assert len(pipeline.rows(PrintJob, external_id)) == 1
 
 
-def test_case_07_the_same_event_delivered_twice(pipeline):
-    """The stored reply is sent again, byte for byte; nothing else happens."""
+def test_case_07_event_delivered_twice(pipeline):
+    """The stored reply is sent again, byte for byte; nothing else changes."""
     external_id, [barcode] = pipeline.library.request()
     payload = pipeline.library.scan(barcode)
 
@@ -227,7 +227,7 @@ def test_case_07_the_same_event_delivered_twice(pipeline):
 
 
 def test_case_08_two_stations_scan_one_barcode_at_once(pipeline):
-    """One transition; the other station hears "already returned"."""
+    """One transition; the other station receives "already returned"."""
     requests = [pipeline.library.request() for _ in range(10)]
 
     sent = [
@@ -245,7 +245,7 @@ def test_case_08_two_stations_scan_one_barcode_at_once(pipeline):
 
 
 def test_case_09_unknown_barcode(pipeline):
-    """A clear refusal with the next step; never a retry, never a dead letter."""
+    """Refused with the next step; never a retry, never a dead letter."""
     reply = pipeline.scan("NO-SUCH-ITEM")
 
     assert (reply["outcome"], reply["reason"]) == ("refused", "unknown_barcode")
@@ -255,8 +255,8 @@ def test_case_09_unknown_barcode(pipeline):
         assert connection.execute(select(OutboxEntry.id).where(OutboxEntry.queue == "dead-letter")).all() == []
 
 
-def test_case_10_a_local_item(pipeline):
-    """Not an interlibrary loan: use the normal check-in; untouched."""
+def test_case_10_local_item_scanned(pipeline):
+    """Refused, not an interlibrary loan: use the normal check-in; the item is unchanged."""
     with pipeline.engine.begin() as connection:
         item_id = connection.execute(insert(Item).values(position=1).returning(Item.id)).scalar_one()
         connection.execute(insert(ItemBarcode).values(item_id=item_id, barcode="OUR-OWN-10", temporary=False))
@@ -269,8 +269,8 @@ def test_case_10_a_local_item(pipeline):
         assert connection.execute(select(Item.returned_at).where(Item.id == item_id)).scalar_one() is None
 
 
-def test_case_11_barcode_reused(pipeline):
-    """The single open request is meant; with none open, the newest closed one answers."""
+def test_case_11_reused_barcode(pipeline):
+    """The only open request with the barcode is returned; without an open one the newest closed one is already returned."""
     earlier = pipeline.library.now - timedelta(days=400)
     pipeline.library.request(RequestStatus.RETURNED_TO_PARTNER, barcodes=[["STRAP-11"]], returned_at=earlier)
     open_one, _ = pipeline.library.request(barcodes=[["STRAP-11"]])
@@ -283,7 +283,7 @@ def test_case_11_barcode_reused(pipeline):
 
 
 def test_case_12_two_open_requests_with_one_barcode(pipeline):
-    """Refused, both listed; staff pick one by Return from the request."""
+    """Refused, with both requests listed; staff select one by Return from the request."""
     ids = [pipeline.library.request(barcodes=[["STRAP-12"]])[0] for _ in range(2)]
 
     reply = pipeline.scan("STRAP-12")
@@ -295,8 +295,8 @@ def test_case_12_two_open_requests_with_one_barcode(pipeline):
     assert pipeline.request(ids[0]).status is RequestStatus.LOANED
 
 
-def test_case_13_the_lenders_own_barcode_after_the_strap_came_off(pipeline):
-    """The alias resolves."""
+def test_case_13_lenders_barcode_after_the_strap_is_removed(pipeline):
+    """The alias resolves to the item, which is returned."""
     external_id, _ = pipeline.library.request(barcodes=[["STRAP-13", "LENDERS-13"]])
 
     reply = pipeline.scan("LENDERS-13")
@@ -305,7 +305,7 @@ def test_case_13_the_lenders_own_barcode_after_the_strap_came_off(pipeline):
 
 
 def test_case_14_external_identifier_scanned(pipeline):
-    """Refused with the hint to scan the item or to return from the request."""
+    """Refused, with the hint to scan the item or to return from the request."""
     external_id, _ = pipeline.library.request()
 
     reply = pipeline.scan(external_id)
@@ -316,21 +316,21 @@ def test_case_14_external_identifier_scanned(pipeline):
 
 
 def test_case_15_patron_card_scanned(pipeline):
-    """Not an item barcode; no patron is looked up, and the number goes no further."""
+    """Refused, not an item barcode; no patron is looked up, and the reply does not contain the number."""
     with pipeline.engine.begin() as connection:
-        connection.execute(insert(Patron).values(number="CARD0815", name="Test Reader with a card"))
+        connection.execute(insert(Patron).values(number="CARD0815", name="Test Patron with a card"))
 
     reply = pipeline.scan("CARD0815")
 
     assert (reply["outcome"], reply["reason"]) == ("refused", "patron_card")
     assert "Not an item barcode" in reply["message"]
     assert "CARD0815" not in json.dumps(reply)
-    assert "Test Reader" not in json.dumps(reply)
+    assert "Test Patron" not in json.dumps(reply)
 
 
 @pytest.mark.parametrize("scanned", ["  {}\r\n", "{}\t", " {}\r"])
 def test_case_16_white_space_around_a_barcode(pipeline, scanned):
-    """Spaces, Enter, Tab are stripped; leading zeros, slash, dollar, percent and case are kept."""
+    """Spaces, Enter and Tab are stripped; leading zeros, slash, dollar, percent and case are kept."""
     barcode = f"00/aB${len(scanned)}%x"
     external_id, _ = pipeline.library.request(barcodes=[[barcode]])
 
@@ -340,16 +340,16 @@ def test_case_16_white_space_around_a_barcode(pipeline, scanned):
 
 
 @pytest.mark.parametrize(("line", "reason"), [("x" * 65, "too_long"), ("31\x0042", "control_characters")])
-def test_case_16_a_line_that_is_no_barcode(pipeline, line, reason):
-    """Over 64 characters, or with control characters inside: refused."""
+def test_case_16_line_that_is_not_a_barcode(pipeline, line, reason):
+    """Refused over 64 characters, or with control characters inside."""
     reply = pipeline.scan(line)
 
     assert (reply["outcome"], reply["reason"]) == ("refused", reason)
     assert reply["next_step"]
 
 
-def test_case_17_first_of_three_items(pipeline):
-    """That item is checked in and its loan discharged; the request waits for the last: "1 of 3"."""
+def test_case_17_first_of_three_items_scanned(pipeline):
+    """That item is checked in and its loan discharged; the request waits for the last item: "1 of 3"."""
     external_id, [one, two, three] = pipeline.library.request(items=3)
 
     first, second, last = pipeline.scan(one), pipeline.scan(two), pipeline.scan(three)
@@ -361,21 +361,21 @@ def test_case_17_first_of_three_items(pipeline):
 
 
 def test_case_17_partial_return_forced_from_the_request(pipeline):
-    """With one of three here a Return is refused until it is forced; the late item is still checked in."""
+    """With one of three items here a Return is refused until staff force it; a late item is still checked in."""
     external_id, [one, two, _] = pipeline.library.request(items=3)
     pipeline.scan(one)
 
-    asked = pipeline.return_requested(external_id)
+    refused = pipeline.return_requested(external_id)
     forced = pipeline.return_requested(external_id, force_partial=True)
     late = pipeline.scan(two)
 
-    assert (asked["outcome"], asked["reason"]) == ("refused", "items_missing")
+    assert (refused["outcome"], refused["reason"]) == ("refused", "items_missing")
     assert (forced["outcome"], forced["status_after"]) == ("returned", "returned_to_partner")
     assert (late["outcome"], late["reason"], late["discharged"]) == ("returned", "late_item", True)
 
 
-def test_case_18_overdue(pipeline):
-    """Returned; discharged at the time of the scan, to which fines are counted, not of the worker."""
+def test_case_18_overdue_item_scanned(pipeline):
+    """Returned; discharged at the time of the scan, to which fines are counted, not at the worker's time."""
     external_id, [barcode] = pipeline.library.request(RequestStatus.OVERDUE)
     scanned = pipeline.library.now - timedelta(hours=30)
 
@@ -385,7 +385,7 @@ def test_case_18_overdue(pipeline):
     assert pipeline.rows(Loan, external_id)[0].discharged_at == scanned
 
 
-def test_case_18_recalled(pipeline):
+def test_case_18_recalled_item_scanned(pipeline):
     """Returned, and marked urgent in the reply and on the slip."""
     _, [barcode] = pipeline.library.request(RequestStatus.RECALLED)
 
@@ -396,7 +396,7 @@ def test_case_18_recalled(pipeline):
 
 
 @pytest.mark.parametrize("status", [RequestStatus.LOST, RequestStatus.DECLARED_LOST])
-def test_case_18_lost(pipeline, status):
+def test_case_18_lost_item_scanned(pipeline, status):
     """Refused, with the lender named; with a supervisor's override returned, and the fee flagged for review."""
     external_id, [barcode] = pipeline.library.request(status, on_loan=True)
 
@@ -414,8 +414,8 @@ def test_case_18_lost(pipeline, status):
 
 
 @pytest.mark.parametrize("resolution", ["found_by_library", "returned_by_patron"])
-def test_case_18_claimed_returned(pipeline, resolution):
-    """Refused until staff say how the claim ends; then returned, with the resolution in the history."""
+def test_case_18_item_claimed_returned_scanned(pipeline, resolution):
+    """Refused until staff resolve the claim; then returned, with the resolution in the history."""
     external_id, [barcode] = pipeline.library.request(loan={"claimed_returned": True})
 
     refused = pipeline.scan(barcode)
@@ -426,8 +426,8 @@ def test_case_18_claimed_returned(pipeline, resolution):
     assert pipeline.rows(RequestEvent, external_id)[0].details["resolution"] == resolution
 
 
-def test_case_19_another_branch_scans(pipeline):
-    """Allowed; the branch is recorded, and the slip comes out there."""
+def test_case_19_item_scanned_at_another_branch(pipeline):
+    """Returned; the branch is recorded, and the slip is printed there."""
     external_id, [barcode] = pipeline.library.request()
 
     reply = pipeline.scan(barcode, station="north-desk-1")
@@ -443,7 +443,7 @@ def test_case_20_loan_of_another_patron(pipeline):
     loan_id = pipeline.rows(Loan, external_id)[0].id
     with pipeline.engine.begin() as connection:
         other = connection.execute(
-            insert(Patron).values(number="P-OTHER-20", name="Test Reader, another").returning(Patron.id)
+            insert(Patron).values(number="P-OTHER-20", name="Test Patron, another").returning(Patron.id)
         ).scalar_one()
         connection.execute(update(Loan).where(Loan.id == loan_id).values(patron_id=other))
 
@@ -454,7 +454,7 @@ def test_case_20_loan_of_another_patron(pipeline):
     assert pipeline.rows(Loan, external_id)[0].discharged_at is None
 
 
-def test_case_21_the_partner_has_no_delivery_code(pipeline):
+def test_case_21_partner_without_a_delivery_code(pipeline):
     """Returned; the slip shows name and address, and staff are warned."""
     with pipeline.engine.begin() as connection:
         partner_id = connection.execute(
@@ -473,8 +473,8 @@ def test_case_21_the_partner_has_no_delivery_code(pipeline):
     assert "NO DELIVERY CODE" in slip
 
 
-def test_case_22_a_return_address_given_with_the_item(pipeline):
-    """It wins over the partner's default address, on the slip and in a warning."""
+def test_case_22_return_address_given_with_the_item(pipeline):
+    """It replaces the partner's default address on the slip, and is shown in a warning."""
     address = ["Riverside Annex", "Gate 4", "Riverside"]
     _, [barcode] = pipeline.library.request(return_address=address)
 
@@ -486,8 +486,8 @@ def test_case_22_a_return_address_given_with_the_item(pipeline):
     assert "9 River Road" not in slip
 
 
-def test_case_23_printer_down(pipeline):
-    """The Return stands and is answered at once; the slip waits, is tried again, and comes out once."""
+def test_case_23_printer_unavailable(pipeline):
+    """Returned at once; the print job waits, is retried, and one slip is printed."""
     external_id, [barcode] = pipeline.library.request()
     folder = pipeline.library.spool / "north"
     aside = pipeline.library.spool / "north-aside"
@@ -510,8 +510,8 @@ def test_case_23_printer_down(pipeline):
     assert len(pipeline.rows(PrintJob, external_id)) == 1
 
 
-def test_case_24_the_worker_dies(deployment, raw_station, library, engine):
-    """Before the commit: the event is done when it comes again, once. After the commit: the stored reply is sent."""
+def test_case_24_worker_killed(deployment, raw_station, library, engine):
+    """Before the commit: the redelivered event is processed once. After the commit: the stored reply is sent."""
     external_id, [barcode] = library.request()
     payload = library.scan(barcode)
     doomed = deployment.start_worker("returns")
@@ -544,8 +544,8 @@ def test_case_24_the_worker_dies(deployment, raw_station, library, engine):
         )
 
 
-def test_case_25_the_reply_is_late_or_lost(deployment, library, engine):
-    """The station shows "pending" and asks again with the same event id; it never invents a new one."""
+def test_case_25_reply_late_or_lost(deployment, library, engine):
+    """The station shows "pending" and resends the same event id; it never creates a new one."""
     _, [barcode] = library.request()
     with StationClient(deployment.station_settings(retry_interval_seconds=0.5)) as client:
         event_id = client.scan(barcode)
@@ -562,7 +562,7 @@ def test_case_25_the_reply_is_late_or_lost(deployment, library, engine):
         assert connection.execute(select(RequestEvent.event_id)).all() == [(event_id,)]
 
 
-def test_case_26_backdate(pipeline):
+def test_case_26_backdated_scan(pipeline):
     """The discharge takes that time; in the future or before the loan began it is refused."""
     external_id, [barcode] = pipeline.library.request()
     now = pipeline.library.now
@@ -577,8 +577,8 @@ def test_case_26_backdate(pipeline):
     assert pipeline.history(external_id) == ["returned"]
 
 
-def test_case_27_a_note_with_markup_and_ten_thousand_characters(pipeline):
-    """Bounded, without control characters, kept as the text it is."""
+def test_case_27_note_with_markup_and_ten_thousand_characters(pipeline):
+    """Truncated, without control characters, stored as plain text."""
     external_id, _ = pipeline.library.request()
     markup = "<script>alert('1')</script>\x1b[2J\x07 & "
 
@@ -592,7 +592,7 @@ def test_case_27_a_note_with_markup_and_ten_thousand_characters(pipeline):
 
 
 def test_case_28_undo_within_the_window(pipeline):
-    """Status, loan and patron link are restored, the slip is void, and it is recorded."""
+    """Status, loan and patron link are restored, the slip is void, and the undo is in the history."""
     external_id, [barcode] = pipeline.library.request()
     patron_id = pipeline.request(external_id).patron_id
     returned = pipeline.scan(barcode)
@@ -625,7 +625,7 @@ def test_case_28_undo_after_the_window(pipeline):
 
 
 def test_case_28_undo_after_the_partner_confirmed(pipeline):
-    """Never."""
+    """Refused, whatever the reason is."""
     external_id, [barcode] = pipeline.library.request()
     returned = pipeline.scan(barcode)
     pipeline.send_event(RequestCompleted, COMPLETE_REQUEST, request=external_id)
@@ -636,8 +636,8 @@ def test_case_28_undo_after_the_partner_confirmed(pipeline):
     assert pipeline.request(external_id).status is RequestStatus.COMPLETED
 
 
-def test_case_29_the_partner_confirms_before_our_own_event(pipeline):
-    """The status "Request completed" never goes backwards; the late scan ends the open loan at its own time."""
+def test_case_29_partner_confirms_before_the_scan(pipeline):
+    """The status "Request completed" is never reverted; the late scan discharges the open loan at its own time."""
     external_id, [barcode] = pipeline.library.request()
     scanned = pipeline.library.now - timedelta(hours=5)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded default as its user meets it: one command, real processes, nothing left behind."""
+"""`bookdrop up` and its commands as a user runs them: real processes, and no process left behind."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def station(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def processes_of(home: Path) -> str:
-    """The processes that have the folder in their command line or their environment's files."""
+    """The processes whose command line contains the folder."""
     listed = subprocess.run(["ps", "-eo", "pid=,stat=,command="], capture_output=True, text=True, check=True).stdout
     return "\n".join(line for line in listed.splitlines() if str(home) in line and " Z" not in line)
 
@@ -76,7 +76,7 @@ def query(home: Path, sql: str):
 
 @pytest.fixture
 def home(tmp_path):
-    """A home that is stopped at the end, whatever happens."""
+    """A data directory whose processes are stopped at the end."""
     path = tmp_path / "home"
     yield path
     if processes_of(path):
@@ -84,7 +84,7 @@ def home(tmp_path):
 
 
 def filled(home):
-    """The home with the demo's data in it, as a first start leaves it."""
+    """The data directory with the demo data, as after a first start."""
     place = DataDirectory(home)
     place.prepare()
     engine = open_engine(place.database_url)
@@ -103,7 +103,7 @@ def filled(home):
 
 @pytest.fixture
 def up(home):
-    """`bookdrop up --stay`, running; gives the process."""
+    """`bookdrop up --stay` as a process."""
     process = subprocess.Popen(
         [*BOOKDROP, "up", "--stay"],
         env={k: v for k, v in environment(home).items() if k != "BOOKDROP_CONFIG"},
@@ -120,8 +120,8 @@ def up(home):
         process.stdout.close()
 
 
-def test_one_command_shows_the_whole_way(home):
-    """With nothing on standard input the demo plays: outcomes with their words, slips out, code 0, nothing left."""
+def test_up_without_input_plays_the_demo(home):
+    """Without standard input the demo runs: outcomes with their texts, printed slips, code 0, no process left."""
     done = bookdrop(home, "up")
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -136,8 +136,8 @@ def test_one_command_shows_the_whole_way(home):
 
 
 @pytest.mark.thorough
-def test_a_pipe_of_barcodes(home):
-    """Barcodes on standard input are scanned, one a line; data that is there already stays as it is."""
+def test_up_scans_barcodes_from_a_pipe(home):
+    """Barcodes on standard input are scanned, one a line; existing data is not changed."""
     [(barcode,)] = query(
         filled(home),
         "SELECT b.barcode FROM item_barcodes b JOIN items i ON i.id = b.item_id JOIN requests r ON r.id = i.request_id"
@@ -155,8 +155,8 @@ def test_a_pipe_of_barcodes(home):
 
 
 @pytest.mark.thorough
-def test_a_desk_beside_it(home, up):
-    """Beside a running one: a station's commands are answered, a second start is told, Flower lists the scan.
+def test_station_and_flower_beside_a_running_up(home, up):
+    """A station's commands get replies, a second start is rejected, and Flower lists the scan.
 
     Flower requires the login that `up` printed. Its owner can act there, and only its owner can read the password.
     """
@@ -230,7 +230,7 @@ def test_worker_that_cannot_start_ends_up_with_its_error(home):
     assert processes_of(home) == ""
 
 
-def test_interrupt_stops_everything(home, up):
+def test_interrupt_ends_all_processes(home, up):
     """Ctrl-C ends with code 0 and leaves no process."""
     up.send_signal(signal.SIGINT)
 
@@ -240,8 +240,8 @@ def test_interrupt_stops_everything(home, up):
 
 
 @pytest.mark.thorough
-def test_killed_parent_is_cleared_by_the_next_start(home, up):
-    """After kill -9 of the parent its processes are left; the next start clears them and goes on."""
+def test_next_start_ends_processes_of_a_killed_parent(home, up):
+    """After kill -9 of the parent its processes remain; the next start ends them and continues."""
     os.kill(up.pid, signal.SIGKILL)
     up.wait()
     children = json.loads((home / "state.json").read_text())["children"]
@@ -256,8 +256,8 @@ def test_killed_parent_is_cleared_by_the_next_start(home, up):
             os.kill(pid, 0)
 
 
-def test_down_stops_a_running_one(home, up):
-    """`bookdrop down` stops it from another terminal; a second one says that nothing runs."""
+def test_down_stops_a_running_up(home, up):
+    """`bookdrop down` stops it from another terminal; a second one reports that it is not running."""
     first = bookdrop(home, "down")
     second = bookdrop(home, "down")
 
@@ -266,8 +266,8 @@ def test_down_stops_a_running_one(home, up):
     assert "not running" in second.stdout
 
 
-def test_a_terminal_gets_the_prompt(home):
-    """On a terminal there is a desk: a scan is answered in words, Ctrl-D ends everything."""
+def test_terminal_gets_the_prompt(home):
+    """On a terminal `up` opens the prompt: a scan gets its reply, and Ctrl-D ends everything."""
     [(barcode,)] = query(
         filled(home),
         "SELECT b.barcode FROM item_barcodes b JOIN items i ON i.id = b.item_id WHERE i.request_id IS NULL LIMIT 1",
@@ -316,12 +316,12 @@ def test_down_ends_an_open_prompt(home):
     shown = bytearray()
 
     def read() -> None:
-        with suppress(OSError):  # the terminal has no reader any more
+        with suppress(OSError):  # the other end of the terminal is closed
             while chunk := os.read(parent, 4096):
                 shown.extend(chunk)
 
-    reader = threading.Thread(target=read)
-    reader.start()
+    reading = threading.Thread(target=read)
+    reading.start()
     try:
         wait_until(lambda: b"> " in shown)
         mode = termios.tcgetattr(parent)[3]
@@ -334,6 +334,6 @@ def test_down_ends_an_open_prompt(home):
     finally:
         if process.poll() is None:
             process.kill()
-        reader.join(10)
+        reading.join(10)
         os.close(parent)
     assert processes_of(home) == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flower with our pages, as plain HTTP: what each page shows, what each decision does, and who may decide nothing."""
+"""Flower with bookdrop's pages over HTTP: the content of each page, the effect of each action, and who may not act."""
 
 import re
 import shutil
@@ -57,7 +57,7 @@ def context(module_deployment, library):
 
 @pytest.fixture(scope="module")
 def flowers(module_deployment, library):
-    """One with Flower's own login, one that is read-only, one behind a proxy; all side by side."""
+    """One with Flower's own login, one that is read-only, one behind a proxy."""
     by_name = {
         "own login": FlowerProcess(
             module_deployment, FLOWER_BASIC_AUTH=f"{ANN},{BEN}", BOOKDROP_FLOWER_OPERATORS="ann"
@@ -76,20 +76,20 @@ def flowers(module_deployment, library):
 
 @pytest.fixture
 def slip(library, context):
-    """A slip that waits for its printer."""
+    """A print job that waits for its printer."""
     return published_print_job(library, context)
 
 
 @pytest.fixture
-def ann(flowers):
-    """Who may decide."""
+def operator_client(flowers):
+    """The client of a user who may act."""
     return FlowerClient(flowers["own login"].url, ANN)
 
 
-def test_our_pages_stand_beside_flowers_own(flowers, ann):
-    """Every page of Flower leads to Prints and Returns, also below a prefix, and ours look like Flower's."""
+def test_every_page_links_to_prints_and_returns(flowers, operator_client):
+    """Every page of Flower links to Prints and Returns, also below a URL prefix, and all share Flower's layout."""
     behind = FlowerClient(flowers["behind a proxy"].url, X_Remote_User="ann", X_Bookdrop_Proxy=SECRET)
-    for visitor, prefix in ((ann, ""), (behind, "/ops")):
+    for visitor, prefix in ((operator_client, ""), (behind, "/ops")):
         for path in ("/workers", "/tasks", "/broker", "/prints", "/returns"):
             status, text = visitor.get(path)
 
@@ -102,8 +102,8 @@ def test_our_pages_stand_beside_flowers_own(flowers, ann):
         assert visitor.get("/bookdrop/bookdrop.css")[0] == 200
 
 
-def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, context):
-    """Failed, held and unknown slips with why and since when; those behind a printer on hold too; the filters narrow."""
+def test_prints_page_lists_troubled_slips_by_branch(operator_client, library, context):
+    """Failed, held and unknown slips with cause and time, also those of a printer on hold; filters narrow the list."""
     by_state = {
         state: published_print_job(library, context) for state in (State.FAILED_SAFE, State.HELD, State.UNKNOWN)
     }
@@ -113,10 +113,10 @@ def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, context)
     with library.engine.begin() as connection:
         connection.execute(update(Printer).where(Printer.code == "north-slips").values(on_hold=True))
 
-    everything = ann.get("/prints")[1]
-    of_main = ann.get("/prints", branch="main")[1]
-    held = ann.get("/prints", show="held")[1]
-    done = ann.get("/prints", show="unconfirmed")[1]
+    everything = operator_client.get("/prints")[1]
+    of_main = operator_client.get("/prints", branch="main")[1]
+    held = operator_client.get("/prints", show="held")[1]
+    done = operator_client.get("/prints", show="unconfirmed")[1]
 
     for state, each in by_state.items():
         assert f"slip-{each}" in everything
@@ -130,12 +130,12 @@ def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, context)
     assert f"slip-{by_state[State.UNKNOWN]}" in done
     [unconfirmed] = re.findall(r'id="show-unconfirmed"[^>]*>Unconfirmed (\d+)<', everything)
     assert done.count('<tr id="slip-') == int(unconfirmed)
-    assert ann.get("/prints", show="nonsense")[0] == 404
-    assert "Test Reader" not in everything
+    assert operator_client.get("/prints", show="nonsense")[0] == 404
+    assert "Test Patron" not in everything
 
 
 @pytest.mark.parametrize(
-    ("what", "state", "after", "told"),
+    ("what", "state", "after", "kind"),
     [
         ("retry", State.HELD, "held", "slip_retried"),
         ("move", State.FAILED_SAFE, "failed_safe", "slip_moved"),
@@ -143,50 +143,52 @@ def test_slips_in_trouble_are_shown_by_branch_and_printer(ann, library, context)
         ("reprint", State.UNKNOWN, "cancelled", "slip_reprinted"),
     ],
 )
-def test_a_decision_is_done_and_audited(ann, library, slip, what, state, after, told):
-    """The form does what its button says, goes back to the list it came from, and the history names who and why."""
+def test_action_is_performed_and_recorded(operator_client, library, slip, what, state, after, kind):
+    """The form performs its action, returns to its list, and the history names user and reason."""
     set_print_job(library, slip, state=state)
-    form = ann.get(f"/prints/{slip}", do=what)[1]
+    form = operator_client.get(f"/prints/{slip}", do=what)[1]
 
-    done = ann.post(f"/prints/{slip}", do=what, reason="seen to it", to="north-slips", back="show=held&branch=main")
+    done = operator_client.post(
+        f"/prints/{slip}", do=what, reason="seen to it", to="north-slips", back="show=held&branch=main"
+    )
 
     assert 'id="act"' in form
     assert done == (302, "/prints?show=held&branch=main")
-    assert 'id="flash"' in ann.get("/prints")[1]
-    assert 'id="flash"' not in ann.get("/prints")[1]
+    assert 'id="flash"' in operator_client.get("/prints")[1]
+    assert 'id="flash"' not in operator_client.get("/prints")[1]
     assert print_state(library, slip) == after
-    assert decisions_about(library, slip) == [(told, "ann", "seen to it")]
-    assert "seen to it" in ann.get(f"/prints/{slip}")[1]
+    assert decisions_about(library, slip) == [(kind, "ann", "seen to it")]
+    assert "seen to it" in operator_client.get(f"/prints/{slip}")[1]
 
 
-def test_all_slips_of_a_printer_are_tried_again(ann, library, context):
-    """Retry all orders every slip that waits for the printer, each with its line in the history."""
+def test_retry_all_enqueues_every_waiting_slip(operator_client, library, context):
+    """Retry all enqueues every slip that waits for the printer, each with its history entry."""
     both = [published_print_job(library, context), published_print_job(library, context)]
     for each in both:
         set_print_job(library, each, state=State.HELD)
 
-    assert ann.post("/prints/retry-all/main-slips", reason="new toner") == (302, "/prints")
+    assert operator_client.post("/prints/retry-all/main-slips", reason="new toner") == (302, "/prints")
 
     for each in both:
         assert decisions_about(library, each) == [("slip_retried", "ann", "new toner")]
 
 
 @pytest.mark.parametrize("reason", ["", "  \t "])
-def test_no_decision_without_a_reason(ann, library, slip, reason):
-    """An empty reason is refused, whatever the browser let through, and the form is shown again."""
+def test_action_without_a_reason_is_rejected(operator_client, library, slip, reason):
+    """An empty reason is rejected by the server, and the form is shown again."""
     set_print_job(library, slip, state=State.HELD)
 
-    status, text = ann.post(f"/prints/{slip}", do="retry", reason=reason)
+    status, text = operator_client.post(f"/prints/{slip}", do="retry", reason=reason)
 
     assert (status, "Enter a reason" in text, 'id="act"' in text) == (400, True, True)
     assert decisions_about(library, slip) == []
 
 
-def test_what_cannot_be_done_is_told(ann, library, slip):
-    """Somebody else was quicker: the words of the refusal, and nothing is changed."""
+def test_impossible_action_shows_the_refusal(operator_client, library, slip):
+    """When another user acted first, the page shows the refusal, and nothing is changed."""
     set_print_job(library, slip, state=State.DONE)
 
-    status, text = ann.post(f"/prints/{slip}", do="retry", reason="impatient")
+    status, text = operator_client.post(f"/prints/{slip}", do="retry", reason="impatient")
 
     assert (status, "order a copy (reprint). Nothing was changed." in text) == (409, True)
     assert decisions_about(library, slip) == []
@@ -204,22 +206,22 @@ def test_what_cannot_be_done_is_told(ann, library, slip):
         ("behind a proxy", None, {"X_Remote_User": "ann", "X_Bookdrop_Proxy": "guessed"}),
     ],
 )
-def test_who_may_not_decide_cannot(flowers, library, slip, flower, login, headers):
-    """Logged out, wrong password, no actor, read-only, header not from the proxy: no buttons, and no form gets through."""
+def test_users_without_permission_cannot_act(flowers, library, slip, flower, login, headers):
+    """No login, wrong password, no operator, read-only, unverified header: no buttons, and every form is rejected."""
     set_print_job(library, slip, state=State.HELD)
     visitor = FlowerClient(flowers[flower].url, login, **headers)
 
     _, list_of_slips = visitor.get("/prints")
-    answered = [visitor.post(f"/prints/{slip}", do="retry", reason="let me")[0] for _ in range(2)]
-    answered += [visitor.post("/prints/retry-all/main-slips", reason="let me")[0]]
+    statuses = [visitor.post(f"/prints/{slip}", do="retry", reason="let me")[0] for _ in range(2)]
+    statuses += [visitor.post("/prints/retry-all/main-slips", reason="let me")[0]]
 
     assert f"retry-{slip}" not in list_of_slips
-    assert set(answered) <= {401, 403}
+    assert set(statuses) <= {401, 403}
     assert decisions_about(library, slip) == []
 
 
-def test_the_proxy_names_who_decides(flowers, library, slip):
-    """With the proxy's secret the person it names decides, and stands in the history."""
+def test_proxy_header_names_the_user(flowers, library, slip):
+    """With the proxy's secret the user that it names can act, and is named in the history."""
     set_print_job(library, slip, state=State.HELD)
     cleo = FlowerClient(flowers["behind a proxy"].url, X_Remote_User="cleo@example.org", X_Bookdrop_Proxy=SECRET)
 
@@ -227,59 +229,65 @@ def test_the_proxy_names_who_decides(flowers, library, slip):
     assert decisions_about(library, slip) == [("slip_retried", "cleo@example.org", "paper in")]
 
 
-def test_a_form_needs_its_token(ann, library, slip):
-    """Without the XSRF token, with a wrong one, or from another site, nothing is done: not even with the right login."""
+def test_form_without_its_xsrf_token_is_rejected(operator_client, library, slip):
+    """Without the XSRF token, with a wrong one, or from another site, nothing is changed, even with a login."""
     set_print_job(library, slip, state=State.HELD)
     fields = {"do": "retry", "reason": "trick"}
-    ann.get("/prints")
+    operator_client.get("/prints")
 
-    assert ann.post(f"/prints/{slip}", token=None, **fields)[0] == 403
-    assert ann.post(f"/prints/{slip}", token="2|00000000|00|0", **fields)[0] == 403
-    assert ann.post(f"/prints/{slip}", headers={"Sec-Fetch-Site": "cross-site"}, **fields)[0] == 403
-    assert ann.post(f"/prints/{slip}", headers={"Origin": "https://elsewhere.example"}, **fields)[0] == 403
+    assert operator_client.post(f"/prints/{slip}", token=None, **fields)[0] == 403
+    assert operator_client.post(f"/prints/{slip}", token="2|00000000|00|0", **fields)[0] == 403
+    assert operator_client.post(f"/prints/{slip}", headers={"Sec-Fetch-Site": "cross-site"}, **fields)[0] == 403
+    assert operator_client.post(f"/prints/{slip}", headers={"Origin": "https://elsewhere.example"}, **fields)[0] == 403
     assert decisions_about(library, slip) == []
 
 
-def test_a_form_leads_to_the_list_and_nowhere_else(ann, library, slip):
-    """What comes back with the form is a filter at most: it cannot lead away."""
+def test_form_redirects_to_the_list_only(operator_client, library, slip):
+    """The return address of a form is a filter at most: it cannot redirect to another site."""
     set_print_job(library, slip, state=State.HELD)
 
-    done = ann.post(f"/prints/{slip}", do="retry", reason="x", back="https://elsewhere.example/?next=//evil&show=held")
+    done = operator_client.post(
+        f"/prints/{slip}", do="retry", reason="x", back="https://elsewhere.example/?next=//evil&show=held"
+    )
 
     assert done[0] == 302
     assert done[1] in {"/prints", "/prints?show=held"}
 
 
-def test_what_others_wrote_is_text(ann, library, context):
-    """A title, a reason and a trouble with markup in them are shown as they are written."""
+def test_markup_in_texts_is_escaped(operator_client, library, context):
+    """A title, a reason and an error with markup are shown as text."""
     slip = published_print_job(library, context, title="<script>title</script>")
     set_print_job(library, slip, state=State.HELD, last_error="<b>trouble</b>")
-    ann.post(f"/prints/{slip}", do="retry", reason='<img src=x onerror="alert(1)">')
+    operator_client.post(f"/prints/{slip}", do="retry", reason='<img src=x onerror="alert(1)">')
 
-    for page in (ann.get("/prints")[1], ann.get(f"/prints/{slip}")[1], ann.get("/returns")[1]):
+    for page in (
+        operator_client.get("/prints")[1],
+        operator_client.get(f"/prints/{slip}")[1],
+        operator_client.get("/returns")[1],
+    ):
         assert "<script>title" not in page
         assert "<b>trouble" not in page
         assert "<img src=x" not in page
-    assert "&lt;script&gt;title" in ann.get("/prints")[1]
+    assert "&lt;script&gt;title" in operator_client.get("/prints")[1]
     assert decisions_about(library, slip)[0][2] == '<img src=x onerror="alert(1)">'
 
 
-def test_a_slip_nobody_knows_is_not_found(ann):
-    """An id that is none, and one that nobody has."""
-    assert ann.get("/prints/01a20aee-905b-70e3-bbdd-6f98a0bee5d1")[0] == 404
-    assert ann.get("/prints/------------------------------------")[0] == 404
-    assert ann.get("/prints/retry-all/nowhere")[0] == 404
+def test_unknown_slip_returns_404(operator_client):
+    """An invalid id, an unknown id, and an unknown printer."""
+    assert operator_client.get("/prints/01a20aee-905b-70e3-bbdd-6f98a0bee5d1")[0] == 404
+    assert operator_client.get("/prints/------------------------------------")[0] == 404
+    assert operator_client.get("/prints/retry-all/nowhere")[0] == 404
 
 
-def test_the_last_returns_are_shown_with_their_times(ann, library, context):
-    """Returns with title and time from scan to answer; a refused scan without what was scanned: it could be a card."""
+def test_returns_page_lists_returns_with_their_times(operator_client, library, context):
+    """Returns with title and time to the reply; a refused scan without its code, which could be a patron card."""
     published_print_job(library, context, station="main-desk-2", title="A book that went home", external_id="BR-HOME")
     _, [gone] = library.request(RequestStatus.COMPLETED)
     for barcode in ("P4711007", gone):
         process_scan(library, context, barcode, station="main-desk-2")
 
-    text = ann.get("/returns", station="main-desk-2")[1]
-    refused = ann.get("/returns", station="main-desk-2", show="refused")[1]
+    text = operator_client.get("/returns", station="main-desk-2")[1]
+    refused = operator_client.get("/returns", station="main-desk-2", show="refused")[1]
 
     assert "A book that went home" in text
     assert "request BR-HOME" in text
@@ -288,22 +296,22 @@ def test_the_last_returns_are_shown_with_their_times(ann, library, context):
     assert "A book that went home" not in refused
     assert gone in refused
     assert "P4711007" not in text + refused
-    assert "Test Reader" not in text
+    assert "Test Patron" not in text
     [row] = [part for part in text.split("<tr") if 'id="station-main-desk-2"' in part]
-    assert [part.strip() for part in row.split("<td")[4:6]] == [">3</td>", ">2</td>"]  # answers, refusals
+    assert [part.strip() for part in row.split("<td")[4:6]] == [">3</td>", ">2</td>"]  # replies, refusals
 
 
-def test_what_a_station_has_not_fetched_is_counted(ann, library, context):
-    """A station that is away leaves its answers in its queue: the page says how many."""
+def test_returns_page_counts_undelivered_replies(operator_client, library, context):
+    """A station that is offline leaves replies in its queue: the page shows their number."""
     published_print_job(library, context, station="north-desk-1")
 
-    text = ann.get("/returns")[1]
+    text = operator_client.get("/returns")[1]
 
     [row] = [part for part in text.split("<tr") if 'id="station-north-desk-1"' in part]
     assert "bookdrop-warn" in row
 
 
-def test_quarantine_shows_open_messages_without_their_content(ann, library):
+def test_quarantine_shows_open_messages_without_their_content(operator_client, library):
     """Reason, station and detail of a message without a final decision; never its content, and no dropped message."""
     message = {"received_at": datetime.now(UTC), "queue": "returns", "reason": "bad_signature", "detail": ""}
     with library.engine.begin() as connection:
@@ -312,7 +320,7 @@ def test_quarantine_shows_open_messages_without_their_content(ann, library):
                 insert(QuarantinedMessage).values(**message, station=station, state=state, body="SECRET-BODY")
             )
 
-    text = ann.get("/returns")[1]
+    text = operator_client.get("/returns")[1]
 
     assert "bad signature" in text
     assert "&lt;i&gt;forged&lt;/i&gt;" in text
@@ -321,8 +329,8 @@ def test_quarantine_shows_open_messages_without_their_content(ann, library):
     assert "SECRET-BODY" not in text
 
 
-def test_an_option_that_is_none_is_told():
-    """What Flower does not know is not silently left out."""
+def test_unknown_flower_option_is_rejected():
+    """An option that Flower does not know ends the command."""
     done = CliRunner().invoke(main, ["flower", "--raed_only"])
 
     assert (done.exit_code, "Flower has no option --raed_only" in done.output) == (2, True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Flower as a person sees it: a real browser, a real print worker, a printer that is stopped and comes back."""
+"""Flower in a browser, with a print worker and a printer that is stopped and started."""
 
 import re
 import shutil
@@ -111,31 +111,32 @@ def open_page(browser: Browser):
     assert errors == []
 
 
-def point_main_printer(library, **columns):
+def set_main_printer(library, **columns):
+    """Set columns of the printer main-slips."""
     with library.engine.begin() as connection:
         connection.execute(update(Printer).values(**columns).where(Printer.code == "main-slips"))
 
 
-def has_been_away(library):
-    """The printer has refused so often that it is left alone for minutes."""
-    point_main_printer(library, failures=7, retry_at=datetime.now(UTC) + timedelta(minutes=5))
+def mark_unavailable(library):
+    """Set the printer's backoff to minutes, as after many failures."""
+    set_main_printer(library, failures=7, retry_at=datetime.now(UTC) + timedelta(minutes=5))
 
 
 def slip_in(reply):
     return UUID(reply["slip"])
 
 
-def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(flowers, library, raw_station, open_page):
-    """Its slips show with why; Retry with a reason brings each out once; the page says so, and the history who did it."""
+def test_retry_prints_the_slips_of_a_restarted_printer(flowers, library, raw_station, open_page):
+    """Its slips show the cause; Retry with a reason prints each once, on the live page; the history names the user."""
     flower, *_ = flowers
     port = free_port()
-    point_main_printer(library, uri=f"socket://127.0.0.1:{port}")
+    set_main_printer(library, uri=f"socket://127.0.0.1:{port}")
     books = [library.request(title=book)[1][0] for book in BOOKS]
     scans = [raw_station.send(library.scan(barcode)) for barcode in (*books, books[0], "31999999999")]
     slips = [slip_in(reply) for reply in raw_station.replies_to(*scans)[:3]]
     wait_until(lambda: "failed_safe" in map(partial(print_state, library), slips), "a slip failed")
     first = next(slip for slip in slips if print_state(library, slip) == "failed_safe")
-    has_been_away(library)
+    mark_unavailable(library)
 
     page = open_page(f"{flower.url}/prints")
     expect(page.locator("#user")).to_have_text(NAME)
@@ -151,7 +152,7 @@ def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(flowers, 
         page.get_by_role("button", name="Retry").click()
 
         expect(page.locator("#flash")).to_contain_text("Ordered again")
-        expect(page.locator("#none")).to_contain_text("No slip is in trouble")  # by itself: the page is live
+        expect(page.locator("#none")).to_contain_text("No slip is in trouble")  # without a reload: the page is live
         expect(page.locator("#events")).to_contain_text("slip-done")
         expect(page.locator("#show-unconfirmed")).to_contain_text("3")
         assert len(printer.documents()) == 3
@@ -163,8 +164,8 @@ def test_a_printer_is_stopped_comes_back_and_its_slips_are_tried_again(flowers, 
     assert decisions_about(library, first) == [("slip_retried", NAME, "Paper was out, it is in again")]
 
 
-def test_the_last_returns_stand_on_a_page(flowers, library, raw_station, open_page):
-    """A return, its repetition and a refusal by a real worker: each with its time, the task's link, and no reader."""
+def test_returns_page_shows_a_workers_replies(flowers, library, raw_station, open_page):
+    """A return, its repetition and a refusal: each with its time and the task's link, and without a patron."""
     flower, *_ = flowers
     _, [barcode] = library.request(title="The Origin of Species")
     scans = [raw_station.send(library.scan(each)) for each in (barcode, barcode, "31888888888")]
@@ -172,18 +173,18 @@ def test_the_last_returns_stand_on_a_page(flowers, library, raw_station, open_pa
 
     page = open_page(f"{flower.url}/returns")
 
-    for scan, answer in zip(scans, ("returned", "already returned", "refused"), strict=True):
+    for scan, outcome in zip(scans, ("returned", "already returned", "refused"), strict=True):
         row = page.locator(f"#event-{scan}")
-        expect(row).to_contain_text(answer)
+        expect(row).to_contain_text(outcome)
         expect(row.get_by_role("link", name="task")).to_be_visible()
         expect(row).to_contain_text(re.compile(r"\d (ms|s)"))
     take_screenshot(page, "flower-returns")
     assert "31888888888" not in page.content()
-    assert "Test Reader" not in page.content()
+    assert "Test Patron" not in page.content()
 
 
-def ask_by_script(page, path, token):
-    """A form that no page showed: what comes back."""
+def submit_by_script(page, path, token):
+    """Submit a form that no page showed; return the status."""
     return page.evaluate(
         """async ([path, token]) => {
             const form = new URLSearchParams({do: "retry", reason: "let me", _xsrf: token});
@@ -208,7 +209,7 @@ def test_without_a_login_pages_have_no_buttons(flowers, library, context, open_p
     expect(page.locator(f"#slip-{slip}")).to_be_visible()
     expect(page.locator("#denial")).to_contain_text("has no login")
     expect(page.locator(button)).to_have_count(0)
-    assert ask_by_script(page, f"/prints/{slip}", token_of(page)) == 403
+    assert submit_by_script(page, f"/prints/{slip}", token_of(page)) == 403
 
     assert decisions_about(library, slip) == []
 
@@ -223,12 +224,12 @@ def test_basic_auth_rejects_wrong_password_and_wrong_token(flowers, library, con
     expect(refused.locator(f"#slip-{slip}")).to_have_count(0)
     page = open_page(f"{flower.url}/prints")
     expect(page.locator(f"#retry-{slip}")).to_be_visible()
-    assert ask_by_script(page, f"/prints/{slip}", "2|00000000|00000000000000000000000000000000|0") == 403
+    assert submit_by_script(page, f"/prints/{slip}", "2|00000000|00000000000000000000000000000000|0") == 403
 
     assert decisions_about(library, slip) == []
 
 
-def test_read_only_nobody_acts(flowers, library, context, open_page):
+def test_read_only_flower_has_no_buttons(flowers, library, context, open_page):
     """With --read_only an identified user sees no buttons either, and every form gets 403."""
     _, flower, _ = flowers
     slip = published_print_job(library, context, station="north-desk-1")
@@ -241,15 +242,15 @@ def test_read_only_nobody_acts(flowers, library, context, open_page):
     page.goto(f"{flower.url}/prints/{slip}?do=retry")
     expect(page.locator("#act")).to_have_count(0)
 
-    assert ask_by_script(page, f"/prints/{slip}", token_of(page)) == 403
+    assert submit_by_script(page, f"/prints/{slip}", token_of(page)) == 403
     assert decisions_about(library, slip) == []
 
 
-def test_a_slip_that_hangs_shows_as_being_sent(flowers, library, context, open_page):
-    """While a printer takes its time, Flower's own page of tasks shows the task as SLIP-SENDING, and which slip it is."""
+def test_tasks_page_shows_a_slip_that_is_being_sent(flowers, library, context, open_page):
+    """While a printer does not read, Flower's tasks page shows the task as SLIP-SENDING, with the slip."""
     flower, *_ = flowers
     with closing(FaultyConnection("hang", 0)) as line:
-        point_main_printer(library, uri=f"socket://127.0.0.1:{line.port}", failures=0, retry_at=None)
+        set_main_printer(library, uri=f"socket://127.0.0.1:{line.port}", failures=0, retry_at=None)
         slip = published_print_job(library, context)
 
         page = open_page(f"{flower.url}/prints?show=waiting")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker that hangs is noticed, its process as well; and what a supervisor and the doctor are told."""
+"""Health of workers: a hanging worker or process is detected; and the reports of probes and doctor."""
 
 import json
 import os
@@ -39,15 +39,15 @@ def run(deployment, *arguments):
 
 @pytest.mark.long
 @pytest.mark.thorough
-def test_a_worker_that_hangs_is_not_live_and_one_that_goes_on_is(deployment, library):
-    """A worker that stands still beats no more: its live probe fails and the doctor names its role, until it goes on."""
+def test_suspended_worker_is_not_live(deployment, library):
+    """A suspended worker touches no heartbeat file: its live probe fails and the doctor names its role, until it resumes."""
     beat = deployment.heartbeat("returns")
     process = deployment.start_worker("returns")
     try:
         wait_until(beat.exists)
         alive = run(deployment, "health", "live", "returns")
         with suspended([process.pid]):
-            os.utime(beat, (time.time() - 60, time.time() - 60))  # a minute later
+            os.utime(beat, (time.time() - 60, time.time() - 60))  # as after a minute
             hanging = run(deployment, "health", "live", "returns")
             code, findings = run(deployment, "doctor")
         again = wait_until(lambda: run(deployment, "health", "live", "returns")[0] == 0)
@@ -69,8 +69,8 @@ def test_a_worker_that_hangs_is_not_live_and_one_that_goes_on_is(deployment, lib
 
 @pytest.mark.long
 @pytest.mark.thorough
-def test_a_process_that_hangs_is_ended_at_its_time_limit(deployment, raw_station, library, sqlite_locked):
-    """A process of the pool that stands still with a scan is killed and replaced; asked again, the scan is answered."""
+def test_hanging_pool_process_is_replaced_at_its_time_limit(deployment, raw_station, library, sqlite_locked):
+    """A suspended pool process with a scan is killed and replaced; the resent scan gets its reply."""
     _, [barcode] = library.request()
     started: list[Any] = []
     with deployment.worker("returns", "--concurrency", "1", BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30") as process:
@@ -93,15 +93,15 @@ def test_a_process_that_hangs_is_ended_at_its_time_limit(deployment, raw_station
     assert reply["outcome"] == "returned"
 
 
-def test_liveness_needs_neither_broker_nor_database(unreachable):
-    """With both away, a worker whose loop turns is live: restarting it would help nothing."""
+def test_liveness_does_not_depend_on_broker_or_database(unreachable):
+    """With both unreachable a worker whose loop runs is live: restarting it would not help."""
     unreachable.heartbeat("returns").touch()
 
     assert run(unreachable, "health", "live", "returns")[0] == 0
 
 
 @pytest.mark.thorough
-def test_readiness_needs_broker_database_and_tables(deployment, unreachable):
+def test_readiness_depends_on_broker_database_and_tables(deployment, unreachable):
     """A worker is ready when broker and database respond and the tables are migrated; else the failing part is named."""
     empty = deployment.folder / "empty.db"
     empty.touch()
@@ -124,8 +124,8 @@ def test_readiness_needs_broker_database_and_tables(deployment, unreachable):
 
 @pytest.mark.long
 @pytest.mark.thorough
-def test_the_doctor_looks_at_everything(deployment, raw_station, library):
-    """Without print workers, and with a printer on hold: each is told with what to do; what is well is told as well."""
+def test_doctor_reports_every_part(deployment, raw_station, library):
+    """Without print workers and with a printer on hold: each has advice; parts without problems are listed as well."""
     with library.engine.begin() as connection:
         connection.execute(update(Printer).where(Printer.code == "north-slips").values(on_hold=True))
     with deployment.worker("returns"):
@@ -146,7 +146,7 @@ def test_the_doctor_looks_at_everything(deployment, raw_station, library):
 
 
 def test_status_names_a_worker_that_hangs(unreachable, tmp_path):
-    """`bookdrop status` tells a worker whose heartbeat is old from one that is alive."""
+    """`bookdrop status` distinguishes a worker with an old heartbeat from a live one."""
     home = DataDirectory(tmp_path / "home")
     home.prepare()
     for name, seconds in (("returns", 60), ("printing", 0)):
@@ -156,14 +156,14 @@ def test_status_names_a_worker_that_hangs(unreachable, tmp_path):
     us = (os.getpid(), started_at(os.getpid()) or "")
     with home.lock():
         home.save_state(ProcessState(pid=os.getpid(), children={"returns": us, "printing": us}))
-        code, told = run(unreachable, "status", "--home", str(home.path))
+        code, report = run(unreachable, "status", "--home", str(home.path))
 
     assert code == 0
-    assert {name: each["hangs"] for name, each in told["processes"].items()} == {"returns": True, "printing": False}
+    assert {name: each["hangs"] for name, each in report["processes"].items()} == {"returns": True, "printing": False}
 
 
-def test_a_queue_that_nobody_takes_from_is_named():
-    """A branch whose slips no print worker takes is found, although print workers answer for others."""
+def test_queue_without_a_consumer_is_reported():
+    """A branch without a print worker is reported, although print workers for other branches respond."""
     found = list(workers.consumers({"printing-main@here": ["printing.main", "print-actions"]}, ["main", "north"]))
 
     [queue] = [each for each in found if each.part == "queue"]

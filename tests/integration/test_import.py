@@ -136,7 +136,7 @@ def test_missing_file_is_told(run):
 
 
 EVERYTHING = """\
-{"kind": "patrons", "number": "P1", "name": "Test Reader 1"}
+{"kind": "patrons", "number": "P1", "name": "Test Patron 1"}
 {"kind": "requests", "external_id": "X-1", "partner": "XX-RUL", "branch": "main", "status": "Loaned to patron", "title": "T", "patron": "P1"}
 {"kind": "items", "request": "X-1", "barcode": "0001|A/1", "temporary_barcode": "TMP-1"}
 {"kind": "items", "barcode": "OURS-1"}

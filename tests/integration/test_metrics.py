@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Prometheus is told, compared with what really happened: real workers, a real exporter."""
+"""The metrics for Prometheus compared with the events that took place: real workers, a real exporter."""
 
 import shutil
 import subprocess
@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("pos
 RABBITMQ = "amqp://guest:guest@127.0.0.1//"
 
 
-def test_metrics_tell_what_happened(deployment, raw_station, library, engine):
-    """Returns, a repeat, a duplicate, a refusal, a forged scan and slips of a printer on hold: each is told, and no more."""
+def test_metrics_count_each_event_once(deployment, raw_station, library, engine):
+    """Returns, a repeat, a duplicate, a refusal, a forged scan and slips of a printer on hold: each is counted, and no more."""
     barcodes = [library.request()[1][0] for _ in range(3)]
     with engine.begin() as connection:
         connection.execute(update(Printer).where(Printer.code == "north-slips").values(on_hold=True))
@@ -47,21 +47,21 @@ def test_metrics_tell_what_happened(deployment, raw_station, library, engine):
             raw_station.replies_to(raw_station.send(library.scan(barcodes[0], key="not-the-key")))
             raw_station.send(raw_station.sent[first])
             raw_station.wait_until(lambda: len(raw_station.bodies) == 7)
-            alive = prometheus.scrape_until(lambda told: told.value("bookdrop_workers", role="returns") == 1)
+            alive = prometheus.scrape_until(lambda scrape: scrape.value("bookdrop_workers", role="returns") == 1)
         took = time.time() - began
         waiting = prometheus.scrape()  # the worker wrote its last notes when it ended
         with deployment.worker("printing"):
             raw_station.wait_until(lambda: len(raw_station.notices()) == 3)
-            prometheus.scrape_until(lambda told: told.value("bookdrop_queue_messages", queue="printing.main") == 0)
+            prometheus.scrape_until(lambda scrape: scrape.value("bookdrop_queue_messages", queue="printing.main") == 0)
         after = prometheus.scrape()
 
     assert before.value("bookdrop_answers_total", outcome="returned") == 0
     assert alive.value("bookdrop_workers", role="printing") == 0
-    told = {
+    reported = {
         outcome: waiting.value("bookdrop_answers_total", outcome=outcome)
         for outcome in ("returned", "already_returned", "refused")
     }
-    assert told == {"returned": 3, "already_returned": 1, "refused": 1}
+    assert reported == {"returned": 3, "already_returned": 1, "refused": 1}
     assert waiting.value("bookdrop_duplicates_total") == 1
     assert waiting.value("bookdrop_quarantined_total", reason="bad_signature") == 1
     assert waiting.value("bookdrop_quarantine_messages", reason="bad_signature") == 1
@@ -85,7 +85,7 @@ def test_metrics_tell_what_happened(deployment, raw_station, library, engine):
 
 
 def lint(text):
-    """Prometheus' own tool finds nothing to say about names, units and words."""
+    """`promtool` reports no problem with names, units and help texts."""
     if shutil.which("promtool") is None:
         skip_or_fail("promtool (Debian package prometheus)")
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
@@ -93,19 +93,19 @@ def lint(text):
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_a_source_that_is_away_is_told_as_away(sqlite_url, tmp_path):
-    """Without a broker the exporter tells of the database all the same, and that the broker is away."""
+def test_unreachable_source_is_reported_as_down(sqlite_url, tmp_path):
+    """Without a broker the exporter reports the database's metrics, and that the broker is down."""
     with exporter(Deployment("redis://127.0.0.1:1/0", sqlite_url, tmp_path)) as prometheus:
-        told = prometheus.scrape()
+        reported = prometheus.scrape()
 
-    assert told.value("bookdrop_source_up", source="database") == 1
-    assert told.value("bookdrop_source_up", source="broker") == 0
-    assert told.value("bookdrop_source_up", source="workers") == 0
-    assert told.value("bookdrop_outbox_messages") == 0
-    assert told.value("bookdrop_queue_messages", queue="returns") is None
+    assert reported.value("bookdrop_source_up", source="database") == 1
+    assert reported.value("bookdrop_source_up", source="broker") == 0
+    assert reported.value("bookdrop_source_up", source="workers") == 0
+    assert reported.value("bookdrop_outbox_messages") == 0
+    assert reported.value("bookdrop_queue_messages", queue="returns") is None
 
 
-def test_a_desks_backlog_is_told_and_is_gone_in_the_end(deployment, library, engine, monkeypatch):
+def test_station_backlog_is_reported_until_it_is_sent(deployment, library, engine, monkeypatch):
     """The station reports how many held scans are left while it sends them, and none at the end."""
     held: list[int] = []
 
@@ -126,7 +126,7 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(deployment, library, eng
     with deployment.worker("returns"), station(deployment, timedelta(minutes=1)) as connected:
         wait_until(lambda: not connected.journal.unanswered(), "every scan has its reply")
 
-    told = {
+    reported = {
         (each.metric.name, each.label): each
         for each in database.read(engine, utc_now())
         if isinstance(each, HistogramSample)
@@ -137,12 +137,12 @@ def test_a_desks_backlog_is_told_and_is_gone_in_the_end(deployment, library, eng
         ).all()
     assert held[0] == 70
     assert seen == [("main-desk-1", 0, None)]
-    assert sum(told["bookdrop_scan_to_answer_seconds", "again"].counts) == 120
-    assert sum(told["bookdrop_scan_to_answer_seconds", "once"].counts) == 0
+    assert sum(reported["bookdrop_scan_to_answer_seconds", "again"].counts) == 120
+    assert sum(reported["bookdrop_scan_to_answer_seconds", "once"].counts) == 0
 
 
-def test_lengths_are_told_of_both_brokers(broker_url):
-    """On Redis and on RabbitMQ: what waits is counted, a queue that nobody declared has none, and the next is asked."""
+def test_queue_lengths_are_read_from_both_brokers(broker_url):
+    """On Redis and RabbitMQ waiting messages are counted, and a queue that does not exist has length 0."""
     name = f"bookdrop-test-{uuid4()}"
     for url in (broker_url, RABBITMQ):
         with Connection(url, connect_timeout=3, transport_options={"confirm_publish": True}) as connection:
@@ -155,6 +155,6 @@ def test_lengths_are_told_of_both_brokers(broker_url):
             queue.declare()
             for _ in range(2):
                 connection.Producer(channel).publish("x", exchange="", routing_key=name)
-            told = lengths(connection, [f"{name}-not-there", name])
+            reported = lengths(connection, [f"{name}-not-there", name])
 
-        assert told == {f"{name}-not-there": 0, name: 2}
+        assert reported == {f"{name}-not-there": 0, name: 2}

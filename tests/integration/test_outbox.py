@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outbox on real brokers and databases: what a commit promised goes out, whatever happened in between."""
+"""The outbox on real brokers and databases: every committed message is published, whatever fails in between."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -32,34 +32,39 @@ def clock():
 
 @pytest.fixture
 def make_context(engine, clock):
-    """Make a context whose publisher speaks to the broker at a URL."""
+    """Create a context whose publisher uses the broker at a URL."""
     sessions = sessionmaker(engine, expire_on_commit=False)
     publishers = []
 
     def make(url):
-        settled = PublishedRows()
-        publisher = BrokerPublisher(lambda: connect(WorkerSettings.load(broker_url=url)), sessions, settled, "test")
+        published_rows = PublishedRows()
+        publisher = BrokerPublisher(
+            lambda: connect(WorkerSettings.load(broker_url=url)), sessions, published_rows, "test"
+        )
         publishers.append(publisher)
-        return Context(sessions, clock, publisher, "test", settled)
+        return Context(sessions, clock, publisher, "test", published_rows)
 
     yield make
     for publisher in publishers:
         publisher.close()
 
 
-def promise(context, *bodies):
+def enqueue(context, *bodies):
+    """Commit messages to the outbox; return them."""
     with context.unit_of_work() as uow:
         for body in bodies:
             uow.enqueue(QUEUE, body)
     return uow.pending_messages
 
 
-def waiting(engine):
+def outbox_rows(engine):
+    """Number of messages in the outbox."""
     with engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(OutboxEntry)).scalar_one()
 
 
 def bodies(broker_url):
+    """Receive all messages of the queue; return their bodies."""
     found = []
     with Connection(broker_url) as connection:
         channel: Any = connection.default_channel
@@ -68,23 +73,23 @@ def bodies(broker_url):
     return found
 
 
-def test_published_promise_leaves_the_outbox(make_context, broker_url, engine):
-    """What was published straight after the commit is forgotten; its bytes are as they were said."""
+def test_published_message_is_deleted_with_the_next_commit(make_context, broker_url, engine):
+    """A message published after its commit is deleted by the next transaction; its bytes are unchanged."""
     context = make_context(broker_url)
 
-    published = context.publisher.publish_outbox(promise(context, '{"a":1}', '{"b":2}'))
-    promise(context, "the next one takes them along")
+    published = context.publisher.publish_outbox(enqueue(context, '{"a":1}', '{"b":2}'))
+    enqueue(context, "the next transaction")
 
     assert published == 2
-    assert waiting(engine) == 1
+    assert outbox_rows(engine) == 1
     assert bodies(broker_url) == ['{"a":1}', '{"b":2}']
 
 
-def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
-    """A broker that is away raises nothing; the sweep brings the promise later, in order."""
-    away = make_context("redis://127.0.0.1:1/0")
-    published = away.publisher.publish_outbox(promise(away, '"one"', '"two"'))
-    assert (published, waiting(engine)) == (0, 2)
+def test_sweep_publishes_what_a_broker_outage_left(make_context, broker_url, engine, clock):
+    """An unavailable broker raises no error; the sweep publishes the messages later, in order."""
+    disconnected = make_context("redis://127.0.0.1:1/0")
+    published = disconnected.publisher.publish_outbox(enqueue(disconnected, '"one"', '"two"'))
+    assert (published, outbox_rows(engine)) == (0, 2)
 
     context = make_context(broker_url)
     early = sweep(context)
@@ -95,11 +100,11 @@ def test_broker_away_loses_nothing(make_context, broker_url, engine, clock):
 
     assert (early, late) == (0, 2)
     assert bodies(broker_url) == ['"one"', '"two"']
-    assert waiting(engine) == 0
+    assert outbox_rows(engine) == 0
 
 
-def test_rolled_back_promise_is_none(make_context, broker_url, engine, clock):
-    """What was said in a transaction that failed is never published."""
+def test_rolled_back_message_is_never_published(make_context, broker_url, engine, clock):
+    """A message of a failed transaction is never published."""
     context = make_context(broker_url)
 
     with pytest.raises(RuntimeError), context.unit_of_work() as uow:
@@ -111,10 +116,10 @@ def test_rolled_back_promise_is_none(make_context, broker_url, engine, clock):
     assert bodies(broker_url) == []
 
 
-def test_two_sweeps_side_by_side_send_each_message_once(make_context, broker_url, engine, clock):
-    """Two sweeps at the same moment share what is due."""
+def test_concurrent_sweeps_publish_each_message_once(make_context, broker_url, engine, clock):
+    """Two sweeps at the same time share the due messages."""
     context = make_context(broker_url)
-    promise(context, *[f'"{n}"' for n in range(450)])
+    enqueue(context, *[f'"{n}"' for n in range(450)])
     clock.now += SWEEP_GRACE
 
     sweeps = [threading.Thread(target=sweep, args=(context,)) for _ in range(2)]
@@ -125,32 +130,32 @@ def test_two_sweeps_side_by_side_send_each_message_once(make_context, broker_url
     context.publisher.flush()
 
     assert sorted(bodies(broker_url)) == sorted(f'"{n}"' for n in range(450))
-    assert waiting(engine) == 0
+    assert outbox_rows(engine) == 0
 
 
-def test_settled_rows_go_by_themselves(make_context, broker_url, engine):
-    """When no other transaction comes, the rows of what was published go soon all the same."""
+def test_published_rows_are_deleted_without_another_commit(make_context, broker_url, engine):
+    """Without another transaction the rows of published messages are deleted soon anyway."""
     context = make_context(broker_url)
 
-    context.publisher.publish_outbox(promise(context, '"one"'))
+    context.publisher.publish_outbox(enqueue(context, '"one"'))
 
-    wait_until(lambda: waiting(engine) == 0, "the published row is deleted")
+    wait_until(lambda: outbox_rows(engine) == 0, "the published row is deleted")
 
 
-def test_failed_commit_keeps_settled_rows_in_mind(make_context, broker_url, engine):
-    """A transaction that fails does not forget the rows it would have taken along."""
+def test_failed_commit_keeps_the_list_of_published_rows(make_context, broker_url, engine):
+    """A failed transaction leaves the published rows for the next one to delete."""
     context = make_context(broker_url)
-    context.publisher.publish_outbox(promise(context, '"one"'))
+    context.publisher.publish_outbox(enqueue(context, '"one"'))
 
     with pytest.raises(IntegrityError), context.unit_of_work() as uow:
-        uow.session.add_all([Patron(id=1, number="P1", name="Test Reader 1"), Patron(id=2, number="P1", name="Twin")])
+        uow.session.add_all([Patron(id=1, number="P1", name="Test Patron 1"), Patron(id=2, number="P1", name="Twin")])
         uow.session.flush()
 
     context.publisher.flush()
-    assert waiting(engine) == 0
+    assert outbox_rows(engine) == 0
 
 
-def test_wait_grows_and_is_bounded():
+def test_retry_delay_grows_to_one_minute():
     """From two seconds to a minute."""
     waits = [retry_after(n).total_seconds() for n in range(20)]
 
@@ -159,8 +164,8 @@ def test_wait_grows_and_is_bounded():
     assert waits[-1] == 60
 
 
-def test_conflict_runs_the_transaction_again(engine):
-    """A unique key taken in between, or a row that moved, makes the transaction run again; another error does not."""
+def test_conflict_retries_the_transaction(engine):
+    """A unique key inserted meanwhile and a stale row retry the transaction; another error does not."""
     tries = []
 
     def conflicting():
@@ -175,7 +180,7 @@ def test_conflict_runs_the_transaction_again(engine):
         tries.append(1)
         with UnitOfWork(sessionmaker(engine), NOW) as uow:
             for _ in range(2):
-                uow.session.execute(text("INSERT INTO patrons (id, number, name) VALUES (1, 'P1', 'Test Reader 1')"))
+                uow.session.execute(text("INSERT INTO patrons (id, number, name) VALUES (1, 'P1', 'Test Patron 1')"))
 
     tries.clear()
     with pytest.raises(IntegrityError):
@@ -192,13 +197,13 @@ def test_conflict_runs_the_transaction_again(engine):
     assert len(tries) == 1
 
 
-def test_errors_words_hold_no_values(engine):
-    """No value of a row stands in an error's words, so none in a log or in Flower."""
+def test_database_error_contains_no_values(engine):
+    """The text of an error contains no value of a row, so that no log and no page of Flower does."""
     with pytest.raises(IntegrityError) as caught, engine.begin() as connection:
         for _ in range(2):
             connection.execute(
                 text("INSERT INTO patrons (id, number, name) VALUES (:i, :n, :name)"),
-                {"i": 1, "n": "P1", "name": "Test Reader Unmistakable"},
+                {"i": 1, "n": "P1", "name": "Test Patron Unmistakable"},
             )
 
     assert "Unmistakable" not in str(caught.value)

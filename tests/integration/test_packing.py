@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""At packing slip and item are scanned together; and a desk can ask for another slip. On both databases."""
+"""Packing on both databases: slip and item are scanned together, and a station can request another slip."""
 
 import pytest
 from sqlalchemy import select, update
@@ -12,6 +12,7 @@ from tasks.printing.station_handler import SLIP_HANDLER
 
 
 def job(engine, job_id):
+    """The row of a print job."""
     with engine.connect() as connection:
         return connection.execute(select(PrintJob).where(PrintJob.id == job_id)).one()
 
@@ -22,6 +23,7 @@ def set_job(engine, job_id, **columns):
 
 
 def history(engine):
+    """The history entries about slips: kind and station."""
     with engine.connect() as connection:
         return connection.execute(
             select(RequestEvent.kind, RequestEvent.station).where(RequestEvent.kind.like("slip_%"))
@@ -29,8 +31,8 @@ def history(engine):
 
 
 @pytest.fixture
-def printed(create_print_job, context, engine):
-    """A Return whose slip came out; gives its print job."""
+def printed_job(create_print_job, context, engine):
+    """Return an item whose slip was printed; return its print job."""
 
     def make():
         job_id = create_print_job()
@@ -42,7 +44,7 @@ def printed(create_print_job, context, engine):
 
 @pytest.fixture
 def pack(handle, library):
-    """Scan a slip's code and an item's barcode; give the reply."""
+    """Scan a slip's code and an item's barcode; return the reply."""
 
     def ask(slip, barcode):
         [reply] = handle(SLIP_HANDLER, library.event(SlipSeen, slip=slip, barcode=barcode))
@@ -52,8 +54,8 @@ def pack(handle, library):
 
 
 @pytest.fixture
-def ask_reprint(handle, library):
-    """Ask for another slip of a Return; give the reply."""
+def request_reprint(handle, library):
+    """Request another slip of a Return; return the reply."""
 
     def ask(event_id):
         [reply] = handle(SLIP_HANDLER, library.event(ReprintRequested, reprints=event_id, reason="torn"))
@@ -62,9 +64,9 @@ def ask_reprint(handle, library):
     return ask
 
 
-def test_slip_and_item_belong_together(printed, pack, engine):
-    """The slip is confirmed, with who saw it; scanned again it is known already."""
-    slip = printed()
+def test_packing_confirms_the_slip_of_the_item(printed_job, pack, engine):
+    """The slip is confirmed, with its station in the history; a second scan returns already done."""
+    slip = printed_job()
 
     first, second = (pack(slip.id, slip.content["barcode"]) for _ in range(2))
 
@@ -75,9 +77,9 @@ def test_slip_and_item_belong_together(printed, pack, engine):
     assert history(engine) == [("slip_confirmed", "main-desk-1")]
 
 
-def test_a_wrong_slip_in_the_book_is_refused(printed, pack, engine):
-    """The slip of another item: refused, with both named, and nothing is confirmed."""
-    slip, other = printed(), printed()
+def test_slip_of_another_item_is_refused(printed_job, pack, engine):
+    """The slip of another item is refused with both named, and neither is confirmed."""
+    slip, other = printed_job(), printed_job()
 
     reply = pack(slip.id, other.content["barcode"])
 
@@ -97,37 +99,37 @@ def test_a_wrong_slip_in_the_book_is_refused(printed, pack, engine):
         ({"state": State.EXPIRED}, "not_sent"),
     ],
 )
-def test_what_must_not_go_with_the_book(printed, pack, engine, columns, reason):
-    """A slip that was given up, or is not known as sent, is not confirmed."""
-    slip = printed()
+def test_slip_that_was_not_sent_is_not_confirmed(printed_job, pack, engine, columns, reason):
+    """A slip that was cancelled, or is not recorded as sent, is not confirmed."""
+    slip = printed_job()
     set_job(engine, slip.id, **columns)
 
     assert pack(slip.id, slip.content["barcode"]).reason == reason
     assert job(engine, slip.id).state is columns["state"]
 
 
-def test_the_slip_of_an_undone_return_is_thrown_away(printed, pack, engine, context):
-    """The item stays here: its old slip is refused."""
-    slip = printed()
+def test_slip_of_an_undone_return_is_refused(printed_job, pack, engine, context):
+    """The item stays at the library, so its old slip is refused."""
+    slip = printed_job()
     set_job(engine, slip.id, voided_at=context.now())
 
     assert pack(slip.id, slip.content["barcode"]).reason == "void_slip"
 
 
 @pytest.mark.parametrize("state", [State.ACCEPTED, State.UNKNOWN])
-def test_what_was_in_doubt_is_confirmed(printed, pack, engine, state):
-    """Nobody knew whether it came out: here it is."""
-    slip = printed()
+def test_packing_confirms_a_slip_in_doubt(printed_job, pack, engine, state):
+    """Packing proves that a slip with an unknown result was printed."""
+    slip = printed_job()
     set_job(engine, slip.id, state=state, last_error="its worker died while sending")
 
     assert pack(slip.id, slip.content["barcode"]).outcome == "done"
     assert (job(engine, slip.id).state, job(engine, slip.id).last_error) == (State.CONFIRMED, None)
 
 
-def test_a_second_slip_of_the_same_item_is_found(printed, pack, ask_reprint, context, engine):
-    """A copy was printed and packed: when the first slip turns up in another book, it is refused."""
-    slip = printed()
-    ask_reprint(slip.event_id)
+def test_first_slip_is_refused_after_its_copy_was_packed(printed_job, pack, request_reprint, context, engine):
+    """When the first slip is scanned after its copy was packed, it is refused."""
+    slip = printed_job()
+    request_reprint(slip.event_id)
     with engine.connect() as connection:
         copy = connection.execute(select(PrintJob).where(PrintJob.copy_number == 2)).one()
     print_job(copy.id, context, lambda: 0.0)
@@ -136,16 +138,16 @@ def test_a_second_slip_of_the_same_item_is_found(printed, pack, ask_reprint, con
     assert pack(slip.id, slip.content["barcode"]).reason == "second_slip"
 
 
-def test_a_code_that_is_no_slip_of_ours(pack, library):
-    """Nobody's slip: refused."""
+def test_unknown_slip_is_refused(pack, library):
+    """A code of no print job is refused."""
     assert pack("01975d2e-7c00-7000-8000-000000000107", "31000000170").reason == "unknown_slip"
 
 
-def test_a_desk_gets_a_copy(printed, ask_reprint, context, engine, library):
-    """COPY 2, ordered in the same commit; the history says which station asked, and why."""
-    slip = printed()
+def test_station_requests_a_copy(printed_job, request_reprint, context, engine, library):
+    """Copy 2 is enqueued in the same commit; the history names station and reason."""
+    slip = printed_job()
 
-    reply = ask_reprint(slip.event_id)
+    reply = request_reprint(slip.event_id)
 
     assert (reply.outcome, reply.message) == ("done", "Copy 2 of the slip is on its way")
     with engine.connect() as connection:
@@ -157,32 +159,32 @@ def test_a_desk_gets_a_copy(printed, ask_reprint, context, engine, library):
     assert history(engine) == [("slip_reprinted", "main-desk-1")]
 
 
-def test_reprint_of_a_slip_in_doubt_cancels_it_with_the_copy_as_reason(printed, ask_reprint, engine):
+def test_reprint_of_a_slip_in_doubt_cancels_it_with_the_copy_as_reason(printed_job, request_reprint, engine):
     """A station's copy replaces a slip with an unknown result: it is cancelled, and its error names the copy."""
-    slip = printed()
+    slip = printed_job()
     set_job(engine, slip.id, state=State.UNKNOWN, last_error="its worker died while sending")
 
-    assert ask_reprint(slip.event_id).outcome == "done"
+    assert request_reprint(slip.event_id).outcome == "done"
     replaced = job(engine, slip.id)
     assert (replaced.state, replaced.next_attempt_at) == (State.CANCELLED, None)
     assert replaced.last_error == "copy 2 was ordered in its place"
 
 
-def test_no_copy_while_the_first_can_still_come_out(create_print_job, ask_reprint, engine):
-    """The slip waits for its printer: another one would be a second one."""
+def test_copy_is_refused_while_the_first_slip_waits(create_print_job, request_reprint, engine):
+    """While the slip waits for its printer, a copy would be a second slip."""
     slip = job(engine, create_print_job())
 
-    assert (ask_reprint(slip.event_id).reason, len(history(engine))) == ("not_sent", 0)
+    assert (request_reprint(slip.event_id).reason, len(history(engine))) == ("not_sent", 0)
 
 
-def test_a_return_without_a_slip_has_no_copy(ask_reprint):
-    """Nothing to print again."""
-    assert ask_reprint("01975d2e-7c00-7000-8000-000000000107").reason == "no_slip"
+def test_copy_without_a_first_slip_is_refused(request_reprint):
+    """There is nothing to print again."""
+    assert request_reprint("01975d2e-7c00-7000-8000-000000000107").reason == "no_slip"
 
 
-def test_asked_twice_by_the_network_it_is_one_copy(printed, handle, library, engine):
-    """The same event delivered again gets the same answer, and no second copy."""
-    slip = printed()
+def test_redelivered_reprint_request_creates_one_copy(printed_job, handle, library, engine):
+    """The redelivered event gets the same reply, and no second copy."""
+    slip = printed_job()
     event = library.event(ReprintRequested, reprints=slip.event_id, reason="torn")
 
     [first], [second] = handle(SLIP_HANDLER, event), handle(SLIP_HANDLER, event)

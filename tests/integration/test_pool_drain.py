@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process has begun counts as begun when the worker lets go of its connection, though nobody has heard it yet."""
+"""Draining job acceptance: a job that a pool process has begun counts as begun when the connection closes."""
 
 import time
 
@@ -29,29 +29,32 @@ def run_loop_until(hub, condition):
         next(loop)
 
 
-def test_what_was_handed_over_a_moment_ago_is_not_forgotten(hub):
-    """Handed over, and the loop turns no more: it is done, and is told to be, before Celery forgets what has not begun."""
-    told = []
+def test_job_handed_over_before_the_drain_is_accepted(hub):
+    """A job handed to a process while the loop no longer runs is accepted and done before Celery discards unaccepted jobs."""
+    callbacks = []
     pool = TaskPool(1, app=app, threads=False, initargs=(app, "returns@here"))
     pool.start()
     pool.register_with_event_loop(hub)
     run_loop_until(hub, pool.did_start_ok)
     job = pool.apply_async(
-        int, ("7",), accept_callback=lambda *_: told.append("begun"), callback=lambda *_: told.append("done")
+        int,
+        ("7",),
+        accept_callback=lambda *_: callbacks.append("accepted"),
+        callback=lambda *_: callbacks.append("done"),
     )
     run_loop_until(hub, lambda: job._write_to is not None)
-    before = list(told)
+    before = list(callbacks)
 
     drain_job_acceptance(pool, hub)
     pool.flush()
     pool.stop()
 
     assert before == []
-    assert told == ["begun", "done"]
+    assert callbacks == ["accepted", "done"]
 
 
-def test_nothing_is_listened_to_where_nothing_is_open(hub, monkeypatch):
-    """Processes that have nothing in hand, a pool without processes, a worker without a loop: nobody waits."""
+def test_drain_does_not_wait_without_open_jobs(hub, monkeypatch):
+    """Idle processes, a pool without processes, a worker without an event loop: the drain returns at once."""
     monkeypatch.delattr("workers.runtime.pool_drain._select")
     pool = TaskPool(1, app=app, threads=False, initargs=(app, "returns@here"))
     drain_job_acceptance(pool, hub)

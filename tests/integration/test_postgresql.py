@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PostgreSQL in full: migrations that hold nobody up, sweeps that wait for nobody, conflicts, and lost connections."""
+"""PostgreSQL: migrations that block no worker, sweeps that skip locked rows, conflicts, and lost connections."""
 
 import socket
 import threading
@@ -37,8 +37,8 @@ QUEUE = "reply.main-desk-1"
 
 
 @pytest.fixture
-def old(engine, monkeypatch):
-    """The same database with the tables of the first release; migrations wait a short time only."""
+def first_release(engine, monkeypatch):
+    """The database with the tables of the first release; migrations wait a short time only."""
     monkeypatch.setattr(migration, "LOCK_TIMEOUT_SECONDS", 0.1)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
@@ -48,8 +48,8 @@ def old(engine, monkeypatch):
 
 
 @contextmanager
-def held(engine, statement):
-    """A transaction of somebody else that holds what `statement` locks."""
+def locked(engine, statement):
+    """A transaction of another process that holds the locks of `statement`."""
     with engine.connect() as other, other.begin():
         other.execute(text(statement))
         yield other
@@ -58,49 +58,49 @@ def held(engine, statement):
 # Migrations
 
 
-def test_a_migration_gives_way_to_a_long_transaction(old):
-    """It waits a moment for each try, then gives up: nothing is changed, and a person hears who is in the way."""
+def test_migration_gives_up_behind_a_long_transaction(first_release):
+    """It waits briefly at each try, then gives up: nothing is changed, and the error names the blocking session."""
     pauses: list[float] = []
 
     with (
-        held(old, "LOCK TABLE printers IN ACCESS SHARE MODE") as other,
+        locked(first_release, "LOCK TABLE printers IN ACCESS SHARE MODE") as other,
         pytest.raises(MigrationBusyError) as caught,
     ):
         pid = other.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        migrate(old, pause=pauses.append)
+        migrate(first_release, pause=pauses.append)
 
-    assert revisions(old)[0] == "0002"
+    assert revisions(first_release)[0] == "0002"
     assert f"pg_terminate_backend({pid})" in str(caught.value)
     assert "Nothing was changed" in str(caught.value)
     assert len(pauses) == migration.MAX_ATTEMPTS - 1
 
 
-def test_a_migration_is_tried_again(old):
-    """A transaction that ends meanwhile is no reason to give up."""
-    with old.connect() as other:
+def test_migration_is_retried_after_a_lock_timeout(first_release):
+    """A transaction that ends meanwhile does not make it give up."""
+    with first_release.connect() as other:
         other.execute(text("LOCK TABLE printers IN ACCESS SHARE MODE"))
-        migrate(old, pause=lambda _: other.rollback())
+        migrate(first_release, pause=lambda _: other.rollback())
 
-    current, wanted = revisions(old)
+    current, wanted = revisions(first_release)
     assert current == wanted
 
 
-def test_two_migrations_do_not_run_at_once(old):
-    """The second one finds the advisory lock taken, and says so."""
+def test_second_migration_is_rejected(first_release):
+    """The advisory lock is held, and the error states that another migration is running."""
     lock = f"SELECT pg_advisory_xact_lock({migration.MIGRATION_LOCK_ID})"
 
-    with held(old, lock), pytest.raises(MigrationBusyError, match="Another migration is running"):
-        migrate(old, pause=lambda _: None)
+    with locked(first_release, lock), pytest.raises(MigrationBusyError, match="Another migration is running"):
+        migrate(first_release, pause=lambda _: None)
 
-    assert revisions(old)[0] == "0002"
+    assert revisions(first_release)[0] == "0002"
 
 
-def test_the_command_says_who_is_in_the_way(old, monkeypatch):
-    """`bookdrop migrate` ends with 1 and the words, without a trace."""
-    monkeypatch.setenv("BOOKDROP_DATABASE_URL", old.url.render_as_string(hide_password=False))
+def test_migrate_command_names_the_blocking_session(first_release, monkeypatch):
+    """`bookdrop migrate` ends with code 1 and the cause, without a traceback."""
+    monkeypatch.setenv("BOOKDROP_DATABASE_URL", first_release.url.render_as_string(hide_password=False))
     monkeypatch.setattr(migration, "MAX_ATTEMPTS", 1)
 
-    with held(old, "LOCK TABLE printers IN ACCESS SHARE MODE"):
+    with locked(first_release, "LOCK TABLE printers IN ACCESS SHARE MODE"):
         result = CliRunner().invoke(main, ["migrate"])
 
     assert result.exit_code == 1
@@ -108,11 +108,11 @@ def test_the_command_says_who_is_in_the_way(old, monkeypatch):
     assert "Traceback" not in result.output
 
 
-def test_a_long_migration_is_not_cut_off(old):
-    """The limits of a worker's statement are not a migration's; its wait for a lock is shorter than a worker's."""
+def test_migration_has_no_statement_timeout(first_release):
+    """The timeouts of a worker's statements do not apply to a migration; its lock timeout is shorter than a worker's."""
     seen = set()
 
-    @event.listens_for(old, "after_cursor_execute")
+    @event.listens_for(first_release, "after_cursor_execute")
     def look(connection, _cursor, statement, *_):
         if statement.lstrip().startswith("ALTER TABLE"):
             with closing(connection.connection.cursor()) as cursor:
@@ -120,7 +120,7 @@ def test_a_long_migration_is_not_cut_off(old):
                     cursor.execute(f"SHOW {name}")
                     seen.add((name, cursor.fetchone()[0]))
 
-    migrate(old)
+    migrate(first_release)
 
     assert seen == {
         ("statement_timeout", "0"),
@@ -132,8 +132,8 @@ def test_a_long_migration_is_not_cut_off(old):
 # Connections
 
 
-def test_nothing_waits_for_ever(engine):
-    """Not for a lock, not in a statement, not in a transaction that its owner has forgotten."""
+def test_connection_has_timeouts(engine):
+    """For a lock, for a statement, and for a transaction without activity."""
     with engine.connect() as connection:
         limits = {
             name: connection.execute(text(f"SHOW {name}")).scalar_one()
@@ -148,12 +148,12 @@ def test_nothing_waits_for_ever(engine):
     }
 
 
-def test_a_frozen_worker_lets_go(engine, postgres_url, monkeypatch):
-    """What a worker that does nothing in its transaction has locked, others get."""
+def test_locks_of_a_hanging_worker_are_released(engine, postgres_url, monkeypatch):
+    """Other transactions get the locks of a worker whose transaction has no activity."""
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_SECONDS", 0.2)
     frozen = open_engine(postgres_url)
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO patrons (id, number, name) VALUES (1, 'P1', 'Test Reader 1')"))
+        connection.execute(text("INSERT INTO patrons (id, number, name) VALUES (1, 'P1', 'Test Patron 1')"))
 
     with suppress(DBAPIError), frozen.connect() as asleep, asleep.begin():
         asleep.execute(text("SELECT 1 FROM patrons FOR UPDATE"))
@@ -174,12 +174,12 @@ def test_a_frozen_worker_lets_go(engine, postgres_url, monkeypatch):
         ("threads", 6, 7),
     ],
 )
-def test_a_process_keeps_as_many_connections_as_it_has_work_for(pool, concurrency, connections):
-    """One for each thread that works, one to tidy up: a pool of processes has one thread in each."""
+def test_pool_size_follows_the_concurrency(pool, concurrency, connections):
+    """One for each thread and one for maintenance; each process of a process pool has one thread."""
     assert database_connections(pool, concurrency) == connections
 
 
-def test_a_connection_says_whose_it_is(postgres_url):
+def test_connection_has_the_role_as_application_name(postgres_url):
     """The server's list of connections names the role."""
     engine = open_engine(postgres_url, name="bookdrop-returns")
 
@@ -192,45 +192,45 @@ def test_a_connection_says_whose_it_is(postgres_url):
     assert name == "bookdrop-returns"
 
 
-# Sweeps: a row in somebody's hand is skipped; waiting for it would end in an error after ten seconds
+# Sweeps skip a locked row; waiting for it would end in an error after ten seconds
 
 
-def test_the_outbox_is_swept_around_a_row_in_hand(engine):
-    """The other rows go out, the one that is locked stays."""
+def test_outbox_sweep_skips_a_locked_row(engine):
+    """The other rows are published, the locked one stays."""
     sent = RecordingPublisher()
     context = Context(sessionmaker(engine), lambda: NOW + timedelta(minutes=1), sent, "a test")
     with UnitOfWork(context.sessions, NOW) as uow:
         for body in ('"one"', '"two"', '"three"'):
             uow.enqueue(QUEUE, body)
 
-    with held(engine, "SELECT 1 FROM outbox WHERE body = '\"two\"' FOR UPDATE"):
+    with locked(engine, "SELECT 1 FROM outbox WHERE body = '\"two\"' FOR UPDATE"):
         sweep(context)
 
     assert [entry.body for entry in sent.messages] == ['"one"', '"three"']
 
 
-def test_slips_are_ordered_around_a_job_in_hand(engine, library, create_print_job, context, clock):
-    """The sweep of print jobs orders those that nobody has locked."""
+def test_print_sweep_skips_a_locked_job(engine, library, create_print_job, context, clock):
+    """The sweep dispatches the print jobs that no other transaction has locked."""
     with context.sessions.begin() as session:
         create_print_job(), create_print_job()
         session.execute(text("UPDATE print_jobs SET printer_id = NULL"))
         [first, second] = session.scalars(select(PrintJob.id).order_by(PrintJob.id)).all()
     clock.now += timedelta(hours=1)
 
-    with held(engine, f"SELECT 1 FROM print_jobs WHERE id = '{first}' FOR UPDATE"):
+    with locked(engine, f"SELECT 1 FROM print_jobs WHERE id = '{first}' FOR UPDATE"):
         ordered = dispatch_due_jobs(context)
 
     assert list(ordered) == [second]
 
 
-def test_links_are_purged_around_a_row_in_hand(engine, create_print_job, context):
-    """Neither a Return nor a second sweep is waited for: what one of them has in hand is left to the next sweep."""
+def test_purge_skips_a_locked_row(engine, create_print_job, context):
+    """It waits for no Return and no second sweep: a locked row is left to the next sweep."""
     create_print_job(), create_print_job()
     with context.sessions() as session:
         first, *others = session.scalars(select(UndoPatronLink.id).order_by(UndoPatronLink.id)).all()
 
     with (
-        held(engine, f"SELECT 1 FROM set_aside_links WHERE id = {first} FOR UPDATE"),
+        locked(engine, f"SELECT 1 FROM set_aside_links WHERE id = {first} FOR UPDATE"),
         context.sessions.begin() as session,
     ):
         purge(session, context.now() + timedelta(hours=1))
@@ -247,12 +247,12 @@ def test_links_are_purged_around_a_row_in_hand(engine, create_print_job, context
 def two_patrons(engine):
     with sessionmaker(engine).begin() as session:
         session.add_all(
-            [Patron(id=1, number="P1", name="Test Reader 1"), Patron(id=2, number="P2", name="Test Reader 2")]
+            [Patron(id=1, number="P1", name="Test Patron 1"), Patron(id=2, number="P2", name="Test Patron 2")]
         )
 
 
-def test_a_deadlock_is_run_again(engine):
-    """Two transactions that wait for each other: one is told to go back, and does its work after the other."""
+def test_deadlock_is_retried(engine):
+    """Of two transactions that wait for each other, one fails and is retried after the other."""
     two_patrons(engine)
     both = threading.Barrier(2)
     tries = []
@@ -275,12 +275,12 @@ def test_a_deadlock_is_run_again(engine):
 
     with engine.connect() as connection:
         names = connection.execute(text("SELECT name FROM patrons ORDER BY id")).scalars().all()
-    assert names == ["Test Reader 1!!", "Test Reader 2!!"]
+    assert names == ["Test Patron 1!!", "Test Patron 2!!"]
     assert len(tries) == 3
 
 
-def test_a_serialization_failure_is_run_again(engine):
-    """A row that another transaction changed meanwhile: decided anew, on what is there now."""
+def test_serialization_failure_is_retried(engine):
+    """A row changed by another transaction: the transaction is retried with the present row."""
     two_patrons(engine)
     strict = sessionmaker(engine.execution_options(isolation_level="REPEATABLE READ"))
     tries = []
@@ -304,8 +304,8 @@ def test_a_serialization_failure_is_run_again(engine):
 # Connections that are lost while a Return is committed
 
 
-class Cut:
-    """A way to the server that breaks when the server has committed, and before the client hears of it."""
+class CommitCuttingProxy:
+    """A proxy that closes the connection when the server has committed, before the client receives the confirmation."""
 
     def __init__(self, url):
         with psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)) as connection:
@@ -353,7 +353,7 @@ class Cut:
 
 
 def terminate_at_commit(engine, admin):
-    """End the session at the server in the moment before its next commit."""
+    """Terminate the session on the server immediately before its next commit."""
 
     @event.listens_for(engine, "commit", once=True)
     def end(connection):
@@ -362,8 +362,8 @@ def terminate_at_commit(engine, admin):
             other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
 
 
-def answers(library, through, barcode):
-    """Do one scan through `through`, twice; gives what was published for each."""
+def process_twice(library, through, barcode):
+    """Process one scan through `through` twice; return the replies published each time."""
     payload, sent = library.scan(barcode), RecordingPublisher()
     context = Context(sessionmaker(through, expire_on_commit=False), lambda: datetime.now(UTC), sent, "a test")
     for _ in range(2):
@@ -372,6 +372,7 @@ def answers(library, through, barcode):
 
 
 def effects(engine):
+    """Number of rows in inbox, history and print jobs."""
     with engine.connect() as connection:
         return [
             connection.execute(select(func.count()).select_from(table)).scalar_one()
@@ -379,31 +380,31 @@ def effects(engine):
         ]
 
 
-def test_a_session_ended_before_its_commit(engine, postgres_url, tmp_path):
-    """Nothing was kept, so it is done again at once: answered, with one effect, and the same answer the next time."""
+def test_session_terminated_before_its_commit_is_retried(engine, postgres_url, tmp_path):
+    """Nothing was stored, so the event is processed again at once: one effect, and the same reply the next time."""
     library = Library(engine, tmp_path / "spool").open()
     _, [barcode] = library.request()
     through = open_engine(postgres_url)
     terminate_at_commit(through, engine)
 
-    [first, again] = answers(library, through, barcode)
+    [first, again] = process_twice(library, through, barcode)
     through.dispose()
 
     assert first == again
     assert effects(engine) == [1, 1, 1]
 
 
-def test_a_connection_cut_after_its_commit(engine, tmp_path):
-    """Everything was kept and nobody heard of it: the inbox tells the second run, which gives the stored answer."""
+def test_connection_cut_after_its_commit_returns_the_stored_reply(engine, tmp_path):
+    """Everything was stored: the retry finds the event in the inbox, and returns the stored reply."""
     library = Library(engine, tmp_path / "spool").open()
     _, [barcode] = library.request()
-    cut = Cut(make_url(engine.url))
+    cut = CommitCuttingProxy(make_url(engine.url))
     through = open_engine(cut.url)
-    with through.connect():  # what a new connection asks is not what is cut
+    with through.connect():  # the statements of a new connection are not cut
         pass
     cut.is_armed = True
 
-    [first, again] = answers(library, through, barcode)
+    [first, again] = process_twice(library, through, barcode)
     through.dispose()
     cut.close()
 

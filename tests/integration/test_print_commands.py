@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop prints` and `bookdrop printers` on both databases: what is shown, and what a person decides."""
+"""`bookdrop prints` and `bookdrop printers` on both databases: their output, and the actions of an operator."""
 
 import json
 from datetime import timedelta
@@ -39,7 +39,7 @@ def job(engine, job_id):
 
 
 def decisions(engine):
-    """What, by whom, why: the lines of the requests' histories that are about slips."""
+    """Kind, actor and reason of the history entries about slips."""
     with engine.connect() as connection:
         rows = connection.execute(
             select(RequestEvent.kind, RequestEvent.details, RequestEvent.note)
@@ -49,18 +49,19 @@ def decisions(engine):
         return [(row.kind, row.details["actor"], row.note) for row in rows]
 
 
-def orders(valkey):
-    """Ids of the slips that print workers were asked for."""
+def print_tasks(valkey):
+    """The arguments of the print tasks in the queue, oldest first."""
     return [json.loads(message)["headers"]["argsrepr"] for message in reversed(valkey.lrange("printing.main", 0, -1))]
 
 
 def states(result):
+    """The state of each print job in a JSON list."""
     assert result.exit_code == 0, result.output
     return {each["slip"]: each["state"] for each in json.loads(result.stdout)["slips"]}
 
 
-def test_lists_show_what_is_asked_for(run, create_print_job, engine):
-    """Each filter lets through its states, its branch and its printer; without one all slips are shown."""
+def test_list_filters_by_state_branch_and_printer(run, create_print_job, engine):
+    """Each filter lists its states, its branch and its printer; without a filter all print jobs are listed."""
     jobs = {
         state: create_print_job() for state in (State.HELD, State.FAILED_SAFE, State.UNKNOWN, State.EXPIRED, State.DONE)
     }
@@ -82,28 +83,28 @@ def test_lists_show_what_is_asked_for(run, create_print_job, engine):
     assert run("prints", "list", "--branch", "north").stdout == "No slip matches.\n"
 
 
-def test_show_tells_every_try_and_decision(run, create_print_job, context, engine, library, clock):
-    """`show` tells where the slip is, each try with its error, and who decided what."""
+def test_show_lists_attempts_and_actions(run, create_print_job, context, engine, library, clock):
+    """`show` prints the state of a slip, each attempt with its error, and each action with its operator."""
     job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
     print_job(job_id, context, lambda: 0.0)
     run("prints", "retry", job_id, "--actor", "ops", "--reason", "disk changed")
 
-    story = json.loads(run("prints", "show", job_id, "--json").stdout)
+    shown = json.loads(run("prints", "show", job_id, "--json").stdout)
     words = run("prints", "show", f"BD:{job_id}").stdout
 
-    assert story["state"] == "failed_safe"
-    assert ["not a folder" in each["error"] for each in story["attempts"]] == [True]
-    assert [(each["what"], each["actor"], each["reason"]) for each in story["decisions"]] == [
+    assert shown["state"] == "failed_safe"
+    assert ["not a folder" in each["error"] for each in shown["attempts"]] == [True]
+    assert [(each["what"], each["actor"], each["reason"]) for each in shown["decisions"]] == [
         ("slip_retried", "ops", "disk changed")
     ]
     assert "attempt on main-slips: failed_safe: the spool folder is not a folder" in words
     assert "slip retried by ops: disk changed" in words
-    assert "Test Reader" not in words + json.dumps(story)
+    assert "Test Patron" not in words + json.dumps(shown)
 
 
-def test_retry_ends_the_wait_of_printer_and_slip(run, create_print_job, context, engine, library, clock, valkey):
-    """A failed slip is ordered at once, and its printer, which counted as away, is tried."""
+def test_retry_resets_the_backoff_of_printer_and_job(run, create_print_job, context, engine, library, clock, valkey):
+    """A failed job is enqueued at once, and its printer, which counted as unavailable, is tried."""
     job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
     for _ in range(6):
@@ -115,13 +116,13 @@ def test_retry_ends_the_wait_of_printer_and_slip(run, create_print_job, context,
     done = run("prints", "retry", job_id, "--actor", "ops")
 
     assert (done.exit_code, done.stdout) == (0, f"{job_id}  Ordered again\n")
-    assert str(job_id) in orders(valkey)[0]
+    assert str(job_id) in print_tasks(valkey)[0]
     assert print_job(job_id, context, lambda: 0.0) is State.DONE
     assert decisions(engine) == [("slip_retried", "ops", None)]
 
 
-def test_retry_all_orders_every_waiting_slip(run, create_print_job, engine):
-    """`--all-failed` takes what failed and what is held, of the named printer; not what may be on paper."""
+def test_retry_all_enqueues_failed_and_held_jobs(run, create_print_job, engine):
+    """`--all-failed` enqueues failed and held jobs of the named printer, but none that may be printed already."""
     held, failed, unknown = create_print_job(), create_print_job(), create_print_job()
     for job_id, state in ((held, State.HELD), (failed, State.FAILED_SAFE), (unknown, State.UNKNOWN)):
         set_job(engine, job_id, state=state)
@@ -141,8 +142,8 @@ def test_retry_all_orders_every_waiting_slip(run, create_print_job, engine):
         (State.EXPIRED, "reprint"),
     ],
 )
-def test_what_may_be_on_paper_is_not_retried(run, create_print_job, engine, state, words):
-    """A retry never makes a second slip: it is refused with what can be done."""
+def test_job_that_may_be_printed_is_not_retried(run, create_print_job, engine, state, words):
+    """A retry never prints a second slip: it is refused with the possible actions."""
     job_id = create_print_job()
     set_job(engine, job_id, state=state)
 
@@ -154,8 +155,8 @@ def test_what_may_be_on_paper_is_not_retried(run, create_print_job, engine, stat
     assert (job(engine, job_id).state, decisions(engine)) == (state, [])
 
 
-def test_a_reprint_says_copy_2_and_why(run, create_print_job, context, engine, library):
-    """A copy is a slip of its own with the next number, a reason and an actor; the doubt about the first one ends."""
+def test_reprint_creates_a_numbered_copy_with_its_reason(run, create_print_job, context, engine, library):
+    """A copy is a print job with the next number, a reason and an actor; it replaces a job in doubt."""
     job_id = create_print_job()
     set_job(engine, job_id, state=State.UNKNOWN)
 
@@ -177,16 +178,16 @@ def test_a_reprint_says_copy_2_and_why(run, create_print_job, context, engine, l
 
 
 @pytest.mark.parametrize("state", [State.REQUESTED, State.HELD, State.CLAIMED])
-def test_what_has_not_been_sent_gets_no_copy(run, create_print_job, engine, state):
-    """No second slip while the first one can still come out."""
+def test_job_that_was_not_sent_is_not_reprinted(run, create_print_job, engine, state):
+    """A copy is refused while the first slip can still be printed."""
     job_id = create_print_job()
     set_job(engine, job_id, state=state)
 
     assert run("prints", "reprint", job_id, "--reason", "impatient").exit_code == 1
 
 
-def test_printed_ends_the_doubt(run, create_print_job, engine):
-    """A person saw it: done, and not asked about any more; said twice it is known already; of an unsent slip refused."""
+def test_printed_marks_a_job_in_doubt_as_done(run, create_print_job, engine):
+    """Done, and no longer reconciled; a second time it is known already; for an unsent job it is refused."""
     job_id, unsent = create_print_job(), create_print_job()
     set_job(engine, job_id, state=State.UNKNOWN, last_error="its worker died while sending")
 
@@ -199,8 +200,8 @@ def test_printed_ends_the_doubt(run, create_print_job, engine):
     assert decisions(engine) == [("slip_seen", "ops", None)]
 
 
-def test_a_cancelled_slip_never_comes_out(run, create_print_job, context, engine, library):
-    """Cancelled before it was sent: nobody prints it."""
+def test_cancelled_job_is_never_printed(run, create_print_job, context, engine, library):
+    """A job that is cancelled before it was sent is not printed by any worker."""
     job_id = create_print_job()
 
     assert run("prints", "cancel", job_id, "--actor", "ops", "--reason", "book is lost").exit_code == 0
@@ -209,8 +210,8 @@ def test_a_cancelled_slip_never_comes_out(run, create_print_job, context, engine
     assert decisions(engine) == [("slip_cancelled", "ops", "book is lost")]
 
 
-def test_what_is_in_hand_or_sent_cannot_be_cancelled(run, create_print_job, context, engine):
-    """A slip that a worker has, or the printer, is not taken back by a word."""
+def test_claimed_or_sent_job_is_not_cancelled(run, create_print_job, context, engine):
+    """A job that a worker has claimed, or that was sent, cannot be cancelled."""
     job_id = create_print_job()
     claim(job_id, context)
     in_hand = run("prints", "cancel", job_id)
@@ -219,8 +220,8 @@ def test_what_is_in_hand_or_sent_cannot_be_cancelled(run, create_print_job, cont
     assert (in_hand.exit_code, run("prints", "cancel", job_id).exit_code) == (1, 1)
 
 
-def test_a_slip_moves_to_another_printer(run, create_print_job, context, engine, library):
-    """Its printer is away: moved, it comes out on the other one, and the history says who moved it."""
+def test_moved_job_is_printed_by_the_other_printer(run, create_print_job, context, engine, library):
+    """A job moved from an unavailable printer is printed by the other one, and the history names the operator."""
     job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
     print_job(job_id, context, lambda: 0.0)
@@ -235,15 +236,15 @@ def test_a_slip_moves_to_another_printer(run, create_print_job, context, engine,
     assert decisions(engine) == [("slip_moved", "ops", None)]
 
 
-def test_a_slip_nobody_knows_is_told(run, library):
-    """An id that is none, and one that nobody has."""
+def test_unknown_job_is_reported(run, library):
+    """An invalid id ends with code 2, an unknown one with code 1."""
     assert run("prints", "show", "xyz").exit_code == 2
     unknown = run("prints", "retry", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1")
     assert (unknown.exit_code, "There is no slip" in unknown.output) == (1, True)
 
 
-def test_hold_and_resume(run, create_print_job, context, engine, library, clock):
-    """On hold no slip goes out; afterwards the line goes out in order, as the sweep orders it."""
+def test_resumed_printer_prints_its_jobs_in_order(run, create_print_job, context, engine, library, clock):
+    """On hold no job is printed; afterwards the sweep dispatches the jobs in order."""
     jobs = [create_print_job() for _ in range(3)]
     run("printers", "hold", "main-slips")
     assert print_job(jobs[0], context, lambda: 0.0) is State.HELD
@@ -261,8 +262,8 @@ def test_hold_and_resume(run, create_print_job, context, engine, library, clock)
     assert [path.stem for path in out] == [str(job_id) for job_id in jobs]
 
 
-def test_a_printer_in_trouble_is_shown(run, create_print_job, context, library):
-    """The list says which printer is away, and why."""
+def test_printer_list_shows_an_unavailable_printer(run, create_print_job, context, library):
+    """The list names the printer and the cause."""
     job_id = create_print_job()
     (library.spool / "main").write_text("in the way")
     print_job(job_id, context, lambda: 0.0)
@@ -270,14 +271,14 @@ def test_a_printer_in_trouble_is_shown(run, create_print_job, context, library):
     assert "unavailable: the spool folder is not a folder" in run("printers", "list").stdout
 
 
-def test_check_and_test_page(run, library):
-    """A printer that is there: ready, and a test page that no request has. One that is not: exit 1, in words."""
+def test_check_and_test_page_report_the_printer(run, library):
+    """An available printer is ready and prints a test page. An unreachable one ends with code 1 and a message."""
     ready = run("printers", "check", "main-slips")
     page = run("printers", "test-page", "main-slips")
     run("printers", "add", "gone", "--branch", "main", "--uri", f"socket://127.0.0.1:{free_port()}")
-    gone = json.loads((asked := run("printers", "check", "gone", "--json")).stdout)
+    gone = json.loads((checked := run("printers", "check", "gone", "--json")).stdout)
 
-    assert (ready.exit_code, page.exit_code, asked.exit_code) == (0, 0, 1), ready.output + page.output
+    assert (ready.exit_code, page.exit_code, checked.exit_code) == (0, 0, 1), ready.output + page.output
     assert len(list(library.spool.rglob("test-*.pdf"))) == 1
     assert gone["ready"] is False
     assert run("printers", "test-page", "gone").exit_code == 1
@@ -295,8 +296,8 @@ def test_check_and_test_page(run, library):
         (("x", "--branch", "main", "--uri", "lp://slips", "--station", "none"), "There is no station none"),
     ],
 )
-def test_a_printer_that_cannot_be_is_not_registered(run, engine, options, words):
-    """Each mistake is told, and nothing is changed."""
+def test_invalid_printer_is_not_added(run, engine, options, words):
+    """Each mistake is reported, and nothing is changed."""
     refused = run("printers", "add", *options)
 
     assert refused.exit_code == 1
@@ -305,8 +306,8 @@ def test_a_printer_that_cannot_be_is_not_registered(run, engine, options, words)
         assert set(connection.execute(select(Printer.code)).scalars()) == {"main-slips", "north-slips"}
 
 
-def test_default_and_station_printers(run, library, engine):
-    """One default for each branch; a station may have a printer of its own."""
+def test_default_and_station_printers_are_set(run, library, engine):
+    """One default for each branch; a station may have a separate printer."""
     run(
         "printers", "add", "labels", "--branch", "main", "--uri", "lp://labels", "--default", "--station", "main-desk-1"
     )
@@ -317,8 +318,8 @@ def test_default_and_station_printers(run, library, engine):
     }  # fmt: skip
 
 
-def test_the_same_decisions_are_tasks(in_worker, create_print_job, engine):
-    """What commands decide, tasks decide too, as Flower's API can start them; a refusal is a result in words."""
+def test_actions_are_tasks_as_well(in_worker, create_print_job, engine):
+    """The actions of the commands are tasks, as Flower's API starts them; a refusal is a result in words."""
     retried, copied, seen, cancelled, moved = (create_print_job() for _ in range(5))
     set_job(engine, copied, state=State.DONE)
     set_job(engine, seen, state=State.UNKNOWN)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a Return to each kind of printer: in its own language, and in the right state when the printer fails."""
+"""Return with a slip on each kind of printer: in the printer's language, and in the right state after a failure."""
 
 from contextlib import closing
 from datetime import UTC, datetime
@@ -23,8 +23,8 @@ from tests.task_context import POLICY, NullPublisher
 
 
 @pytest.fixture
-def printed(library, engine):
-    """Return an item whose branch has the printer `uri`; give the state its slip ended in, its job and its barcode."""
+def print_return(library, engine):
+    """Return an item whose branch has the printer `uri`; return the final state, the print job and the barcode."""
     context = Context(
         sessionmaker(engine, expire_on_commit=False), Clock(datetime.now(UTC)), NullPublisher(), "this-worker"
     )
@@ -45,10 +45,10 @@ def printed(library, engine):
 
 
 @pytest.mark.parametrize("media", ["label-4x6", "receipt-80"])
-def test_a_label_printer_gets_a_label(printed, media):
-    """A printer on a port gets ZPL on its own medium, with the job's name; both codes can be read."""
+def test_label_printer_receives_zpl(print_return, media):
+    """A printer on a port gets ZPL for its medium, with the job's name; both codes are decodable."""
     with closing(LabelPrinter()) as printer:
-        state, job, barcode = printed(printer.uri, media)
+        state, job, barcode = print_return(printer.uri, media)
 
         wait_until(printer.documents, "the label is there")
         [label] = printer.documents()
@@ -58,10 +58,10 @@ def test_a_label_printer_gets_a_label(printed, media):
     assert decode_barcodes(image_of_zpl(label)) == sorted([barcode, f"BD:{job.id}"])
 
 
-def test_an_ipp_printer_gets_a_pdf(printed, tmp_path):
-    """A printer that speaks IPP gets a PDF, and its number for the job is kept to ask by."""
+def test_ipp_printer_receives_a_pdf(print_return, tmp_path):
+    """An IPP printer gets a PDF, and its job number is stored for reconciling."""
     with ipp_printer(tmp_path / "ipp") as printer:
-        state, job, barcode = printed(printer.uri, "a6")
+        state, job, barcode = print_return(printer.uri, "a6")
 
         wait_until(printer.documents, "the slip is there")
         [page] = printer.documents()
@@ -70,10 +70,10 @@ def test_an_ipp_printer_gets_a_pdf(printed, tmp_path):
     assert decode_barcodes(image_of_pdf(page)) == sorted([barcode, f"BD:{job.id}"])
 
 
-def test_a_sheet_for_a_label_printer_is_told(printed):
-    """A label printer that was given A4 by mistake: nothing is sent, the slip is safe, and the words name the paper."""
+def test_label_printer_with_a_sheet_medium_fails_safe(print_return):
+    """For a label printer with the medium A4 nothing is sent, and the error names the medium."""
     with closing(LabelPrinter()) as printer:
-        state, job, _ = printed(printer.uri, "a4-corner")
+        state, job, _ = print_return(printer.uri, "a4-corner")
 
         assert printer.documents() == []
 
@@ -81,10 +81,10 @@ def test_a_sheet_for_a_label_printer_is_told(printed):
     assert "a4-corner" in job.last_error
 
 
-def test_a_printer_that_is_cut_off_leaves_the_slip_unknown(printed):
-    """A label printer that is switched off mid-job: a person decides, nothing is sent again by itself."""
+def test_printer_reset_mid_job_leaves_the_slip_unknown(print_return):
+    """A label printer that is switched off mid-job: an operator decides, and nothing is sent again automatically."""
     with closing(FaultyConnection("reset", 0)) as line:
-        state, job, _ = printed(f"socket://127.0.0.1:{line.port}")
+        state, job, _ = print_return(f"socket://127.0.0.1:{line.port}")
 
     assert state == State.UNKNOWN
     assert "closed the connection" in job.last_error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The print queue against a printer and workers that fail in every order: no second unmarked slip, no slip forgotten."""
+"""A model of the print queue: printer and workers fail in any order; no second unmarked slip, no job left behind."""
 
 import contextlib
 import shutil
@@ -37,12 +37,12 @@ from tests.task_context import POLICY, NullPublisher
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(240)]
 
 
-class DiedError(BaseException):
-    """The worker is killed at this very place."""
+class WorkerKilledError(BaseException):
+    """The worker is killed at this point."""
 
 
-class BadPrinter:
-    """A printer that cannot repeat and knows nothing afterwards. It does what `fate` says, and counts its paper."""
+class FailingPrinter:
+    """A printer that cannot repeat and does not track jobs. It behaves as `fate` names, and counts its slips."""
 
     can_repeat = False
     tracks_jobs = False
@@ -50,29 +50,29 @@ class BadPrinter:
 
     def __init__(self) -> None:
         self.fate = "prints"
-        self.papers: Counter[str] = Counter()
+        self.slips: Counter[str] = Counter()
 
     def send(self, document, *, job_name, on_first_byte):
-        """Come out, or fail, at the place that `fate` names."""
+        """Print, or fail at the point that `fate` names."""
         match self.fate:
             case "is away":
                 raise PrinterUnavailableError("no paper")
             case "killed before":
-                raise DiedError
+                raise WorkerKilledError
         on_first_byte()
         match self.fate:
             case "killed at first byte":
-                raise DiedError
+                raise WorkerKilledError
             case "refuses":
                 raise PrinterUnavailableError("not accepting jobs")
             case "cut off without paper":
                 raise PrinterInterruptedError("it hung up")
-        self.papers[job_name] += 1
+        self.slips[job_name] += 1
         match self.fate:
             case "cut off with paper":
                 raise PrinterInterruptedError("it hung up")
             case "killed after":
-                raise DiedError
+                raise WorkerKilledError
         return job_name
 
 
@@ -83,7 +83,7 @@ FATES = (
 
 
 class PrintQueue(RuleBasedStateMachine):
-    """Returns, orders, sweeps, time and people, in any order."""
+    """Returns, print tasks, sweeps, time and operators, in any order."""
 
     template: Path
 
@@ -94,7 +94,7 @@ class PrintQueue(RuleBasedStateMachine):
         self.engine = open_engine(f"sqlite:///{self.folder / 'bookdrop.db'}")
         self.library = Library(self.engine, self.folder / "spool").open()
         self.clock = Clock(datetime.now(UTC))
-        self.printer = BadPrinter()
+        self.printer = FailingPrinter()
         self.workers = 0
         self.orders: list = []
         self.patches = [
@@ -105,7 +105,7 @@ class PrintQueue(RuleBasedStateMachine):
             each.start()
 
     def context(self) -> Context:
-        """Another worker each time."""
+        """The context of a new worker."""
         self.workers += 1
         sessions = sessionmaker(self.engine, expire_on_commit=False)
         return Context(sessions, self.clock, NullPublisher(), f"worker-{self.workers}")
@@ -116,62 +116,62 @@ class PrintQueue(RuleBasedStateMachine):
 
     def work(self, job_id, fate):
         self.printer.fate = fate
-        with contextlib.suppress(DiedError):
+        with contextlib.suppress(WorkerKilledError):
             print_job(job_id, self.context(), lambda: 0.0)
 
     @initialize()
-    def three_to_begin_with(self):
-        """A queue of nothing teaches nothing."""
+    def begin_with_three_jobs(self):
+        """Start with three jobs; an empty queue tests nothing."""
         for _ in range(3):
-            self.wants_a_slip()
+            self.return_with_slip()
 
     @rule()
-    def wants_a_slip(self):
-        """An item comes back."""
+    def return_with_slip(self):
+        """Return an item with a slip."""
         _, [barcode] = self.library.request()
         with self.context().unit_of_work() as uow:
             process_in(uow, [Received(self.library.scan(barcode), None)], RETURN_HANDLER, POLICY)
 
     @rule(fate=st.sampled_from(FATES), which=st.integers(0, 99))
-    def order_comes(self, fate, which):
-        """An order for any slip comes, perhaps for the second time."""
+    def run_print_task(self, fate, which):
+        """Run the print task of any job, possibly again."""
         if jobs := self.jobs():
             self.work(jobs[which % len(jobs)].id, fate)
 
     @rule(fate=st.sampled_from(FATES[1:]), which=st.integers(0, 2))
-    def trouble(self, fate, which):
-        """Long after the last time one of the first slips is ordered, and something goes wrong."""
+    def fail_later(self, fate, which):
+        """Run the print task of one of the first jobs after two minutes, with a failure."""
         self.clock.now += timedelta(minutes=2)
         self.work(self.jobs()[which].id, fate)
 
     @rule(fate=st.sampled_from(FATES))
     def sweep(self, fate):
-        """What is due is ordered."""
+        """Dispatch and run due jobs."""
         for job_id in dispatch_due_jobs(self.context()):
             self.work(job_id, fate)
 
     @rule(minutes=st.sampled_from([0.1, 1, 5, 60]))
-    def time_passes(self, minutes):
-        """Leases end, waits are over."""
+    def advance_clock(self, minutes):
+        """End leases and backoffs."""
         self.clock.now += timedelta(minutes=minutes)
 
     @rule(which=st.integers(0, 99), what=st.sampled_from(["retry", "reprint", "mark_printed", "cancel"]))
-    def a_person_decides(self, which, what):
-        """Rightly or wrongly."""
+    def act(self, which, what):
+        """Perform an operator's action, permitted or not."""
         if jobs := self.jobs():
             by = Operator("ops", "seen to")
             with contextlib.suppress(RefusedActionError):
                 getattr(actions, what)(jobs[which % len(jobs)].id, by, self.context())
 
     @invariant()
-    def at_most_one_of_each(self):
-        """No slip comes out twice under the same number; a copy says that it is one."""
-        assert not [name for name, count in self.printer.papers.items() if count > 1]
+    def at_most_one_slip_for_each_number(self):
+        """No slip is printed twice under one number; a copy is marked."""
+        assert not [name for name, count in self.printer.slips.items() if count > 1]
         names = [(job.event_id, job.item_id, job.copy_number) for job in self.jobs()]
         assert len(names) == len(set(names))
 
     def teardown(self):
-        """The printer is mended and time goes on: then nothing waits any more, and what is done is on paper."""
+        """Repair the printer and advance the clock: then no job waits, and each done job was printed once."""
         try:
             for _ in range(12):
                 self.clock.now += timedelta(minutes=10)
@@ -180,8 +180,8 @@ class PrintQueue(RuleBasedStateMachine):
             for job in self.jobs():
                 assert job.state not in WAITING | IN_HAND, job.state
                 if job.state is State.DONE and job.spool_id is not None:
-                    assert self.printer.papers[job.spool_id] == 1
-            self.at_most_one_of_each()
+                    assert self.printer.slips[job.spool_id] == 1
+            self.at_most_one_slip_for_each_number()
         finally:
             for each in self.patches:
                 each.stop()
@@ -189,8 +189,8 @@ class PrintQueue(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-def test_whatever_fails_when(sqlite_template):
-    """At most one unmarked slip leaves, and no job is forgotten."""
+def test_any_order_of_failures_prints_each_slip_at_most_once(sqlite_template):
+    """At most one unmarked slip is printed, and no job is left behind."""
     PrintQueue.template = sqlite_template
     run_state_machine_as_test(
         PrintQueue,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a Return to the slip in its folder, on real databases: once, whatever fails in between."""
+"""From a Return to the slip in its folder, on both databases: printed once, whatever fails in between."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def slips(library):
 
 
 def break_spool(library):
-    """A file where the folder should be: the printer is away."""
+    """Put a file in place of the folder: the printer is unavailable."""
     (library.spool / "main").write_text("in the way")
 
 
@@ -58,8 +58,8 @@ def mend_spool(library):
     (library.spool / "main").unlink()
 
 
-def test_slip_comes_out_once(create_print_job, context, engine, library):
-    """A wanted slip is sent, recorded and told; asked for again, nothing happens."""
+def test_print_task_prints_the_slip_once(create_print_job, context, engine, library):
+    """The slip is printed, recorded and reported in a notice; a second print task has no effect."""
     job_id = create_print_job()
 
     first = print_job(job_id, context, lambda: 0.0)
@@ -72,8 +72,8 @@ def test_slip_comes_out_once(create_print_job, context, engine, library):
     assert [notice.message for notice in notices(engine)] == ["Slip sent to the printer main-slips"]
 
 
-def test_failed_slip_is_tried_again_by_itself(create_print_job, context, engine, clock, library):
-    """A printer that is away: the job waits, the sweep orders it when it is due, and it comes out once."""
+def test_failed_job_is_retried_by_the_sweep(create_print_job, context, engine, clock, library):
+    """The printer is unavailable: the job waits, the sweep dispatches it when it is due, and it is printed once."""
     job_id = create_print_job()
     break_spool(library)
 
@@ -95,8 +95,8 @@ def test_failed_slip_is_tried_again_by_itself(create_print_job, context, engine,
     assert [notice.state for notice in notices(engine)] == ["failed_safe", "done"]
 
 
-def test_printer_that_stays_away_holds_its_slips(create_print_job, context, engine, clock, library):
-    """After five failures the job is held, told once, and still tried from time to time."""
+def test_job_is_held_after_five_failures(create_print_job, context, engine, clock, library):
+    """After five failures the job is held, reported once, and still retried periodically."""
     job_id = create_print_job()
     break_spool(library)
 
@@ -111,8 +111,8 @@ def test_printer_that_stays_away_holds_its_slips(create_print_job, context, engi
     assert print_job(job_id, context, lambda: 0.0) is State.DONE
 
 
-def test_printer_on_hold_holds_its_slips(create_print_job, context, engine, clock, library):
-    """A printer put on hold takes no slip; afterwards it does."""
+def test_printer_on_hold_holds_its_jobs(create_print_job, context, engine, clock, library):
+    """A printer on hold gets no job; afterwards it does."""
     job_id = create_print_job()
     set_printers(engine, on_hold=True)
 
@@ -125,8 +125,8 @@ def test_printer_on_hold_holds_its_slips(create_print_job, context, engine, cloc
     assert notices(engine)[0].message == "Slip is held, the Return stands: printer main-slips is on hold"
 
 
-def test_branch_without_a_printer_holds_its_slips(create_print_job, context, engine, clock, library):
-    """No printer at all: held, in words, told once. When the branch gets one, the slip comes out there."""
+def test_branch_without_a_printer_holds_its_jobs(create_print_job, context, engine, clock, library):
+    """Held, and reported once. When the branch gets a printer, the slip is printed there."""
     job_id = create_print_job()
     set_job(engine, job_id, printer_id=None)
     set_printers(engine, is_default=False)
@@ -146,8 +146,8 @@ def test_branch_without_a_printer_holds_its_slips(create_print_job, context, eng
     assert job(engine, job_id).printer_id is not None
 
 
-def test_station_is_warned_of_what_the_font_lacks(create_print_job, context, engine, library):
-    """A title that cannot be printed as it is: the slip is sent, and the station hears that it should be looked at."""
+def test_notice_warns_of_missing_glyphs(create_print_job, context, engine, library):
+    """A title with characters that the font lacks is printed, and the notice asks to check the slip."""
     job_id = create_print_job()
     content = {**job(engine, job_id).content, "title": "紅樓夢"}
     set_job(engine, job_id, content=content)
@@ -159,8 +159,8 @@ def test_station_is_warned_of_what_the_font_lacks(create_print_job, context, eng
     assert job(engine, job_id).last_error is None
 
 
-def test_a_slip_that_cannot_be_drawn_is_told(create_print_job, context, engine, library):
-    """A stored slip that nobody can read harms no worker: it waits, and says why."""
+def test_unreadable_slip_content_fails_safe(create_print_job, context, engine, library):
+    """Stored content that cannot be rendered does not end the worker: the job waits with its error."""
     job_id = create_print_job()
     set_job(engine, job_id, content={"not": "a slip"})
 
@@ -175,8 +175,8 @@ def test_a_slip_that_cannot_be_drawn_is_told(create_print_job, context, engine, 
         ({"uri": "carrier-pigeon://roof"}, "carrier-pigeon://roof is not the URI of a supported printer"),
     ],
 )
-def test_a_printer_set_up_wrong_is_told(create_print_job, context, engine, library, printer, why):
-    """A printer that cannot be used as it is set up: the slip waits for it to be set right, and says why."""
+def test_misconfigured_printer_fails_safe(create_print_job, context, engine, library, printer, why):
+    """A printer that cannot be used as configured: the job waits with its error until the printer is corrected."""
     job_id = create_print_job()
     set_printers(engine, **printer)
 
@@ -185,8 +185,8 @@ def test_a_printer_set_up_wrong_is_told(create_print_job, context, engine, libra
 
 
 @pytest.mark.parametrize("state", [State.CLAIMED, State.RENDERED, State.SENDING])
-def test_a_dead_workers_slip_comes_out_once(create_print_job, context, engine, clock, library, state):
-    """A worker that died with a slip in hand: when its lease is over another one finishes it; a folder can repeat."""
+def test_job_of_a_dead_worker_is_printed_once(create_print_job, context, engine, clock, library, state):
+    """When the lease of a dead worker ends, another one prints the job; a folder can repeat."""
     job_id = create_print_job()
     set_job(engine, job_id, state=state, claimed_by="dead", lease_until=clock.now + LEASE)
 
@@ -199,8 +199,8 @@ def test_a_dead_workers_slip_comes_out_once(create_print_job, context, engine, c
     assert slips(library) == [f"{job_id}.pdf"]
 
 
-def test_died_while_sending_is_left_to_a_person(create_print_job, context, engine, clock, library):
-    """A worker died while sending to a printer that cannot repeat: nobody knows, and nobody prints it again."""
+def test_job_of_a_worker_that_died_while_sending_is_unknown(create_print_job, context, engine, clock, library):
+    """On a printer that cannot repeat the result is unknown, and no worker prints it again."""
     job_id = create_print_job()
     set_printers(engine, uri="ipp://printer/slips")
     set_job(engine, job_id, state=State.SENDING, claimed_by="dead", lease_until=clock.now, attempts=1)
@@ -216,8 +216,8 @@ def test_died_while_sending_is_left_to_a_person(create_print_job, context, engin
     ]
 
 
-def test_try_of_a_dead_worker_is_closed(create_print_job, context, engine, clock, library):
-    """Each try says how it ended, that of a worker that died too."""
+def test_attempt_of_a_dead_worker_is_closed(create_print_job, context, engine, clock, library):
+    """Each attempt records its result, also that of a worker that died."""
     job_id = create_print_job()
     claim(job_id, context)
     clock.now += LEASE
@@ -229,8 +229,8 @@ def test_try_of_a_dead_worker_is_closed(create_print_job, context, engine, clock
     assert tries == [(State.FAILED_SAFE, "its worker died"), (State.DONE, None)]
 
 
-def test_asked_for_by_many_at_once_it_comes_out_once(create_print_job, context, engine, library):
-    """The same order with eight workers at the same moment: one prints, the others find nothing to do."""
+def test_concurrent_print_tasks_print_once(create_print_job, context, engine, library):
+    """The same print task in eight workers at once: one prints, the others have nothing to do."""
     job_id = create_print_job()
     start = threading.Barrier(8)
 
@@ -246,8 +246,8 @@ def test_asked_for_by_many_at_once_it_comes_out_once(create_print_job, context, 
     assert job(engine, job_id).attempts == 1
 
 
-def test_forgotten_order_is_given_again_once(create_print_job, context, clock, engine):
-    """A slip whose order was lost is ordered by the sweep; two sweeps in a row order it once."""
+def test_lost_print_task_is_dispatched_again_once(create_print_job, context, clock, engine):
+    """A job whose print task was lost is dispatched by the sweep; two sweeps in a row dispatch it once."""
     job_id = create_print_job()
 
     early = dispatch_due_jobs(context)
@@ -265,8 +265,8 @@ def test_forgotten_order_is_given_again_once(create_print_job, context, clock, e
         {"state": State.RENDERED, "lease_until": "now", "attempts": 1},
     ],
 )
-def test_what_is_due_is_ordered_once_and_can_be_taken(create_print_job, context, clock, engine, library, columns):
-    """While an order is on its way the sweep does not repeat it, and the worker that gets it finds the job due."""
+def test_due_job_is_dispatched_once_and_can_be_claimed(create_print_job, context, clock, engine, library, columns):
+    """While a print task is queued the sweep does not dispatch the job again, and the worker can claim it."""
     job_id = create_print_job()
     set_job(engine, job_id, **{name: clock.now if value == "now" else value for name, value in columns.items()})
 
@@ -278,8 +278,8 @@ def test_what_is_due_is_ordered_once_and_can_be_taken(create_print_job, context,
     assert (list(first), list(second), done) == ([job_id], [], State.DONE)
 
 
-def test_an_order_that_was_lost_is_given_again(create_print_job, context, clock):
-    """Nobody took the slip: it is ordered again, and each time after a longer while."""
+def test_unclaimed_job_is_dispatched_with_backoff(create_print_job, context, clock):
+    """A job that no worker claims is dispatched again, each time after a longer delay."""
     create_print_job()
 
     ordered = []
@@ -290,14 +290,14 @@ def test_an_order_that_was_lost_is_given_again(create_print_job, context, clock)
     assert ordered == [30, 60, 120, 240, 480]
 
 
-@pytest.mark.parametrize("taken", [{"claimed_by": "another"}, {"attempts": 2}])
-def test_a_worker_that_lost_its_lease_keeps_its_hands_off(create_print_job, context, engine, library, taken):
-    """Between claim and sending another worker, or the same one again, took over: the first sends nothing."""
+@pytest.mark.parametrize("columns", [{"claimed_by": "another"}, {"attempts": 2}])
+def test_worker_without_its_lease_sends_nothing(create_print_job, context, engine, library, columns):
+    """When another worker, or the same one again, claimed the job between claim and sending, the first sends nothing."""
     job_id = create_print_job()
     original = context.publisher.publish_outbox
 
     def taken_over(entries):
-        set_job(engine, job_id, **taken)
+        set_job(engine, job_id, **columns)
         return original(entries)
 
     context.publisher.publish_outbox = taken_over
@@ -307,7 +307,7 @@ def test_a_worker_that_lost_its_lease_keeps_its_hands_off(create_print_job, cont
 
 
 def add_printer(engine, library, code="second-slips", **columns):
-    """A second printer of the branch; gives its id."""
+    """Add a second printer to the branch; return its id."""
     with engine.begin() as connection:
         branch_id = connection.execute(select(Printer.branch_id).where(Printer.code == "main-slips")).scalar_one()
         return connection.execute(
@@ -317,21 +317,21 @@ def add_printer(engine, library, code="second-slips", **columns):
         ).scalar_one()
 
 
-def order_of(library):
-    """The slips in the order they came out."""
+def order_of_slips(library):
+    """The slips in the order in which they were printed."""
     return [path.stem for path in sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)]
 
 
-def test_a_line_comes_out_in_order_whatever_is_ordered_first(create_print_job, context, engine, library):
-    """Ten slips of one printer: the order for the youngest prints those before it first, then itself."""
+def test_jobs_of_a_printer_are_printed_in_order(create_print_job, context, engine, library):
+    """The print task of the youngest of ten jobs prints the older ones first."""
     jobs = [create_print_job() for _ in range(10)]
 
     assert print_job(jobs[-1], context, lambda: 0.0) is State.DONE
-    assert order_of(library) == [str(job_id) for job_id in jobs]
+    assert order_of_slips(library) == [str(job_id) for job_id in jobs]
 
 
-def test_one_slip_at_a_time_for_each_printer(create_print_job, context, engine, library):
-    """While one worker has a slip of a printer in hand, no other takes any of its line; another printer's it does."""
+def test_printer_has_one_claimed_job_at_a_time(create_print_job, context, engine, library):
+    """While a worker has a job of a printer, no other claims a job of that printer; it claims those of others."""
     first, second, elsewhere = create_print_job(), create_print_job(), create_print_job()
     set_job(engine, elsewhere, printer_id=add_printer(engine, library))
     claim(first, context)
@@ -342,8 +342,8 @@ def test_one_slip_at_a_time_for_each_printer(create_print_job, context, engine, 
     assert slips(library) == [f"{elsewhere}.pdf"]
 
 
-def test_slips_of_a_printer_that_is_away_wait_together(create_print_job, context, engine, clock, library):
-    """Two hundred Returns while the printer is away: few tries, then every slip once, in order."""
+def test_jobs_of_an_unavailable_printer_share_its_backoff(create_print_job, context, engine, clock, library):
+    """Two hundred Returns during an outage: few attempts, then every slip once, in order."""
     break_spool(library)
     jobs = [create_print_job() for _ in range(200)]
     for job_id in jobs:
@@ -361,7 +361,7 @@ def test_slips_of_a_printer_that_is_away_wait_together(create_print_job, context
             print_job(job_id, context, lambda: 0.0)
 
     assert tries < 30
-    assert order_of(library) == [str(job_id) for job_id in jobs]
+    assert order_of_slips(library) == [str(job_id) for job_id in jobs]
     with engine.connect() as connection:
         assert set(connection.execute(select(PrintJob.state)).scalars()) == {State.DONE}
         assert connection.execute(
@@ -369,8 +369,8 @@ def test_slips_of_a_printer_that_is_away_wait_together(create_print_job, context
         ).one() == (0, None)
 
 
-def test_a_slip_for_a_printer_known_to_be_away_is_told_at_once(create_print_job, context, engine, clock, library):
-    """The printer has been away for a while: a new slip is held without a try, and its station hears why."""
+def test_new_job_of_an_unavailable_printer_is_held_at_once(create_print_job, context, engine, clock, library):
+    """A new job is held without an attempt, and its station gets a notice with the cause."""
     set_printers(engine, failures=6, retry_at=clock.now + timedelta(minutes=1), trouble="no paper")
     job_id = create_print_job()
 
@@ -383,8 +383,8 @@ def test_a_slip_for_a_printer_known_to_be_away_is_told_at_once(create_print_job,
 @pytest.mark.parametrize(
     "trouble", [{"on_hold": True}, {"failures": 6, "retry_at": "later", "trouble": "no paper"}], ids=["hold", "away"]
 )
-def test_the_fallback_takes_the_line(create_print_job, context, engine, clock, library, trouble):
-    """A printer on hold or away that has a fallback: its whole line comes out there, in order."""
+def test_fallback_prints_the_jobs_of_an_unavailable_printer(create_print_job, context, engine, clock, library, trouble):
+    """With a fallback, all jobs of a printer on hold or unavailable are printed there, in order."""
     jobs = [create_print_job() for _ in range(3)]
     fallback = add_printer(engine, library)
     values = {name: clock.now + timedelta(hours=1) if value == "later" else value for name, value in trouble.items()}
@@ -395,8 +395,8 @@ def test_the_fallback_takes_the_line(create_print_job, context, engine, clock, l
     assert sorted(path.stem for path in (library.spool / "second-slips").glob("*.pdf")) == sorted(map(str, jobs))
 
 
-def test_without_a_fallback_no_other_printer_gets_a_slip(create_print_job, context, engine, library):
-    """There is a second printer at the branch, but nobody named it: the slip waits for its own."""
+def test_job_waits_without_a_fallback(create_print_job, context, engine, library):
+    """A second printer of the branch that is not the fallback gets no job."""
     job_id = create_print_job()
     add_printer(engine, library)
     with engine.begin() as connection:
@@ -406,8 +406,8 @@ def test_without_a_fallback_no_other_printer_gets_a_slip(create_print_job, conte
     assert slips(library) == []
 
 
-def test_one_bad_slip_does_not_stop_its_line(create_print_job, context, engine, library):
-    """A slip that cannot be drawn waits by itself; the next ones come out."""
+def test_failing_job_does_not_block_the_next_ones(create_print_job, context, engine, library):
+    """A job that cannot be rendered waits; the next ones are printed."""
     bad, good = create_print_job(), create_print_job()
     set_job(engine, bad, content={"not": "a slip"})
 
@@ -415,8 +415,8 @@ def test_one_bad_slip_does_not_stop_its_line(create_print_job, context, engine, 
     assert slips(library) == [f"{good}.pdf"]
 
 
-def test_a_slip_that_waited_too_long_expires(create_print_job, context, engine, clock, library):
-    """After a day nobody knows where the book is: the slip is not sent any more, and its station hears of it."""
+def test_job_expires_after_a_day(create_print_job, context, engine, clock, library):
+    """After a day the place of the item is unknown: the job is not sent, and its station gets a notice."""
     swept, ordered = create_print_job(), create_print_job()
     set_job(engine, swept, next_attempt_at=clock.now + timedelta(days=9), state=State.HELD)
     clock.now += timedelta(days=1)
@@ -431,8 +431,8 @@ def test_a_slip_that_waited_too_long_expires(create_print_job, context, engine, 
     ] * 2
 
 
-def test_a_void_slip_is_not_ordered(create_print_job, context, engine, clock, library):
-    """The slip of an undone Return is neither swept nor sent, and expires in silence."""
+def test_void_job_is_not_dispatched(create_print_job, context, engine, clock, library):
+    """The job of an undone Return is neither swept nor sent, and expires without a notice."""
     job_id = create_print_job()
     set_job(engine, job_id, voided_at=clock.now)
     clock.now += timedelta(days=2)
@@ -458,8 +458,8 @@ def test_state_change_updates_jobs_by_the_transitions_only(create_print_job, con
     assert all(job(engine, jobs[before]).state is before for before in set(State) - changed)
 
 
-def test_task_prints_what_is_ordered(create_print_job, in_worker, library):
-    """The task takes the order as it is on the wire, and says what became of it."""
+def test_print_task_returns_the_result(create_print_job, in_worker, library):
+    """The task takes its argument as it is on the wire, and returns the result."""
     job_id = create_print_job()
     order = json.loads(PrintSlip(job_id=job_id).model_dump_json())
 
@@ -468,13 +468,13 @@ def test_task_prints_what_is_ordered(create_print_job, in_worker, library):
 
 
 @pytest.mark.parametrize("order", [None, [], {}, {"job_id": "no id"}, {"type": "bookdrop.other.v1"}])
-def test_task_refuses_what_is_no_order(in_worker, order):
-    """What is no order is refused once, not tried again for ever."""
+def test_print_task_rejects_malformed_arguments(in_worker, order):
+    """Malformed arguments are rejected once, without a retry."""
     assert print_slip(order) == "refused"
 
 
-def test_sweep_task_orders_in_the_outbox(create_print_job, in_worker, clock, engine):
-    """What the sweep orders is a row of the outbox, for the print workers of the job's branch."""
+def test_sweep_task_enqueues_print_tasks(create_print_job, in_worker, clock, engine):
+    """The sweep writes print tasks to the outbox, for the print workers of the job's branch."""
     job_id = create_print_job()
     with engine.begin() as connection:
         connection.execute(delete(OutboxEntry))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every printer driver against a printer: what it promises, on good days and bad."""
+"""Every printer driver with a printer: its contract, with and without faults."""
 
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ HEAD_UP_AND_PAUSED = READY.replace(b"030,0,0,", b"030,0,1,").replace(b"000,0,0,0
 
 @dataclass
 class Spool:
-    """The folder, asked like the other printers."""
+    """A folder with the interface of the other printers."""
 
     folder: Any
 
@@ -70,8 +70,8 @@ class Queue:
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
-    """Make a printer of a kind; all are switched off at the end."""
+def start_printer(tmp_path, monkeypatch):
+    """Start a printer of a kind, which is switched off after the test."""
     with ExitStack() as stack:
 
         def make(kind, **options):
@@ -91,12 +91,12 @@ def made(tmp_path, monkeypatch):
                     return stack.enter_context(closing(LabelPrinter(**options)))
 
         maker: Any = make
-        maker.line = lambda fault, printer: stack.enter_context(closing(FaultyConnection(fault, printer.port)))
+        maker.connect = lambda fault, printer: stack.enter_context(closing(FaultyConnection(fault, printer.port)))
         yield maker
 
 
-def nothing():
-    """Announce nothing."""
+def ignore():
+    """Ignore the first byte."""
 
 
 def tracking(driver: PrinterDriver) -> JobTrackingDriver:
@@ -106,14 +106,14 @@ def tracking(driver: PrinterDriver) -> JobTrackingDriver:
 
 
 def through(line, printer):
-    """The printer's URI, over a bad line."""
+    """The printer's URI over a faulty connection."""
     return printer.uri.replace(f":{printer.port}", f":{line.port}")
 
 
 @pytest.mark.parametrize("kind", ["spool", "ipp", "lp", "socket"])
-def test_a_slip_arrives_whole_and_once(made, kind):
-    """What was sent is what the printer has, to the byte; the first byte is announced before there is anything."""
-    printer = made(kind)
+def test_slip_arrives_complete_and_once(start_printer, kind):
+    """The printer receives the slip byte for byte; the first byte is announced before anything is sent."""
+    printer = start_printer(kind)
     seen = []
 
     name = open_printer(printer.uri).send(
@@ -126,9 +126,9 @@ def test_a_slip_arrives_whole_and_once(made, kind):
 
 
 @pytest.mark.parametrize("kind", ["spool", "ipp", "lp", "socket"])
-def test_a_slip_that_may_not_leave_leaves_nothing(made, kind):
-    """Stopped at the first byte, because another worker has the job: no slip, and the next one goes through."""
-    printer = made(kind)
+def test_slip_stopped_at_its_first_byte_sends_nothing(start_printer, kind):
+    """Stopped at the first byte, because another worker claimed the job: nothing is sent, and the next slip is."""
+    printer = start_printer(kind)
     driver = open_printer(printer.uri)
 
     def stop():
@@ -137,15 +137,15 @@ def test_a_slip_that_may_not_leave_leaves_nothing(made, kind):
     with pytest.raises(LookupError):
         driver.send(b"%PDF stopped", job_name="job-1", on_first_byte=stop)
 
-    driver.send(PDF, job_name="job-2", on_first_byte=nothing)
+    driver.send(PDF, job_name="job-2", on_first_byte=ignore)
     wait_until(printer.documents, "the second slip is there")
     assert printer.documents() == [PDF]
 
 
 @pytest.mark.parametrize("kind", ["spool", "ipp", "lp", "socket"])
-def test_a_printer_says_that_it_is_ready(made, kind):
-    """Asked, a printer that is well says so, and takes no slip for it."""
-    printer = made(kind)
+def test_ready_printer_reports_ready(start_printer, kind):
+    """A working printer reports that it is ready, and receives no slip for the query."""
+    printer = start_printer(kind)
 
     status = open_printer(printer.uri, SHORT).status()
 
@@ -155,8 +155,8 @@ def test_a_printer_says_that_it_is_ready(made, kind):
 
 
 @pytest.mark.parametrize("uri", ["ipp://localhost:{}/ipp/print", "socket://localhost:{}"])
-def test_a_printer_that_is_off_leaves_the_slip_safe(uri):
-    """Refused connections: no first byte was announced, the slip may be sent again, and the words say why."""
+def test_switched_off_printer_leaves_the_slip_unsent(uri):
+    """Refused connections: no first byte was announced, the slip may be sent again, and the error names the cause."""
     driver = open_printer(uri.format(free_port()), SHORT)
     announced = []
 
@@ -169,19 +169,19 @@ def test_a_printer_that_is_off_leaves_the_slip_safe(uri):
 
 
 @pytest.mark.parametrize("uri", ["ipp://no-such-printer.invalid/ipp/print", "socket://no-such-printer.invalid"])
-def test_a_name_nobody_knows_is_told(uri):
-    """A misspelt host is a printer that is away."""
+def test_unknown_host_name_is_reported(uri):
+    """An unknown host is an unavailable printer."""
     with pytest.raises(PrinterUnavailableError, match=r"no-such-printer\.invalid"):
-        open_printer(uri, SHORT).send(PDF, job_name="job-1", on_first_byte=nothing)
+        open_printer(uri, SHORT).send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
 @pytest.mark.parametrize("kind", ["ipp", "socket"])
 @pytest.mark.parametrize(("fault", "words"), [("hang", "in time"), ("reset", "closed the connection")])
 @pytest.mark.parametrize("document", [PDF * 45, LARGE], ids=["small enough for our buffers", "large"])
-def test_a_printer_that_fails_mid_job_leaves_the_slip_in_doubt(made, kind, fault, words, document):
-    """Accepted and never read, or cut off in the middle: a byte may have left, so nobody may send it again."""
-    printer = made(kind)
-    driver = open_printer(through(made.line(fault, printer), printer), SHORT)
+def test_printer_failing_mid_job_leaves_the_result_unknown(start_printer, kind, fault, words, document):
+    """Not read, or reset mid-job: a byte may have left, so the slip may not be sent again."""
+    printer = start_printer(kind)
+    driver = open_printer(through(start_printer.connect(fault, printer), printer), SHORT)
     announced = []
 
     with pytest.raises(PrinterInterruptedError, match=words):
@@ -191,49 +191,47 @@ def test_a_printer_that_fails_mid_job_leaves_the_slip_in_doubt(made, kind, fault
     assert printer.documents() == []
 
 
-def test_a_label_printer_that_fails_with_all_of_the_label_is_in_doubt(made):
-    """All was taken, and then the connection is reset: the printer went off before it had read to the end."""
-    printer = made("socket")
-    driver = open_printer(through(made.line("late reset", printer), printer), LONG)
+def test_reset_after_the_whole_label_leaves_the_result_unknown(start_printer):
+    """All was sent, and then the connection is reset: the printer may have been switched off before it read everything."""
+    printer = start_printer("socket")
+    driver = open_printer(through(start_printer.connect("late reset", printer), printer), LONG)
 
     with pytest.raises(PrinterInterruptedError, match="closed the connection"):
-        driver.send(
-            b"^XA" + b"^FX small enough for the printer's buffers" * 60, job_name="job-1", on_first_byte=nothing
-        )
+        driver.send(b"^XA" + b"^FX small enough for the printer's buffers" * 60, job_name="job-1", on_first_byte=ignore)
 
 
-def test_a_refusal_before_the_end_is_read(made):
-    """A printer that refuses a slip by its size and hangs up does not read it first: its refusal counts all the same."""
-    printer = made("ipp")
-    driver = open_printer(through(made.line("too large", printer), printer), LONG)
+def test_early_refusal_is_read(start_printer):
+    """A printer that refuses a document by its size does not read it first: its response counts anyway."""
+    printer = start_printer("ipp")
+    driver = open_printer(through(start_printer.connect("too large", printer), printer), LONG)
 
     with pytest.raises(PrinterUnavailableError, match="does not accept a document of this size"):
-        driver.send(LARGE * 6, job_name="job-1", on_first_byte=nothing)
+        driver.send(LARGE * 6, job_name="job-1", on_first_byte=ignore)
 
 
 @pytest.mark.parametrize("kind", ["ipp", "socket"])
-def test_a_slow_printer_is_waited_for(made, kind):
-    """A printer that reads a little at a time gets its slip all the same."""
-    printer = made(kind)
-    driver = open_printer(through(made.line("slow", printer), printer), LONG)
+def test_slow_printer_receives_its_slip(start_printer, kind):
+    """A printer that reads slowly gets its slip."""
+    printer = start_printer(kind)
+    driver = open_printer(through(start_printer.connect("slow", printer), printer), LONG)
 
-    driver.send(PDF * 1000, job_name="job-1", on_first_byte=nothing)
+    driver.send(PDF * 1000, job_name="job-1", on_first_byte=ignore)
 
     wait_until(lambda: printer.documents() == [PDF * 1000], "the slip is there")
 
 
-def test_a_worker_outlasts_its_printers_patience():
-    """All waiting for a printer together is shorter than a worker's lease, or another would take the slip meanwhile."""
+def test_printer_timeouts_are_shorter_than_the_lease():
+    """All timeouts together are shorter than a lease, or another worker would claim the job meanwhile."""
     assert 2 * LONG.connect + 2 * LONG.transfer + LONG.status < LEASE
 
 
-def test_a_lost_answer_is_found_by_the_jobs_name(made):
-    """The printer took the slip and its answer got lost: asked by name, it gives the job, and what became of it."""
-    printer = made("ipp")
-    driver = open_printer(through(made.line("lose response", printer), printer), SHORT)
+def test_job_with_a_lost_response_is_found_by_its_name(start_printer):
+    """The printer accepted the slip and its response was lost: queried by name, it returns the job and its result."""
+    printer = start_printer("ipp")
+    driver = open_printer(through(start_printer.connect("lose response", printer), printer), SHORT)
 
     with pytest.raises(PrinterInterruptedError):
-        driver.send(PDF, job_name="job-17", on_first_byte=nothing)
+        driver.send(PDF, job_name="job-17", on_first_byte=ignore)
 
     asked = tracking(open_printer(printer.uri))
     found = asked.find_job("job-17")
@@ -243,14 +241,14 @@ def test_a_lost_answer_is_found_by_the_jobs_name(made):
     assert printer.documents() == [PDF]
 
 
-def test_out_of_paper_is_told_and_the_slip_comes_when_there_is_some(made):
-    """Without paper a slip is taken and waits, and the printer says for what; refilled, it is printed."""
-    printer = made("ipp")
+def test_printer_without_paper_prints_after_a_refill(start_printer):
+    """Without paper a slip is accepted and waits, and the printer reports the cause; after a refill it is printed."""
+    printer = start_printer("ipp")
     driver = tracking(open_printer(printer.uri))
     printer.paper_out()
 
     assert driver.status().description == "no paper"
-    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=ignore)
     fate = driver.job_fate(spool_id)
     assert isinstance(fate, Waiting)
     assert "media-empty" in fate.reasons
@@ -261,41 +259,41 @@ def test_out_of_paper_is_told_and_the_slip_comes_when_there_is_some(made):
     assert driver.status().description == "ready"
 
 
-def test_a_busy_printer_refuses_and_the_slip_is_safe(made):
-    """A printer that says it did not take the slip is believed, in its own words; the slip may be sent again."""
-    printer = made("ipp")
+def test_busy_printer_leaves_the_slip_unsent(start_printer):
+    """A printer that reports that it did not accept the slip is trusted; the slip may be sent again."""
+    printer = start_printer("ipp")
     driver = open_printer(printer.uri)
     printer.paper_out()
-    driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+    driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
     with pytest.raises(PrinterUnavailableError, match="busy with another job: Currently printing another job"):
-        driver.send(PDF, job_name="job-2", on_first_byte=nothing)
+        driver.send(PDF, job_name="job-2", on_first_byte=ignore)
 
 
-def test_a_printer_that_takes_no_pdf_refuses(made):
-    """A format it does not know is refused, in words; nothing comes out."""
-    printer = made("ipp", document_format="image/urf")
+def test_printer_without_pdf_support_refuses(start_printer):
+    """A document format that the printer does not support is refused, and nothing is printed."""
+    printer = start_printer("ipp", document_format="image/urf")
 
     with pytest.raises(
         PrinterUnavailableError, match="does not accept slips as they are sent: Unsupported document-format"
     ):
-        open_printer(printer.uri).send(PDF, job_name="job-1", on_first_byte=nothing)
+        open_printer(printer.uri).send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
-def test_a_path_without_a_printer_is_told(made):
-    """A printer whose path is another one: the slip is safe, and the words name the URI."""
-    printer = made("ipp")
+def test_wrong_printer_path_is_reported(start_printer):
+    """At a wrong path the slip is not sent, and the error names the URI."""
+    printer = start_printer("ipp")
 
     with pytest.raises(PrinterUnavailableError, match=r"ipp/wrong"):
-        open_printer(printer.uri.replace("print", "wrong")).send(PDF, job_name="job-1", on_first_byte=nothing)
+        open_printer(printer.uri.replace("print", "wrong")).send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
-def test_a_printer_whose_plug_was_pulled_forgets(made):
-    """Killed mid-job it cannot be asked; switched on again it knows the job no more, and its numbers start over."""
-    printer = made("ipp")
+def test_restarted_printer_has_no_record_of_its_jobs(start_printer):
+    """Killed mid-job it cannot be queried; restarted it does not know the job, and its numbers restart."""
+    printer = start_printer("ipp")
     driver = tracking(open_printer(printer.uri, SHORT))
     printer.paper_out()
-    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
     printer.stop()
     with pytest.raises(PrinterUnavailableError):
@@ -304,17 +302,17 @@ def test_a_printer_whose_plug_was_pulled_forgets(made):
 
     assert isinstance(driver.job_fate(spool_id), UnknownJob)
     assert driver.find_job("job-1") is None
-    assert driver.send(PDF, job_name="job-2", on_first_byte=nothing) == spool_id
+    assert driver.send(PDF, job_name="job-2", on_first_byte=ignore) == spool_id
     assert isinstance(driver.job_fate(spool_id, job_name="job-1"), UnknownJob)
 
 
-def test_a_queue_tells_what_became_of_its_jobs(made):
-    """A job of a CUPS queue is followed to its end, and found by its name before and after."""
-    queue = made("lp")
+def test_cups_queue_reports_the_result_of_its_jobs(start_printer):
+    """A job of a CUPS queue is tracked to its end, and found by its name before and after."""
+    queue = start_printer("lp")
     driver = tracking(open_printer(queue.uri))
     queue.printer.paper_out()
 
-    spool_id = driver.send(PDF, job_name="job-17", on_first_byte=nothing)
+    spool_id = driver.send(PDF, job_name="job-17", on_first_byte=ignore)
     assert driver.find_job("job-17") == spool_id
     queue.printer.refill()
 
@@ -324,13 +322,13 @@ def test_a_queue_tells_what_became_of_its_jobs(made):
     assert queue.documents() == [PDF]
 
 
-def test_a_paused_queue_takes_slips_and_says_so(made):
-    """A slip for a paused queue waits there, told as paused, and is still known when the server starts again."""
-    queue = made("lp", paused=True)
+def test_paused_cups_queue_accepts_slips(start_printer):
+    """A slip for a paused queue waits there, reported as paused, and is known after a restart of the server."""
+    queue = start_printer("lp", paused=True)
     driver = tracking(open_printer(queue.uri))
 
     status = driver.status()
-    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
     assert (status.ready, status.description) == (False, "paused")
     assert driver.job_fate(spool_id) == Waiting(("paused",))
@@ -340,34 +338,34 @@ def test_a_paused_queue_takes_slips_and_says_so(made):
     assert queue.documents() == [PDF]
 
 
-def test_a_queue_that_accepts_no_jobs_refuses(made):
-    """A queue that is closed refuses, and the slip is safe."""
-    queue = made("lp", accepting=False)
+def test_rejecting_cups_queue_leaves_the_slip_unsent(start_printer):
+    """A queue that rejects jobs refuses the slip, which may be sent again."""
+    queue = start_printer("lp", accepting=False)
     driver = open_printer(queue.uri)
 
     assert not driver.status().ready
     with pytest.raises(PrinterUnavailableError, match="accepts no jobs"):
-        driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+        driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
 @pytest.mark.parametrize("state", ["no queue of that name", "no server"])
-def test_a_queue_that_is_not_there_is_told(made, state):
-    """A misspelt queue and a server that is off leave the slip safe, in words."""
-    queue = made("lp")
+def test_missing_cups_queue_or_server_is_reported(start_printer, state):
+    """For an unknown queue and a stopped server the slip is not sent, and the error names the cause."""
+    queue = start_printer("lp")
     driver = open_printer("lp://slipz")
     if state == "no server":
         queue.server.stop()
 
     with pytest.raises(PrinterUnavailableError, match="has no such queue" if "queue" in state else "not there"):
-        driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+        driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
-def test_a_job_the_printer_gave_up_is_lost(made):
-    """A job that fails in the printer is told as given up, never as done."""
-    printer = made("ipp", command="/bin/false")
+def test_aborted_job_is_reported_as_lost(start_printer):
+    """A job that fails in the printer is reported as lost, never as done."""
+    printer = start_printer("ipp", command="/bin/false")
     driver = tracking(open_printer(printer.uri))
 
-    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+    spool_id = driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
     wait_until(lambda: driver.job_fate(spool_id) == Lost("the printer gave it up"), "the job is given up")
 
@@ -383,9 +381,9 @@ def test_a_job_the_printer_gave_up_is_lost(made):
         (b"", True, "does not report its status"),
     ],
 )
-def test_a_label_printer_says_what_it_lacks(made, status, ready, words):
-    """Asked with ~HS a label printer tells paper, pause and head; one that says nothing is presumed ready."""
-    printer = made("socket", status=status)
+def test_label_printer_reports_its_status(start_printer, status, ready, words):
+    """Queried with ~HS a label printer reports paper, pause and head; without a response it is presumed ready."""
+    printer = start_printer("socket", status=status)
 
     reported = open_printer(printer.uri, SHORT).status()
 
@@ -393,29 +391,29 @@ def test_a_label_printer_says_what_it_lacks(made, status, ready, words):
     assert printer.documents() == []
 
 
-def test_an_encrypted_printer_must_be_known(made):
-    """A printer that signed its own certificate is refused until it is told which one, or that any will do."""
-    printer = made("ipp")
+def test_self_signed_printer_needs_its_certificate(start_printer):
+    """A self-signed printer is refused until its certificate, or any certificate, is configured."""
+    printer = start_printer("ipp")
     uri = printer.uri.replace("ipp://", "ipps://")
     open_printer(f"{uri}?certificate=any").status()  # it makes its certificate when it is first asked
     [its_own] = printer.folder.glob("*.crt")
 
     with pytest.raises(PrinterUnavailableError, match="certificate that is not trusted"):
-        open_printer(uri).send(PDF, job_name="job-1", on_first_byte=nothing)
+        open_printer(uri).send(PDF, job_name="job-1", on_first_byte=ignore)
     for trusted in ("any", its_own):
-        assert open_printer(f"{uri}?certificate={trusted}").send(PDF, job_name="job-2", on_first_byte=nothing)
+        assert open_printer(f"{uri}?certificate={trusted}").send(PDF, job_name="job-2", on_first_byte=ignore)
         wait_until(lambda: open_printer(printer.uri).status().description == "ready", "it is ready for the next one")
 
 
-def test_another_service_on_the_port_is_told(made):
-    """What answers and is no printer: nobody knows what became of the slip, and the words say why."""
+def test_another_service_on_the_port_is_reported(start_printer):
+    """A response of another service leaves the result unknown, and the error contains its status."""
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         thread = Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         driver = open_printer(f"ipp://127.0.0.1:{server.server_port}/ipp/print", SHORT)
         try:
             with pytest.raises(PrinterInterruptedError, match="HTTP 501"):
-                driver.send(PDF, job_name="job-1", on_first_byte=nothing)
+                driver.send(PDF, job_name="job-1", on_first_byte=ignore)
             assert "HTTP 501" in driver.status().description
         finally:
             server.shutdown()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever lands in a queue is kept with its reason, the worker lives, and a person decides; on both brokers."""
+"""The quarantine on both brokers: every message is stored with its reason, the worker survives, an operator decides."""
 
 import json
 from contextlib import contextmanager
@@ -70,28 +70,28 @@ def only_message(url, queue):
     return message
 
 
-def larger(payload):
-    """The same event with a field that nobody knows, which the signature covers."""
+def oversized(payload):
+    """The same event with a large unknown field, which the signature covers."""
     payload = payload | {"padding": "x" * validation.MAX_EVENT_BYTES}
     return payload | {"signature": signing.sign(payload, KEY.encode())}
 
 
-# What is not believed
+# Rejected messages
 
 
-def test_a_message_larger_than_any_event(library, handle, engine):
-    """It is refused and kept with its reason, as much of it as is kept of anything, though its signature is right."""
+def test_oversized_message_is_refused_and_truncated(library, handle, engine):
+    """It is refused and quarantined up to the size limit, although its signature is right."""
     _, [barcode] = library.request()
 
-    [reply] = handle(RETURN_HANDLER, larger(library.scan(barcode)))
+    [reply] = handle(RETURN_HANDLER, oversized(library.scan(barcode)))
 
     assert (reply.outcome, reply.reason) == ("refused", "oversize")
     [row] = rows(engine)
     assert (row.reason, row.whole) == ("oversize", False)
 
 
-def test_a_message_nested_without_end(library, handle, engine):
-    """What no JSON can be made of is kept with its reason, and harms nobody."""
+def test_deeply_nested_message_is_quarantined(library, handle, engine):
+    """A message that cannot be JSON is quarantined with its reason."""
     _, [barcode] = library.request()
     deep: list[Any] = []
     for _ in range(100_000):
@@ -104,8 +104,8 @@ def test_a_message_nested_without_end(library, handle, engine):
     assert reasons(engine) == ["bad_schema"]
 
 
-def test_the_same_message_again_is_the_same_row(library, handle, engine):
-    """A station that asks again does not fill the list; another message of its is another row."""
+def test_resent_message_increments_its_row(library, handle, engine):
+    """A station that resends a message adds no row; another message adds one."""
     _, [barcode] = library.request()
     bad = library.scan(barcode, key="not-the-key")
 
@@ -119,27 +119,27 @@ def test_the_same_message_again_is_the_same_row(library, handle, engine):
 # Decisions
 
 
-def stranger(library, barcode):
+def scan_of_unknown_station(library, barcode):
     return library.scan(barcode, station="west-desk-1")
 
 
-def let_in(engine):
+def add_station(engine):
     with engine.begin() as connection:
         branch = connection.execute(select(Branch.id).limit(1)).scalar_one()
         connection.execute(insert(Station).values(code="west-desk-1", branch_id=branch, key=KEY, active=True))
 
 
-def distrusted(context, payload):
+def process_invalid(context, payload):
     with context.unit_of_work() as uow:
         process_in(uow, [Received(payload, "reply.west-desk-1", PROCESS_SCAN)], RETURN_HANDLER, POLICY)
 
 
 @pytest.mark.databases("sqlite")
 @pytest.mark.brokers("redis", "rabbitmq")
-def test_a_retry_is_the_message_as_it_was(library, with_broker, broker_url, engine):
-    """What goes back on the queue has the event, the task, the id and the reply queue that came."""
-    payload = stranger(library, "31000000017")
-    distrusted(with_broker, payload)
+def test_retry_publishes_the_original_message(library, with_broker, broker_url, engine):
+    """The requeued message has the original event, task, id and reply queue."""
+    payload = scan_of_unknown_station(library, "31000000017")
+    process_invalid(with_broker, payload)
 
     retry(1, ME, with_broker)
 
@@ -151,16 +151,16 @@ def test_a_retry_is_the_message_as_it_was(library, with_broker, broker_url, engi
     assert (row.state, row.decided_by, row.decision_reason) == ("retried", "a test", "because")
 
 
-def test_a_retry_that_succeeds_is_settled(library, with_broker, engine):
-    """Once the station is known, the retried event is performed; its row is settled and its body is gone."""
+def test_successful_retry_settles_its_row(library, with_broker, engine):
+    """Once the station is known, the retried event is processed; its row is settled and its body deleted."""
     _, [barcode] = library.request()
-    payload = stranger(library, barcode)
-    distrusted(with_broker, payload)
+    payload = scan_of_unknown_station(library, barcode)
+    process_invalid(with_broker, payload)
     retry(1, ME, with_broker)
     assert sweep(with_broker).settled == 0
 
-    let_in(engine)
-    distrusted(with_broker, payload)
+    add_station(engine)
+    process_invalid(with_broker, payload)
 
     assert sweep(with_broker).settled == 1
     [row] = rows(engine)
@@ -169,21 +169,21 @@ def test_a_retry_that_succeeds_is_settled(library, with_broker, engine):
         assert len(connection.execute(select(RequestEvent.id)).all()) == 1
 
 
-def test_a_retry_in_vain_waits_again(library, with_broker, engine):
-    """Retried before the cause is gone, the message is back in its row, and can be retried again."""
-    payload = stranger(library, "31000000017")
-    distrusted(with_broker, payload)
+def test_failed_retry_returns_to_its_row(library, with_broker, engine):
+    """Retried before the cause is removed, the message is in its row again, and can be retried again."""
+    payload = scan_of_unknown_station(library, "31000000017")
+    process_invalid(with_broker, payload)
     retry(1, ME, with_broker)
 
-    distrusted(with_broker, payload)
+    process_invalid(with_broker, payload)
 
     [row] = rows(engine)
     assert (row.state, row.times) == ("kept", 2)
     assert retry(1, ME, with_broker).startswith("Requeued")
 
 
-def test_the_answer_to_another_payload_settles_nothing(library, with_broker, handle, engine):
-    """The event id was answered for another scan: what is in quarantine stays there."""
+def test_reply_to_another_payload_settles_nothing(library, with_broker, handle, engine):
+    """The event id has a reply to another scan: the quarantined message stays."""
     one, other = library.request()[1][0], library.request()[1][0]
     payload = library.scan(one)
     handle(RETURN_HANDLER, payload)
@@ -194,12 +194,12 @@ def test_the_answer_to_another_payload_settles_nothing(library, with_broker, han
     assert sweep(with_broker).settled == 0
 
 
-def test_a_broker_that_is_away_changes_nothing(library, context, engine, tmp_path):
-    """A retry without a broker is refused in words, and the message is kept as it was."""
+def test_retry_without_a_broker_is_refused(library, context, engine, tmp_path):
+    """A retry without a broker is refused, and the message is unchanged."""
     away = replace(
         context, dead_letters=lambda: open_dead_letters(lambda: Connection(f"redis+socket://{tmp_path}/none"))
     )
-    distrusted(away, stranger(library, "31000000017"))
+    process_invalid(away, scan_of_unknown_station(library, "31000000017"))
 
     with pytest.raises(DecisionRefusedError, match="did not accept it"):
         retry(1, ME, away)
@@ -207,9 +207,9 @@ def test_a_broker_that_is_away_changes_nothing(library, context, engine, tmp_pat
     assert [row.state for row in rows(engine)] == ["kept"]
 
 
-def test_a_drop_needs_a_reason_and_leaves_a_record(library, context, engine):
-    """Dropped, the body is erased; who, when and why stays, and nothing more can be decided."""
-    distrusted(context, stranger(library, "31000000017"))
+def test_drop_needs_a_reason_and_keeps_a_record(library, context, engine):
+    """The body of a dropped message is erased; operator, time and reason stay, and no second decision is possible."""
+    process_invalid(context, scan_of_unknown_station(library, "31000000017"))
 
     with pytest.raises(DecisionRefusedError, match="needs a reason"):
         drop(1, Operator("a test", " "), context)
@@ -221,17 +221,17 @@ def test_a_drop_needs_a_reason_and_leaves_a_record(library, context, engine):
         drop(1, ME, context)
 
 
-def test_what_is_cut_cannot_be_put_back(library, with_broker, handle):
-    """A message of which not all is kept is not sent as if it were."""
-    handle(RETURN_HANDLER, larger(library.scan("31000000017")))
+def test_truncated_message_is_not_retried(library, with_broker, handle):
+    """A message that is not stored completely cannot be requeued."""
+    handle(RETURN_HANDLER, oversized(library.scan("31000000017")))
 
     with pytest.raises(DecisionRefusedError, match="larger than the quarantine stores"):
         retry(1, ME, with_broker)
 
 
-def test_bodies_go_when_their_time_is_over(library, context, clock, engine):
-    """What nobody decided about is erased after its days; the record goes a year later."""
-    distrusted(context, stranger(library, "31000000017"))
+def test_bodies_are_erased_after_their_retention(library, context, clock, engine):
+    """Without a decision the body is erased after its retention; the record is deleted a year later."""
+    process_invalid(context, scan_of_unknown_station(library, "31000000017"))
 
     clock.now += timedelta(days=29)
     assert sweep(context).erased == 0
@@ -250,7 +250,7 @@ def test_bodies_go_when_their_time_is_over(library, context, clock, engine):
 
 @pytest.mark.databases("sqlite")
 @pytest.mark.brokers("redis", "rabbitmq")
-def test_dead_letters_are_gathered(with_broker, broker_url, library, engine):
+def test_dead_letters_are_collected(with_broker, broker_url, library, engine):
     """Each dead letter is a row with its reason, its queue and its body; the broker has none left."""
     event = library.scan("31000000017")
     headers = task_headers(PROCESS_SCAN, event["event_id"], origin="a test")
@@ -271,8 +271,8 @@ def test_dead_letters_are_gathered(with_broker, broker_url, library, engine):
 
 @pytest.mark.databases("sqlite")
 @pytest.mark.brokers("redis", "rabbitmq")
-def test_a_gathered_letter_goes_back_as_it_was(with_broker, broker_url, library, engine):
-    """A letter that is retried is on its queue with body, headers and reply queue, and without the marks of its death."""
+def test_retried_dead_letter_is_published_unchanged(with_broker, broker_url, library, engine):
+    """A retried letter has its body, headers and reply queue, without the headers of its rejection."""
     event = library.scan("31000000017")
     headers = task_headers(PROCESS_SCAN, event["event_id"], origin="a test")
     lost = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": RETURNS_QUEUE}
@@ -292,16 +292,16 @@ def test_a_gathered_letter_goes_back_as_it_was(with_broker, broker_url, library,
 
 @pytest.mark.databases("sqlite")
 @pytest.mark.brokers("redis", "rabbitmq")
-def test_killed_between_row_and_broker_it_is_one_row(with_broker, broker_url, engine):
-    """A sweep that dies when the row is committed leaves the letter; the next one makes no second row of it."""
-    publish(broker_url, DEAD_LETTER_QUEUE, b"rubbish", content_type="application/octet-stream")
-    publish(broker_url, DEAD_LETTER_QUEUE, b"other rubbish", content_type="application/octet-stream")
+def test_letter_is_collected_once_after_a_kill(with_broker, broker_url, engine):
+    """A sweep that is killed after its commit leaves the letter in the broker; the next one creates no second row."""
+    publish(broker_url, DEAD_LETTER_QUEUE, b"malformed", content_type="application/octet-stream")
+    publish(broker_url, DEAD_LETTER_QUEUE, b"other malformed", content_type="application/octet-stream")
 
     class Killed(BaseException):
         """As by a signal."""
 
     class Dying:
-        """Letters whose reader dies before it lets go of them."""
+        """Dead letters whose collector is killed before it removes them."""
 
         def __init__(self, letters):
             self.peek = letters.peek
@@ -318,20 +318,20 @@ def test_killed_between_row_and_broker_it_is_one_row(with_broker, broker_url, en
         collect_dead_letters(replace(with_broker, dead_letters=dying))
     assert collect_dead_letters(with_broker) == 2
 
-    assert [row.body for row in rows(engine)] == ["rubbish", "other rubbish"]
+    assert [row.body for row in rows(engine)] == ["malformed", "other malformed"]
 
 
-def test_what_no_worker_can_read_is_not_put_back(with_broker, broker_url):
-    """Rubbish would only come back: it can be dropped, and not retried."""
-    publish(broker_url, DEAD_LETTER_QUEUE, b"rubbish", content_type="application/octet-stream")
+def test_malformed_letter_is_not_retried(with_broker, broker_url):
+    """A malformed message would be rejected again: it can be dropped, and not retried."""
+    publish(broker_url, DEAD_LETTER_QUEUE, b"malformed", content_type="application/octet-stream")
     collect_dead_letters(with_broker)
 
     with pytest.raises(DecisionRefusedError, match="come back"):
         retry(1, ME, with_broker)
 
 
-def test_a_letter_that_names_another_queue_is_not_put_there(with_broker, broker_url):
-    """The queue's name came from outside: nothing is put on a station's queue."""
+def test_letter_naming_another_queue_is_not_requeued_there(with_broker, broker_url):
+    """The queue's name in the headers is untrusted: no message is put into a station's queue."""
     headers = task_headers(SWEEP_OUTBOX, "x", origin="a test")
     marks = {"x-quarantine-reason": "lost_too_often", "x-quarantine-queue": "reply.main-desk-1"}
     publish(broker_url, DEAD_LETTER_QUEUE, "[[], {}, null]", headers=headers | marks, content_type="application/json")
@@ -344,7 +344,7 @@ def test_a_letter_that_names_another_queue_is_not_put_there(with_broker, broker_
 # Workers
 
 
-RUBBISH: dict[str, tuple[Any, dict[str, Any], str]] = {
+MALFORMED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no JSON": (b"\x80\x04 no json", {"content_type": "application/json", "content_encoding": "utf-8"}, "malformed"),
     "bytes": (b"\x80\x04 no json", {"content_type": "application/octet-stream"}, "malformed"),
     "no such encoding": (b"[]", {"content_type": "application/json", "content_encoding": "rot-13"}, "malformed"),
@@ -383,15 +383,15 @@ RUBBISH: dict[str, tuple[Any, dict[str, Any], str]] = {
 @pytest.mark.databases("sqlite")
 @pytest.mark.brokers("redis", "rabbitmq")
 @pytest.mark.long
-def test_a_returns_worker_lives_with_anything(broker_url, deployment, raw_station, library, engine, with_broker):
-    """Rubbish of every kind is kept with its reason, and the same worker answers the scan behind it."""
-    for body, properties, _ in RUBBISH.values():
+def test_returns_worker_survives_malformed_messages(broker_url, deployment, raw_station, library, engine, with_broker):
+    """Malformed messages of every kind are quarantined, and the same worker processes the scan behind them."""
+    for body, properties, _ in MALFORMED.values():
         publish(broker_url, RETURNS_QUEUE, body, **properties)
     _, [barcode] = library.request()
     bad = [
         library.scan(barcode, key="not-the-key"),
         library.scan(barcode, station="nobody-desk-9"),
-        larger(library.scan(barcode)),
+        oversized(library.scan(barcode)),
         {**library.scan(barcode), "type": "bookdrop.barcode-scanned.v9"},
     ]
 
@@ -400,16 +400,16 @@ def test_a_returns_worker_lives_with_anything(broker_url, deployment, raw_statio
         [reply] = raw_station.replies_to(raw_station.send(library.scan(barcode)))
         raw_station.send(library.scan("31000000017", event_id=reply["event_id"]))
         raw_station.wait_until(lambda: len(raw_station.replies()) == 6)
-        wait_until(lambda: collect_dead_letters(with_broker) + len(rows(engine)) == len(RUBBISH) + 5)
+        wait_until(lambda: collect_dead_letters(with_broker) + len(rows(engine)) == len(MALFORMED) + 5)
         assert process.poll() is None
 
     assert reply["outcome"] == "returned"
     assert [each["reason"] for each in refused] == ["bad_signature", "unknown_station", "oversize", "unknown_version"]
-    wanted = [reason for _, _, reason in RUBBISH.values()] + [each["reason"] for each in refused]
+    wanted = [reason for _, _, reason in MALFORMED.values()] + [each["reason"] for each in refused]
     assert sorted(reasons(engine)) == sorted([*wanted, "other_payload"])
     assert "no json" not in deployment.log("returns")
 
 
-def test_stations_know_which_refusals_are_not_the_last_word():
-    """What a worker sets apart is what a station expects another answer to."""
+def test_provisional_reasons_are_those_of_the_quarantine():
+    """A station expects another reply after exactly the refusals that the quarantine causes."""
     assert set(MESSAGES) == PROVISIONAL_REASONS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop quarantine`: what is shown, what is masked, what a person decides; and housekeeping that gathers by itself."""
+"""`bookdrop quarantine`: lists, masked texts, an operator's decisions; and housekeeping that collects dead letters."""
 
 import json
 
@@ -29,7 +29,7 @@ quarantine = table(QuarantinedMessage)
 
 @pytest.fixture
 def run(library, database_url, monkeypatch, tmp_path, broker_url):
-    """Run `bookdrop quarantine ...`; the library of the tests is there already."""
+    """Run `bookdrop quarantine ...` with the library in the database."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", database_url)
     monkeypatch.setenv("BOOKDROP_BROKER_URL", broker_url)
@@ -37,12 +37,12 @@ def run(library, database_url, monkeypatch, tmp_path, broker_url):
 
 
 @pytest.fixture
-def two(library, context):
+def two_messages(library, context):
     """A scan of an unknown station, and a Return with a note and a wrong signature."""
     with context.unit_of_work() as uow:
         for payload, task in (
             (library.scan("31000000017", station="west-desk-1"), PROCESS_SCAN),
-            (library.return_requested("BR-00001", note="for Canary Reader") | {"signature": "0" * 64}, PROCESS_RETURN),
+            (library.return_requested("BR-00001", note="for Canary Patron") | {"signature": "0" * 64}, PROCESS_RETURN),
         ):
             process_in(uow, [Received(payload, "reply.main-desk-1", task)], RETURN_HANDLER, POLICY)
 
@@ -52,8 +52,8 @@ def listed(result):
     return [(each["id"], each["reason"]) for each in json.loads(result.stdout)["messages"]]
 
 
-def test_list_and_filters(run, two):
-    """Everything that waits, the oldest first; by reason, by station; in words and for scripts."""
+def test_list_filters_by_reason_and_station(run, two_messages):
+    """All undecided messages, the oldest first; by reason, by station; as text and as JSON."""
     assert listed(run("list", "--json")) == [(1, "unknown_station"), (2, "bad_signature")]
     assert listed(run("list", "--json", "--why", "bad_signature")) == [(2, "bad_signature")]
     assert listed(run("list", "--json", "--station", "west-desk-1")) == [(1, "unknown_station")]
@@ -61,19 +61,19 @@ def test_list_and_filters(run, two):
     assert run("list", "--why", "malformed").stdout == "No message matches.\n"
 
 
-def test_what_was_scanned_or_typed_is_masked(run, two):
-    """A barcode and a note are shown only when they are asked for; in lists never."""
+def test_barcodes_and_notes_are_masked(run, two_messages):
+    """A barcode and a note are shown with `--body` only; in lists never."""
     shown = run("show", 2).stdout + run("show", 2, "--json").stdout + run("list").stdout + run("list", "--json").stdout
 
     assert "Canary" not in shown
     assert "BR-00001" not in shown
     assert "(17 characters)" in shown
-    assert "for Canary Reader" in run("show", 2, "--body").stdout
-    assert "for Canary Reader" in json.loads(run("show", 2, "--body", "--json").stdout)["body"]
+    assert "for Canary Patron" in run("show", 2, "--body").stdout
+    assert "for Canary Patron" in json.loads(run("show", 2, "--body", "--json").stdout)["body"]
 
 
-def test_nothing_of_that_number(run):
-    """A number that is none gives code 1 and says where to look."""
+def test_unknown_number_is_reported(run):
+    """An unknown number ends with code 1 and the command that lists messages."""
     result = run("show", 77)
 
     assert result.exit_code == 1
@@ -81,8 +81,8 @@ def test_nothing_of_that_number(run):
     assert run("retry", 77).exit_code == 1
 
 
-def test_retry_and_drop(run, two, valkey):
-    """Retried messages are on their queue, dropped ones on record; what was decided leaves the list."""
+def test_retried_and_dropped_messages_leave_the_list(run, two_messages, valkey):
+    """Retried messages are in their queue, dropped ones are recorded; both leave the list."""
     retried = run("retry", "--all", "--why", "unknown_station", "--actor", "Ann", "--json")
     dropped = run("drop", 2, "--reason", "a test program", "--actor", "Ann")
     again = run("drop", 2, "--reason", "a test program", "--json")
@@ -98,14 +98,14 @@ def test_retry_and_drop(run, two, valkey):
 
 
 @pytest.mark.parametrize("arguments", [["retry"], ["retry", "1", "--all"], ["drop", "1"], ["retry", "1", "--why", "x"]])
-def test_wrong_use(run, arguments):
-    """What does not say which messages, or drops without a reason, gives code 2."""
+def test_incomplete_options_end_with_code_2(run, arguments):
+    """A command without a selection, or a drop without a reason, ends with code 2."""
     assert run(*arguments).exit_code == 2
 
 
-def test_gather_now(run, valkey):
-    """What lies in the broker's dead letters is listed at once, and only once."""
-    valkey.lpush(DEAD_LETTER_QUEUE, b"\xff rubbish")
+def test_gather_collects_dead_letters(run, valkey):
+    """Dead letters in the broker are listed at once, and only once."""
+    valkey.lpush(DEAD_LETTER_QUEUE, b"\xff malformed")
 
     assert run("gather").stdout == "Dead letters gathered: 1.\n"
     assert json.loads(run("gather", "--json").stdout) == {"gathered": 0}
@@ -115,8 +115,8 @@ def test_gather_now(run, valkey):
 @pytest.mark.long
 @pytest.mark.thorough
 @pytest.mark.databases("sqlite")
-def test_a_scan_of_an_unknown_station_is_answered_after_all(deployment, library, broker_url, monkeypatch):
-    """The station is added, the message retried: it is performed, its answer goes to the station, the row is settled."""
+def test_retried_scan_of_a_new_station_gets_its_reply(deployment, library, broker_url, monkeypatch):
+    """The station is added and the message retried: it is processed, its reply is sent, its row is settled."""
     engine = library.engine
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", deployment.database_url)
     monkeypatch.setenv("BOOKDROP_BROKER_URL", broker_url)
@@ -146,11 +146,11 @@ def test_a_scan_of_an_unknown_station_is_answered_after_all(deployment, library,
 @pytest.mark.long
 @pytest.mark.thorough
 @pytest.mark.databases("sqlite")
-def test_the_other_workers_live_with_rubbish_and_housekeeping_gathers_it(deployment, library, valkey, raw_station):
-    """Bytes that are no message, in the queues of printing and housekeeping: slips come out, and all of it is listed."""
+def test_other_workers_survive_malformed_messages(deployment, library, valkey, raw_station):
+    """Malformed messages in the queues of printing and housekeeping: slips are printed, and all messages are listed."""
     queues = (printing_queue("main"), PRINT_ACTIONS_QUEUE, HOUSEKEEPING_QUEUE)
     for queue in queues:
-        valkey.lpush(queue, b"\x80 no message")
+        valkey.lpush(queue, b"\x80 malformed")
     _, [barcode] = library.request()
 
     def listed():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RabbitMQ in full: queues as the contract has them, and nothing published vanishes."""
+"""RabbitMQ: queues with the arguments of the contract, and confirmed publishing."""
 
 import json
 import re
@@ -43,11 +43,11 @@ REPLY_QUEUE = "reply.main-desk-1"
 
 @contextmanager
 def publishing(library, url):
-    """A worker's publisher, and how to promise it something."""
+    """A worker's publisher, with a unit of work for its outbox."""
     settings = WorkerSettings(broker_url=SecretStr(url))
-    sessions, settled = sessionmaker(library.engine), PublishedRows()
-    made: Any = BrokerPublisher(lambda: connect(settings, confirm_each=False), sessions, settled, "a test")
-    made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), settled)
+    sessions, published_rows = sessionmaker(library.engine), PublishedRows()
+    made: Any = BrokerPublisher(lambda: connect(settings, confirm_each=False), sessions, published_rows, "a test")
+    made.unit_of_work = lambda: UnitOfWork(sessions, utc_now(), published_rows)
     yield made
     made.close()
 
@@ -58,13 +58,14 @@ def publisher(library, rabbitmq):
         yield publisher
 
 
-def promise(publisher, queue, body):
+def enqueue(publisher, queue, body):
+    """Commit a message to the outbox; return it."""
     with publisher.unit_of_work() as uow:
         uow.enqueue(queue, body)
     return uow.pending_messages
 
 
-def waiting(library):
+def outbox_rows(library):
     with library.engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(OutboxEntry)).scalar_one()
 
@@ -79,38 +80,38 @@ def bodies(url, queue):
 
 
 @pytest.mark.long
-def test_a_scan_goes_all_the_way(library, rabbitmq, deployment):
-    """The URL alone makes it RabbitMQ: a desk scans, the worker answers; all queues are what the contract says."""
+def test_scan_on_rabbitmq_gets_its_reply(library, rabbitmq, deployment):
+    """The URL alone selects RabbitMQ: the scan gets its reply, and all queues have the arguments of the contract."""
     _, [barcode] = library.request()
 
     with deployment.worker("returns"):
         with StationClient(deployment.station_settings()) as station:
             reply = station.wait(station.scan(barcode), 60)
-        told = rabbitmq.queues("type", "arguments")
+        listed = rabbitmq.queues("type", "arguments")
 
     assert reply is not None
     assert reply.message == f"The item's destination is {LENDER}"
-    assert {RETURNS_QUEUE, DEAD_LETTER_QUEUE, REPLY_QUEUE, "printing.main"} <= set(told)
-    assert {name: told[name]["type"] for name in (RETURNS_QUEUE, DEAD_LETTER_QUEUE, "printing.main")} == {
+    assert {RETURNS_QUEUE, DEAD_LETTER_QUEUE, REPLY_QUEUE, "printing.main"} <= set(listed)
+    assert {name: listed[name]["type"] for name in (RETURNS_QUEUE, DEAD_LETTER_QUEUE, "printing.main")} == {
         RETURNS_QUEUE: "quorum", DEAD_LETTER_QUEUE: "quorum", "printing.main": "quorum",
     }  # fmt: skip
     for name in (RETURNS_QUEUE, DEAD_LETTER_QUEUE, REPLY_QUEUE, "printing.main"):
-        arguments = {argument: value for argument, _, value in told[name]["arguments"]}
+        arguments = {argument: value for argument, _, value in listed[name]["arguments"]}
         assert arguments == queue_arguments(name)
 
 
 @pytest.mark.parametrize("first", ["station", "worker"])
-def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, first):
-    """Whoever comes first, the other is not refused; other arguments would be."""
+def test_station_and_worker_declare_the_reply_queue_equally(publisher, rabbitmq, first):
+    """In either order both declare it without an error; other arguments would be rejected."""
 
     def station():
         with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as station_publisher:
             station_publisher.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
 
-    def a_worker():
-        assert publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"an answer"')) == 1
+    def worker():
+        assert publisher.publish_outbox(enqueue(publisher, REPLY_QUEUE, '"a reply"')) == 1
 
-    for side in (station, a_worker) if first == "station" else (a_worker, station):
+    for side in (station, worker) if first == "station" else (worker, station):
         side()
 
     with Connection(rabbitmq.url) as connection, pytest.raises(amqp.PreconditionFailed):
@@ -118,33 +119,33 @@ def test_a_reply_queue_is_declared_alike_by_both_sides(publisher, rabbitmq, firs
         channel.queue_declare(REPLY_QUEUE, durable=True, auto_delete=False)
 
 
-def test_what_a_worker_publishes_for_a_queue_that_is_gone_is_noticed(publisher, library, rabbitmq):
-    """The broker says that it had nowhere to put it: the promise stays, and the next publishing makes the queue anew."""
-    publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"'))
+def test_message_to_a_deleted_queue_stays_in_the_outbox(publisher, library, rabbitmq):
+    """The broker returns it as unroutable: the message stays, and the next publishing declares the queue again."""
+    publisher.publish_outbox(enqueue(publisher, REPLY_QUEUE, '"one"'))
     rabbitmq.delete(REPLY_QUEUE)
 
-    gone = promise(publisher, REPLY_QUEUE, '"two"')
+    gone = enqueue(publisher, REPLY_QUEUE, '"two"')
     published = publisher.publish_outbox(gone)
-    kept = waiting(library)
+    kept = outbox_rows(library)
     again = publisher.publish_outbox(gone)
     publisher.flush()
 
-    assert (published, kept, again, waiting(library)) == (0, 1, 1, 0)
+    assert (published, kept, again, outbox_rows(library)) == (0, 1, 1, 0)
     assert bodies(rabbitmq.url, REPLY_QUEUE) == ['"two"']
 
 
-def test_of_many_that_are_published_together_only_what_has_no_queue_is_kept_back(publisher, library, rabbitmq):
-    """One round trip for all: each is with the broker, or its promise stays, whatever becomes of the others."""
+def test_only_unroutable_messages_of_a_batch_stay_in_the_outbox(publisher, library, rabbitmq):
+    """One round trip for all: each message is confirmed, or stays in the outbox, independently of the others."""
     there = [f"reply.main-desk-{n}" for n in (1, 2)]
     for queue in there:
-        publisher.publish_outbox(promise(publisher, queue, '"declares it"'))
+        publisher.publish_outbox(enqueue(publisher, queue, '"declares it"'))
     rabbitmq.delete(there[1])
-    pending_messages = [entry for n in range(40) for entry in promise(publisher, there[n % 2], f'"{n}"')]
+    pending_messages = [entry for n in range(40) for entry in enqueue(publisher, there[n % 2], f'"{n}"')]
     publisher.flush()
 
     published = publisher.publish_outbox(pending_messages)
     publisher.flush()
-    left = waiting(library)
+    left = outbox_rows(library)
     again = publisher.publish_outbox(pending_messages[1::2])
 
     assert (published, left, again) == (20, 20, 20)
@@ -152,16 +153,16 @@ def test_of_many_that_are_published_together_only_what_has_no_queue_is_kept_back
     assert bodies(rabbitmq.url, there[1]) == [f'"{n}"' for n in range(1, 40, 2)]
 
 
-def test_receipts_are_waited_for_in_one_place(rabbitmq):
-    """A connection that waits for each itself would take them away: it is refused, instead of a silence of 5 s each time."""
-    waiting_each = connect(WorkerSettings(broker_url=SecretStr(rabbitmq.url)))
+def test_confirms_are_rejected_on_a_self_confirming_connection(rabbitmq):
+    """A connection that waits for each confirm would consume them, and each wait would last 5 s: it is rejected."""
+    self_confirming = connect(WorkerSettings(broker_url=SecretStr(rabbitmq.url)))
 
-    with waiting_each, pytest.raises(ValueError, match="confirm_publish"):
-        enable_confirms(waiting_each.default_channel)
+    with self_confirming, pytest.raises(ValueError, match="confirm_publish"):
+        enable_confirms(self_confirming.default_channel)
 
 
-def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
-    """The desk's own connection notices, connects anew, and makes the queue: the scan is there."""
+def test_station_publishes_again_to_a_deleted_queue(rabbitmq):
+    """The station's connection notices it, reconnects, and declares the queue: the scan is in it."""
     with closing(EventPublisher(rabbitmq.url, "main-desk-1")) as station_publisher:
         station_publisher.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, '{"n":1}')])
         rabbitmq.delete(RETURNS_QUEUE)
@@ -173,14 +174,14 @@ def test_what_a_station_says_to_a_queue_that_is_gone_is_said_again(rabbitmq):
 
 
 @pytest.mark.usefixtures("rabbitmq")
-def test_every_publish_is_confirmed(library):
-    """A queue that takes no more is an error for who publishes: neither side takes a message for sent that is not."""
+def test_rejected_publish_is_an_error_on_both_sides(library):
+    """A full queue rejects the message: neither side counts a message as sent that is not."""
     full = '{"max-length": 1, "overflow": "reject-publish"}'
     with virtual_host() as host:  # a policy is the host's, not the queue's
         assert host is not None
         rabbitmqctl("set_policy", "-p", host.name, "full", f"^({RETURNS_QUEUE}|{REPLY_QUEUE})$", full)
         with publishing(library, host.url) as publisher:
-            answers = [publisher.publish_outbox(promise(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
+            published = [publisher.publish_outbox(enqueue(publisher, REPLY_QUEUE, '"one"')) for _ in range(5)]
         with (
             closing(EventPublisher(host.url, "main-desk-1")) as station_publisher,
             pytest.raises(PublishRejectedError, match=RETURNS_QUEUE),
@@ -188,13 +189,13 @@ def test_every_publish_is_confirmed(library):
             for _ in range(5):  # a quorum queue counts a moment later
                 station_publisher.publish([OutgoingEvent(str(uuid7()), PROCESS_SCAN, "{}")])
 
-    assert answers[-1] == 0
+    assert published[-1] == 0
 
 
 @pytest.mark.long
 @pytest.mark.thorough
-def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, deployment):
-    """Its connections are lost without a word: its loop goes on turning, though it tells of itself every 2 s; TERM ends it."""
+def test_dropped_connections_do_not_block_the_worker_loop(rabbitmq, deployment):
+    """With dropped connections the loop continues, although the worker sends events every 2 s; TERM ends it."""
     heartbeat = deployment.heartbeat("returns")
 
     def beats():
@@ -215,14 +216,14 @@ def test_monitoring_that_cannot_be_told_keeps_no_worker_from_its_work(rabbitmq, 
             assert stop(process) == 0
 
 
-def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
-    """After the delivery limit the broker itself puts a message aside, with its own words why."""
+def test_message_beyond_its_delivery_limit_is_dead_lettered(publisher, rabbitmq):
+    """After the delivery limit the broker dead-letters a message, with the reason in its headers."""
     queue = "printing.main"
     limit: Any = queue_arguments(queue)["x-delivery-limit"]
     with Connection(rabbitmq.url) as connection:
         channel: Any = connection.default_channel
         queue_declaration(DEAD_LETTER_QUEUE).bind(channel).queue_declare()
-        publisher.publish_outbox(promise(publisher, queue, '"kills whoever takes it"'))
+        publisher.publish_outbox(enqueue(publisher, queue, '"kills its worker"'))
 
         for _ in range(limit + 1):
             message = wait_until(lambda: channel.basic_get(queue))
@@ -236,8 +237,8 @@ def test_what_is_lost_too_often_goes_to_the_dead_letters(publisher, rabbitmq):
 
 
 @pytest.mark.long
-def test_users_as_they_are_printed(library, rabbitmq, deployment, tmp_path, monkeypatch):
-    """A desk and a worker do a whole scan with their users; the desk hears no other one, and takes and deletes nothing."""
+def test_printed_users_complete_a_scan_and_are_denied_more(library, rabbitmq, deployment, tmp_path, monkeypatch):
+    """Station and worker complete a scan with their users; the station reads no other reply queue, and deletes no queue."""
     prefix = f"{rabbitmq.name}-"
     monkeypatch.setenv("BOOKDROP_BROKER_URL", rabbitmq.url)
     printed = CliRunner().invoke(
@@ -281,12 +282,12 @@ def test_users_as_they_are_printed(library, rabbitmq, deployment, tmp_path, monk
     assert len(refused) == 5
 
 
-def test_what_flower_may_not_write():
-    """Of all users only Flower may not publish to our queues; a station's expressions match its own names alone."""
-    told = {user.name: user for user in permissions(["main-desk-1"])}
+def test_flower_may_not_publish():
+    """Only Flower of all users may not publish to the queues; a station's expressions match its own names only."""
+    listed = {user.name: user for user in permissions(["main-desk-1"])}
 
-    assert not re.search(told["flower"].write, "amq.default")
-    assert re.search(told["worker"].write, "amq.default")
-    assert re.search(told["station-main-desk-1"].read, "reply.main-desk-1")
-    assert not re.search(told["station-main-desk-1"].read, "reply.main-desk-11")
-    assert not re.search(told["station-main-desk-1"].read, "replyxmain-desk-1")
+    assert not re.search(listed["flower"].write, "amq.default")
+    assert re.search(listed["worker"].write, "amq.default")
+    assert re.search(listed["station-main-desk-1"].read, "reply.main-desk-1")
+    assert not re.search(listed["station-main-desk-1"].read, "reply.main-desk-11")
+    assert not re.search(listed["station-main-desk-1"].read, "replyxmain-desk-1")

@@ -115,7 +115,7 @@ def test_unroutable_message_is_dead_lettered(broker_url, valkey):
         exchange(channel).declare()
 
         with pytest.warns(UndeliverableWarning):
-            Producer(channel).publish("lost?", exchange=exchange, routing_key="nobody")
+            Producer(channel).publish("lost?", exchange=exchange, routing_key="unbound")
 
     assert valkey.llen(DEAD_LETTER_QUEUE) == 1
 

@@ -260,9 +260,9 @@ def test_malformed_message_is_dead_lettered(connect, valkey, raw):
     assert consumer.take(2) == ["before", "after"]
     consumer.ack()
     assert held(valkey) == set()
-    reader = connect(kind=KombuConnection, queues=[DEAD_LETTER_QUEUE])
-    reader.connection.drain_events(timeout=5)
-    [letter] = reader.messages
+    consumer_of_dead_letters = connect(kind=KombuConnection, queues=[DEAD_LETTER_QUEUE])
+    consumer_of_dead_letters.connection.drain_events(timeout=5)
+    [letter] = consumer_of_dead_letters.messages
     assert letter.body == raw
     assert letter.headers["x-quarantine-reason"]
     assert letter.headers["x-quarantine-queue"] == "returns"
@@ -496,7 +496,7 @@ def test_closing_during_a_script_restores_its_messages(connect, valkey):
     loop.run_until(lambda: len(consumer.messages) == 2)
     for message in consumer.messages:
         message.ack()
-    consumer.connection.transport.cycle.on_poll_start()  # the script is sent, its answer not read
+    consumer.connection.transport.cycle.on_poll_start()  # the script is sent, its response not read
     wait_until(lambda: len(held(valkey)) == 2 and not valkey.llen("returns"), "the script has run")
     consumer.close()
 

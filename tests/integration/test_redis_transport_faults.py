@@ -266,7 +266,7 @@ def test_redis_itself_behaves_as_valkey(short_folder):
         wait_until(client.ping, "Redis responds", ignore=(redis.ConnectionError,))
         consumer = RedisConsumer(f"redis+socket://{path}", prefetch=3)
         consumer.idle()
-        client.lpush(RETURNS_QUEUE, b"rubbish")
+        client.lpush(RETURNS_QUEUE, b"malformed")
         consumer.send(*range(5))
         assert consumer.take(3) == [0, 1, 2]
         consumer.ack()

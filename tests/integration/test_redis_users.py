@@ -116,7 +116,7 @@ def test_flower_and_operations_work(secured_server, user_deployment, library):
         ("worker", "ACL LIST"),
         ("worker", "SHUTDOWN"),
         ("worker", "MONITOR"),
-        ("worker", "GET somebody-elses-key"),
+        ("worker", "GET another-key"),
         ("operations", "FLUSHALL"),
         ("operations", "KEYS *"),
         ("operations", "CONFIG SET maxmemory 1"),

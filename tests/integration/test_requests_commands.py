@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop requests list|show`, on both databases: filters, pages, and the story of a request, without its reader."""
+"""`bookdrop requests list|show` on both databases: filters, pages, and one request without its patron."""
 
 import json
 from datetime import timedelta
@@ -28,30 +28,30 @@ def run(library, database_url, monkeypatch, tmp_path):
 
 
 def listed(result):
-    """External identifiers of a list in JSON, in their order."""
+    """External identifiers of a list in JSON, in order."""
     assert result.exit_code == 0, result.output
     return [row["request"] for row in json.loads(result.stdout)["requests"]]
 
 
 @pytest.mark.parametrize("words", ["Loaned to patron", "loaned"])
-def test_a_status_is_named_in_words_or_in_short(run, library, words):
-    """`--status` takes the words on the screen or the short name, and shows only that status."""
+def test_status_filter_accepts_label_and_name(run, library, words):
+    """`--status` accepts the label on the screen or the short name, and lists that status only."""
     loaned, _ = library.request(RequestStatus.LOANED)
     library.request(RequestStatus.RECEIVED)
 
     assert listed(run("list", "--status", words, "--json")) == [loaned]
 
 
-def test_an_unknown_status_is_told_with_the_known_ones(run):
-    """A status that is none ends with code 2 and names those there are."""
+def test_unknown_status_lists_the_known_ones(run):
+    """An unknown status ends with code 2 and the list of statuses."""
     result = run("list", "--status", "somewhere")
 
     assert result.exit_code == 2
     assert "Returned item to partner" in result.output
 
 
-def test_overdue_partner_and_branch_narrow_the_list(run, library):
-    """Each filter lets through what fits it, and nothing else."""
+def test_filters_by_due_date_partner_and_branch(run, library):
+    """Each filter lists the requests that match it, and no other."""
     late, _ = library.request(loan={"due_at": library.now - timedelta(days=1)})
     in_time, _ = library.request()
 
@@ -61,8 +61,8 @@ def test_overdue_partner_and_branch_narrow_the_list(run, library):
     assert listed(run("list", "--branch", "south", "--json")) == []
 
 
-def test_pages_follow_each_other(run, library):
-    """A page says where the next one begins; together the pages hold each request once."""
+def test_pages_list_each_request_once(run, library):
+    """A page names the start of the next one; together the pages list each request once."""
     made = [library.request()[0] for _ in range(5)]
 
     first = json.loads(run("list", "--limit", "3", "--json").stdout)
@@ -74,36 +74,36 @@ def test_pages_follow_each_other(run, library):
     assert f"More: --after {first['next_after']}" in words
 
 
-def test_the_story_of_a_return(run, library, engine):
-    """`show` tells status, item, discharged loan, slip and history with the station, and names no reader."""
+def test_show_lists_the_effects_of_a_return(run, library, engine):
+    """`show` prints status, item, discharged loan, slip and history with the station, and names no patron."""
     external_id, [barcode] = library.request()
     house = LibraryPolicy(new_id=uuid7, undo_window=timedelta(minutes=10))
     with UnitOfWork(sessionmaker(engine), library.now) as uow:
         process_in(uow, [Received(library.scan(barcode, station="main-desk-2"), None)], RETURN_HANDLER, house)
 
-    told = run("show", external_id)
+    shown = run("show", external_id)
     story = json.loads(run("show", external_id, "--json").stdout)
 
-    assert told.exit_code == 0
+    assert shown.exit_code == 0
     for words in ("Returned item to partner", LENDER, barcode, "discharged", "main-desk-2", "requested"):
-        assert words in told.stdout
+        assert words in shown.stdout
     assert story["status"] == "returned_to_partner"
     assert story["items"][0]["loans"][0]["discharged_at"] is not None
     assert [event["what"] for event in story["history"]][-1] == "returned"
     assert story["slips"][0]["copy"] == 1
-    assert "Test Reader" not in told.stdout + json.dumps(story)
+    assert "Test Patron" not in shown.stdout + json.dumps(story)
 
 
-def test_no_such_request_is_told(run):
-    """A request that is not there ends with code 1 and the way to find one."""
+def test_unknown_request_ends_with_code_1(run):
+    """An unknown request ends with code 1 and the command that lists requests."""
     result = run("show", "BR-NONE")
 
     assert result.exit_code == 1
     assert "requests list" in result.output
 
 
-def test_a_database_without_tables_is_told(monkeypatch, tmp_path):
-    """A database that was never set up ends with code 1 and the command that looks into it."""
+def test_database_without_tables_ends_with_code_1(monkeypatch, tmp_path):
+    """A database without tables ends with code 1 and the command that checks it."""
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
 
     result = CliRunner().invoke(main, ["requests", "list"])

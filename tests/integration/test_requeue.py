@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task that cannot be done now goes back to its queue, also when the broker cannot be published to."""
+"""Requeueing a task that cannot run now, also when the broker cannot be published to."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tasks.requeue import LONGEST_BACKOFF, requeue, requeue_after_backoff
 
 
 def do(_self, _order):
-    """What the task does."""
+    """The task's function."""
 
 
 def running(broker_url, retries=2):
@@ -30,11 +30,11 @@ def running(broker_url, retries=2):
     return task
 
 
-def test_it_is_published_anew_and_counted(broker_url):
-    """The queue has it again, with one try more."""
-    back = requeue(running(broker_url), ConnectionError("the database is away"))
+def test_requeue_publishes_the_task_with_one_more_retry(broker_url):
+    """The queue has the task again, with its retries counted."""
+    result = requeue(running(broker_url), ConnectionError("the database is unavailable"))
 
-    assert isinstance(back, Retry)
+    assert isinstance(result, Retry)
     with Connection(broker_url) as connection:
         channel: Any = connection.default_channel
         message = channel.basic_get("work", no_ack=True)
@@ -42,13 +42,13 @@ def test_it_is_published_anew_and_counted(broker_url):
         assert message.headers["retries"] == 3
 
 
-@pytest.mark.parametrize("away", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
-def test_with_the_broker_away_as_well_it_is_given_back(away):
-    """Celery would have it among the dead letters: it is to be delivered again."""
-    back = requeue(running(away), ConnectionError("the database is away"))
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
+def test_requeue_without_a_broker_rejects_with_requeue(url):
+    """Celery would dead-letter it; it must be redelivered."""
+    result = requeue(running(url), ConnectionError("the database is unavailable"))
 
-    assert isinstance(back, Reject)
-    assert vars(back)["requeue"] is True
+    assert isinstance(result, Reject)
+    assert vars(result)["requeue"] is True
 
 
 @pytest.mark.parametrize(("retries", "longest"), [(0, 0.5), (2, 2.0), (5, LONGEST_BACKOFF), (100_000, LONGEST_BACKOFF)])
@@ -56,9 +56,9 @@ def test_backoff_doubles_up_to_its_limit(broker_url, retries, longest):
     """The worker waits between half the backoff and all of it; an outage of days has requeued a task very often."""
     waits: list[float] = []
 
-    back = requeue_after_backoff(
+    result = requeue_after_backoff(
         running(broker_url, retries), ConnectionError("unavailable"), log_event="a_requeued", sleep=waits.append
     )
 
-    assert isinstance(back, Retry)
+    assert isinstance(result, Retry)
     assert longest / 2 <= waits[0] <= longest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The handler of the Return on real databases: one transaction, and what it leaves behind."""
+"""The handler of the Return on both databases: one transaction, and its effects."""
 
 import json
 from datetime import UTC, datetime
@@ -31,8 +31,8 @@ from tests.task_context import POLICY
 
 
 @pytest.fixture
-def play(engine):
-    """Hand payloads to the handler as one batch; give the replies that went out, in order."""
+def handle_scans(engine):
+    """Pass payloads to the handler as one batch; return the replies to publish, in order."""
     sessions = sessionmaker(engine, expire_on_commit=False)
 
     def run(*payloads, policy=POLICY):
@@ -58,12 +58,12 @@ def row(engine, *columns, where):
         return connection.execute(select(*columns).where(where)).one()
 
 
-def test_loaned_item_goes_home(library, play, engine):
-    """A loaned item's scan returns the request, discharges the loan, wants one slip, and names the lender."""
+def test_scan_of_a_loaned_item_returns_the_request(library, handle_scans, engine):
+    """The scan returns the request, discharges the loan, creates one print job, and names the lender."""
     external_id, [barcode] = library.request()
     payload = library.scan(barcode)
 
-    [reply] = play(payload)
+    [reply] = handle_scans(payload)
 
     assert reply.outcome is Outcome.RETURNED
     assert reply.message == f"The item's destination is {LENDER}"
@@ -81,13 +81,13 @@ def test_loaned_item_goes_home(library, play, engine):
     assert count(engine, OutboxEntry) == 2
 
 
-def test_same_event_gets_the_stored_reply(library, play, engine):
-    """An event delivered again gets the same bytes and changes nothing."""
+def test_redelivered_event_returns_the_stored_reply(library, handle_scans, engine):
+    """A redelivered event gets the same bytes and changes nothing."""
     _, [barcode] = library.request()
     payload = library.scan(barcode)
-    [first] = play(payload)
+    [first] = handle_scans(payload)
 
-    [second] = play(payload)
+    [second] = handle_scans(payload)
 
     assert second == first
     assert count(engine, RequestEvent) == 1
@@ -95,12 +95,12 @@ def test_same_event_gets_the_stored_reply(library, play, engine):
     assert count(engine, InboxEntry) == 1
 
 
-def test_second_scan_answers_already_returned(library, play, engine):
-    """A later scan of the same item changes nothing, names the destination, the first time, and the slip."""
+def test_second_scan_returns_already_returned(library, handle_scans, engine):
+    """A later scan of the item changes nothing, and names the destination, the first time, and the slip."""
     _, [barcode] = library.request()
-    [first] = play(library.scan(barcode))
+    [first] = handle_scans(library.scan(barcode))
 
-    [second] = play(library.scan(barcode, station="north-desk-1"))
+    [second] = handle_scans(library.scan(barcode, station="north-desk-1"))
 
     assert second.outcome is Outcome.ALREADY_RETURNED
     assert second.destination == first.destination
@@ -111,22 +111,22 @@ def test_second_scan_answers_already_returned(library, play, engine):
     assert count(engine, PrintJob) == 1
 
 
-def test_two_scans_of_one_item_in_one_batch(library, play, engine):
+def test_second_scan_in_one_batch_returns_already_returned(library, handle_scans, engine):
     """Within one transaction, too, the second scan finds the item returned by the first."""
     _, [barcode] = library.request()
 
-    replies = play(library.scan(barcode), library.scan(barcode))
+    replies = handle_scans(library.scan(barcode), library.scan(barcode))
 
     assert [reply.outcome for reply in replies] == [Outcome.RETURNED, Outcome.ALREADY_RETURNED]
     assert replies[1].slip == replies[0].slip
     assert count(engine, PrintJob) == 1
 
 
-def test_return_from_the_request_wants_no_slip_by_default(library, play, engine):
-    """Return on a request never loaned: an informational message, no slip, the note kept as text."""
+def test_return_from_the_request_prints_no_slip_by_default(library, handle_scans, engine):
+    """A Return of a request never loaned: an informational message, no slip, the note stored as text."""
     external_id, _ = library.request(RequestStatus.RECEIVED)
 
-    [reply] = play(library.return_requested(external_id, note="left at <b>desk</b>\x07"))
+    [reply] = handle_scans(library.return_requested(external_id, note="left at <b>station</b>\x07"))
 
     assert reply.outcome is Outcome.RETURNED
     assert reply.message == f"Request {external_id} is returned. The item's destination is {LENDER}"
@@ -134,16 +134,16 @@ def test_return_from_the_request_wants_no_slip_by_default(library, play, engine)
     assert reply.slip is None
     assert count(engine, PrintJob) == 0
     (note,) = row(engine, RequestEvent.note, where=RequestEvent.id > 0)
-    assert note == "left at <b>desk</b>"
+    assert note == "left at <b>station</b>"
 
 
-def test_items_of_one_request_wait_for_the_last(library, play, engine):
-    """The first of two items is checked in and its loan discharged; the request goes with the last one."""
+def test_request_is_returned_with_its_last_item(library, handle_scans, engine):
+    """The first of two items is checked in and its loan discharged; the last one returns the request."""
     external_id, barcodes = library.request(items=2)
 
-    [first] = play(library.scan(barcodes[0]))
+    [first] = handle_scans(library.scan(barcodes[0]))
     status_between, _ = row(engine, Request.status, Request.id, where=Request.external_id == external_id)
-    [second] = play(library.scan(barcodes[1]))
+    [second] = handle_scans(library.scan(barcodes[1]))
 
     assert (first.items.here, first.items.of, first.discharged) == (1, 2, True)
     assert status_between is RequestStatus.LOANED
@@ -160,11 +160,11 @@ def test_items_of_one_request_wait_for_the_last(library, play, engine):
         ({"station": "nobody-desk-9"}, "unknown_station"),
     ],
 )
-def test_distrusted_event_is_kept_and_refused(library, play, engine, fields, reason):
-    """An event that cannot be believed does nothing, is kept with the reason, and its station is told."""
+def test_invalid_event_is_quarantined_and_refused(library, handle_scans, engine, fields, reason):
+    """A rejected event has no effect; it is quarantined with its reason, and its station gets a refusal."""
     _, [barcode] = library.request()
 
-    [reply] = play(library.scan(barcode, **fields))
+    [reply] = handle_scans(library.scan(barcode, **fields))
 
     assert (reply.outcome, reply.reason) == (Outcome.REFUSED, reason)
     assert row(engine, QuarantinedMessage.reason, where=QuarantinedMessage.id > 0) == (reason,)
@@ -172,33 +172,33 @@ def test_distrusted_event_is_kept_and_refused(library, play, engine, fields, rea
     assert count(engine, InboxEntry) == 0
 
 
-def test_same_id_with_other_payload_is_distrusted(library, play, engine):
-    """An event id that was used for another scan is not answered with that scan's reply."""
+def test_event_id_with_another_payload_is_refused(library, handle_scans, engine):
+    """An event id that was used for another scan does not get that scan's reply."""
     _, [one] = library.request()
     _, [other] = library.request()
     payload = library.scan(one)
-    play(payload)
+    handle_scans(payload)
 
-    [reply] = play(library.scan(other, event_id=payload["event_id"]))
+    [reply] = handle_scans(library.scan(other, event_id=payload["event_id"]))
 
     assert reply.reason == "other_payload"
     assert count(engine, RequestEvent) == 1
 
 
 @pytest.mark.parametrize("payload", [None, 7, [], "text", {}, {"type": "bookdrop.barcode-scanned.v9"}, {"type": 3}])
-def test_message_of_no_form_is_kept(library, play, engine, payload):
-    """Whatever JSON comes along is kept, and nobody is harmed."""
-    replies = play(payload)
+def test_malformed_message_is_quarantined(library, handle_scans, engine, payload):
+    """Any JSON is quarantined, and no error is raised."""
+    replies = handle_scans(payload)
 
     assert replies == []
     assert count(engine, QuarantinedMessage) == 1
 
 
-def test_refusal_says_the_reason_and_the_next_step(library, play, engine):
-    """Unknown barcodes, cards, identifiers and our own items are refused in words of their own, and change nothing."""
+def test_refusal_contains_the_reason_and_the_next_step(library, handle_scans, engine):
+    """Unknown barcodes, patron cards, identifiers and local items are refused with separate reasons, and change nothing."""
     external_id, _ = library.request()
 
-    replies = play(
+    replies = handle_scans(
         library.scan("no-such-barcode"),
         library.scan("P000123"),
         library.scan(external_id),
@@ -215,22 +215,22 @@ def test_refusal_says_the_reason_and_the_next_step(library, play, engine):
     assert count(engine, RequestEvent) == 0
 
 
-def test_statement_count_does_not_grow_with_the_batch(library, play, engine):
+def test_statement_count_does_not_grow_with_the_batch(library, handle_scans, engine):
     """Twenty events take as many statements as two."""
     barcodes = [library.request()[1][0] for _ in range(23)]
-    play(library.scan(barcodes.pop()))  # the connection is made and set up
+    handle_scans(library.scan(barcodes.pop()))  # connects, and sets the connection up
     statements = []
     sa_event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
 
-    play(*[library.scan(barcode) for barcode in barcodes[:2]])
+    handle_scans(*[library.scan(barcode) for barcode in barcodes[:2]])
     few = len(statements)
-    play(*[library.scan(barcode) for barcode in barcodes[2:]])
+    handle_scans(*[library.scan(barcode) for barcode in barcodes[2:]])
 
     assert len(statements) - few == few
 
 
-def test_reply_goes_only_to_a_reply_queue(library, engine):
-    """A reply address that names another queue gets nothing; the Return itself stands."""
+def test_reply_address_of_another_queue_gets_no_reply(library, engine):
+    """A reply address that is not a reply queue gets no message; the Return itself takes place."""
     _, [barcode] = library.request()
     sessions = sessionmaker(engine, expire_on_commit=False)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real worker of role `returns`, on a real broker and both databases, spoken to as any station would."""
+"""A returns worker as a process, on a real broker and both databases, with a station in plain kombu."""
 
 import json
 import threading
@@ -17,12 +17,13 @@ pytestmark = pytest.mark.long
 
 
 def count(engine, model):
+    """Number of rows."""
     with engine.connect() as connection:
         return connection.execute(select(func.count()).select_from(model)).scalar_one()
 
 
-def test_a_scan_goes_all_the_way(deployment, raw_station, library, engine):
-    """Queue, worker, one transaction, answer on the reply channel; sent again, the same bytes come again."""
+def test_scan_gets_a_reply_and_a_resend_the_same_bytes(deployment, raw_station, library, engine):
+    """From queue to worker, transaction and reply queue; the resent event gets the same bytes."""
     external_id, [barcode] = library.request()
     payload = library.scan(barcode)
 
@@ -37,8 +38,8 @@ def test_a_scan_goes_all_the_way(deployment, raw_station, library, engine):
     assert count(engine, RequestEvent) == 1
 
 
-def test_many_at_once_are_each_answered(deployment, raw_station, library, engine):
-    """A crowd of scans, each item twice, in two processes: every scan answered, each item returned once."""
+def test_many_scans_at_once_each_get_a_reply(deployment, raw_station, library, engine):
+    """Sixty items are scanned twice, with two processes: every scan gets a reply, each item is returned once."""
     barcodes = [library.request()[1][0] for _ in range(60)]
     payloads = [library.scan(barcode) for barcode in barcodes * 2]
 
@@ -51,8 +52,8 @@ def test_many_at_once_are_each_answered(deployment, raw_station, library, engine
     assert count(engine, RequestEvent) == 60
 
 
-def test_plain_celery_command_is_a_worker_too(deployment, raw_station, library):
-    """`celery -A workers.app worker -Q returns` does the same."""
+def test_celery_command_starts_a_worker(deployment, raw_station, library):
+    """`celery -A workers.app worker -Q returns` processes scans as `bookdrop worker` does."""
     _, [barcode] = library.request()
 
     with deployment.celery_worker("-P", "solo"):
@@ -61,8 +62,8 @@ def test_plain_celery_command_is_a_worker_too(deployment, raw_station, library):
     assert reply["outcome"] == "returned"
 
 
-def test_killed_child_costs_nothing(deployment, raw_station, library, engine):
-    """Every process of the worker is killed with scans in hand: each is answered all the same, once in effect."""
+def test_killed_worker_loses_no_scan(deployment, raw_station, library, engine):
+    """Every process of the worker is killed with scans in progress: each scan gets a reply, and has one effect."""
     barcodes = [library.request()[1][0] for _ in range(30)]
     process = deployment.start_worker("returns")
     try:
@@ -70,7 +71,7 @@ def test_killed_child_costs_nothing(deployment, raw_station, library, engine):
         sent = [raw_station.send(library.scan(barcode)) for barcode in barcodes[1:]]
         kill_group(process)
         process = deployment.start_worker("returns")
-        # The station's part: it asks again with the same ids until it is answered.
+        # The station's part: it resends the same ids until they have replies.
         for event_id in sent:
             raw_station.send(raw_station.sent[event_id])
         raw_station.replies_to(*sent)
@@ -80,8 +81,8 @@ def test_killed_child_costs_nothing(deployment, raw_station, library, engine):
     assert count(engine, RequestEvent) == 30
 
 
-def test_distrusted_message_is_answered_and_kept(deployment, raw_station, library, engine):
-    """A wrong signature gets a refusal on the reply channel, and the message is in quarantine."""
+def test_wrong_signature_is_refused_and_quarantined(deployment, raw_station, library, engine):
+    """A wrong signature gets a refusal on the reply queue, and the message is in quarantine."""
     _, [barcode] = library.request()
 
     with deployment.worker("returns"):
@@ -91,8 +92,8 @@ def test_distrusted_message_is_answered_and_kept(deployment, raw_station, librar
     assert count(engine, QuarantinedMessage) == 1
 
 
-def test_worker_tells_its_health_and_ends_well(deployment, raw_station, library):
-    """The heartbeat file is touched while the worker runs, and gone after TERM, which ends with code 0."""
+def test_heartbeat_file_is_touched_until_term(deployment, raw_station, library):
+    """The worker touches its heartbeat file while it runs, and deletes it at TERM, which ends it with code 0."""
     _, [barcode] = library.request()
     beat = deployment.heartbeat("returns")
 
@@ -109,7 +110,7 @@ def test_worker_tells_its_health_and_ends_well(deployment, raw_station, library)
 
 
 def test_log_lines_are_json_with_bound_ids(deployment, raw_station, library):
-    """Each line of the log is JSON; the one of a Return carries event, station, request and task."""
+    """Each line of the log is JSON; the line of a Return carries event, station, request and task."""
     external_id, [barcode] = library.request()
 
     with deployment.worker("returns", BOOKDROP_LOG_FORMAT="json"):
@@ -128,8 +129,8 @@ def test_log_lines_are_json_with_bound_ids(deployment, raw_station, library):
     }.items()  # fmt: skip
 
 
-def test_monitoring_sees_ids_only(deployment, raw_station, library, celery_app):
-    """Task events and remote control name an event by its id; neither barcode nor note is shown."""
+def test_task_events_contain_ids_only(deployment, raw_station, library, celery_app):
+    """Task events name an event by its id: they contain neither the barcode nor a note."""
     external_id, _ = library.request()
     seen: list[Any] = []
     payload = library.return_requested(external_id, note="a very private note")

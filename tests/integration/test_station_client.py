@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A station's client over a real broker; a consumer in the test plays the worker."""
+"""The station's client on a real broker, with a scripted worker; its commands, and its prompt on a terminal."""
 
 import json
 import signal
@@ -29,12 +29,13 @@ from tests.valkey import ValkeyServer
 CODE = "main-desk-1"
 
 
-def asking_soon(station_settings: StationSettings) -> StationSettings:
+def retrying_soon(station_settings: StationSettings) -> StationSettings:
+    """The settings with a short retry interval."""
     return station_settings.model_copy(update={"retry_interval_seconds": 0.3})
 
 
-def test_a_scan_is_signed_sent_and_answered(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """The worker gets a signed task message with the reply queue; the desk gets the answer's words."""
+def test_scan_is_signed_and_gets_its_reply(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
+    """The worker gets a signed task message with the reply queue; the station gets the reply."""
     with StationClient(station_settings) as client:
         event_id = client.scan(" 00031000000170\r\n")
         reply = client.wait(event_id, 60)
@@ -51,8 +52,10 @@ def test_a_scan_is_signed_sent_and_answered(scripted_worker: ScriptedWorker, sta
     assert message.properties["reply_to"] == f"reply.{CODE}"
 
 
-def test_a_return_from_the_request(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """Return on a request carries the note and wants no slip unless asked for one."""
+def test_return_from_the_request_requests_no_slip(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """A Return on a request carries the note, and requests no slip by default."""
     with StationClient(station_settings) as client:
         reply = client.wait(client.request_return("BR-00017", note="left in the reading room"), 60)
 
@@ -63,13 +66,13 @@ def test_a_return_from_the_request(scripted_worker: ScriptedWorker, station_sett
     assert scripted_worker.messages[0].headers["task"] == PROCESS_RETURN
 
 
-def test_a_lost_reply_is_asked_for_with_the_same_bytes(
+def test_event_without_a_reply_is_resent_unchanged(
     scripted_worker: ScriptedWorker, station_settings: StationSettings
 ) -> None:
-    """A worker that does not answer is asked again: the same id, the same bytes, until the answer comes."""
+    """Without a reply the event is resent with the same id and the same bytes until the reply arrives."""
     scripted_worker.script = lambda w, event: w.send(reply_to(event)) if len(w.bodies) == 3 else None
 
-    with StationClient(asking_soon(station_settings)) as client:
+    with StationClient(retrying_soon(station_settings)) as client:
         reply = client.wait(client.scan("31000000170"), 60)
 
     assert reply is not None
@@ -77,34 +80,36 @@ def test_a_lost_reply_is_asked_for_with_the_same_bytes(
     assert len(set(scripted_worker.bodies)) == 1
 
 
-def test_answers_in_another_order(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """Each answer finds its scan, in whatever order they come, and is told once."""
-    held: list[dict[str, Any]] = []
-    told: list[tuple[str, str]] = []
+def test_replies_in_another_order_are_matched(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """Each reply is matched to its scan, in any order, and is reported once."""
+    received: list[dict[str, Any]] = []
+    reported: list[tuple[str, str]] = []
 
     def script(w: ScriptedWorker, event: dict[str, Any]) -> None:
-        held.append(event)
-        if len({e["event_id"] for e in held}) == 3:
-            for one in reversed(held):
+        received.append(event)
+        if len({e["event_id"] for e in received}) == 3:
+            for one in reversed(received):
                 w.send(reply_to(one))
                 w.send(reply_to(one))
 
     scripted_worker.script = script
     with StationClient(
         station_settings,
-        on_reply=lambda entry, reply: told.append((entry.subject, reply.barcode or "")),
+        on_reply=lambda entry, reply: reported.append((entry.subject, reply.barcode or "")),
     ) as client:
         ids = [client.scan(barcode) for barcode in ("A1", "X2", "A3")]
         outcomes = [reply.outcome for event_id in ids if (reply := client.wait(event_id, 60))]
-        wait_until(lambda: len(told) == 3)
+        wait_until(lambda: len(reported) == 3)
 
     assert outcomes == [Outcome.RETURNED, Outcome.REFUSED, Outcome.RETURNED]
-    assert told == [("A3", "A3"), ("X2", "X2"), ("A1", "A1")]
+    assert reported == [("A3", "A3"), ("X2", "X2"), ("A1", "A1")]
 
 
-def test_the_word_of_a_slip(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """What became of the slip is told and kept."""
-    told: list[str | None] = []
+def test_slip_notice_is_reported_and_stored(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
+    """The result of the slip is reported, and stored in the journal."""
+    reported: list[str | None] = []
     notice = {"type": "bookdrop.slip-notice.v1", "job_id": "01890a5d-ac96-774b-bcce-b302099a8057", "state": "done"}
 
     def script(w: ScriptedWorker, event: dict[str, Any]) -> None:
@@ -112,75 +117,79 @@ def test_the_word_of_a_slip(scripted_worker: ScriptedWorker, station_settings: S
         w.send({**notice, "event_id": event["event_id"], "message": "Slip sent", "at": datetime.now(UTC).isoformat()})
 
     scripted_worker.script = script
-    with StationClient(station_settings, on_slip=lambda entry: told.append(entry.slip_message)) as client:
+    with StationClient(station_settings, on_slip=lambda entry: reported.append(entry.slip_message)) as client:
         event_id = client.scan("A1")
-        wait_until(lambda: told)
+        wait_until(lambda: reported)
         entry = client.journal.entry(str(event_id))
 
-    assert told == ["Slip sent"]
+    assert reported == ["Slip sent"]
     assert entry is not None
     assert entry.slip_state == "done"
 
 
-def test_two_clients_of_one_station(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """Whoever of two hears an answer, the one that asked gets it, and is told once; numbers never repeat."""
-    told: dict[str, list[str]] = {"first": [], "second": []}
+def test_two_clients_of_one_station_report_their_replies(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """Whichever client receives a reply, the one that scanned reports it, once; sequence numbers never repeat."""
+    reported: dict[str, list[str]] = {"first": [], "second": []}
     with (
-        StationClient(station_settings, on_reply=lambda entry, _: told["first"].append(entry.subject)) as first,
-        StationClient(station_settings, on_reply=lambda entry, _: told["second"].append(entry.subject)) as second,
+        StationClient(station_settings, on_reply=lambda entry, _: reported["first"].append(entry.subject)) as first,
+        StationClient(station_settings, on_reply=lambda entry, _: reported["second"].append(entry.subject)) as second,
     ):
         ids = [(client, client.scan(f"{name}{n}")) for n in range(20) for name, client in (("F", first), ("S", second))]
         replies = [client.wait(event_id, 60) for client, event_id in ids]
-        wait_until(lambda: {f"F{n}" for n in range(20)} <= set(told["first"]))
-        wait_until(lambda: {f"S{n}" for n in range(20)} <= set(told["second"]))
+        wait_until(lambda: {f"F{n}" for n in range(20)} <= set(reported["first"]))
+        wait_until(lambda: {f"S{n}" for n in range(20)} <= set(reported["second"]))
 
     assert all(replies)
     assert sorted({event["sequence"] for event in scripted_worker.events}) == list(range(1, 41))
-    assert all(len(names) == len(set(names)) for names in told.values())
+    assert all(len(names) == len(set(names)) for names in reported.values())
 
 
-def test_what_was_left_unanswered_is_asked_by_the_next(broker_url: str, station_settings: StationSettings) -> None:
-    """A scan whose process ended before its answer is answered to the next process of the station."""
-    station_settings = asking_soon(station_settings)
-    told: list[str] = []
+def test_next_client_gets_the_reply_to_an_earlier_scan(broker_url: str, station_settings: StationSettings) -> None:
+    """A scan whose process ended before its reply gets it in the next process of the station."""
+    station_settings = retrying_soon(station_settings)
+    reported: list[str] = []
     with StationClient(station_settings) as client:
         event_id = client.scan("A1")
 
     with (
         ScriptedWorker(broker_url),
-        StationClient(station_settings, on_reply=lambda entry, _: told.append(entry.subject)) as client,
+        StationClient(station_settings, on_reply=lambda entry, _: reported.append(entry.subject)) as client,
     ):
         reply = client.wait(event_id, 60)
-        wait_until(lambda: told)
+        wait_until(lambda: reported)
 
     assert reply is not None
-    assert told == ["A1"]
+    assert reported == ["A1"]
 
 
-def test_an_outages_backlog_goes_as_answers_come(
+def test_backlog_is_sent_as_replies_arrive(
     disconnected: StationSettings,
     reconnect: Callable[[], None],
     scripted_worker: ScriptedWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of many held scans the next ones are sent as replies arrive, without waiting for the sender's poll interval."""
-    told: list[str] = []
+    reported: list[str] = []
     barcodes = [f"A{n}" for n in range(320)]
 
-    with StationClient(disconnected, on_reply=lambda entry, _: told.append(entry.subject)) as client:
+    with StationClient(disconnected, on_reply=lambda entry, _: reported.append(entry.subject)) as client:
         for barcode in barcodes:
             client.scan(barcode)
         wait_until(lambda: not client.is_connected)
         reconnect()
-        wait_until(lambda: told)
+        wait_until(lambda: reported)
         monkeypatch.setattr("stations.sender.POLL_SECONDS", 600.0)
-        wait_until(lambda: len(told) == len(barcodes))
+        wait_until(lambda: len(reported) == len(barcodes))
 
-    assert sorted(told) == sorted(barcodes)
+    assert sorted(reported) == sorted(barcodes)
 
 
-def test_noise_on_the_reply_queue(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """What cannot be read on the reply queue is passed over; the answers behind it are heard."""
+def test_malformed_messages_on_the_reply_queue_are_skipped(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """Malformed messages on the reply queue are skipped; the replies behind them are received."""
 
     def script(w: ScriptedWorker, event: dict[str, Any]) -> None:
         w.send({"type": "bookdrop.return-reply.v1"})
@@ -195,8 +204,10 @@ def test_noise_on_the_reply_queue(scripted_worker: ScriptedWorker, station_setti
     assert reply is not None
 
 
-def test_a_patron_card_stays_here(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """A patron's card is neither kept nor sent."""
+def test_patron_card_is_neither_stored_nor_sent(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """A patron card is rejected before the journal."""
     with StationClient(station_settings.model_copy(update={"patron_card_pattern": r"2\d{6}"})) as client:
         with pytest.raises(PatronCardError):
             client.scan("2000001")
@@ -207,9 +218,9 @@ def test_a_patron_card_stays_here(scripted_worker: ScriptedWorker, station_setti
     assert [event["barcode"] for event in scripted_worker.events] == ["A1"]
 
 
-def test_a_corrupt_journal_takes_nothing(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """With a damaged journal nothing is taken, and the words say so."""
-    station_settings.journal_file.write_bytes(b"this is no database, " * 500)
+def test_damaged_journal_is_rejected(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
+    """With a damaged journal no scan is accepted, and the error states so."""
+    station_settings.journal_file.write_bytes(b"not a database, " * 500)
 
     with pytest.raises(JournalError, match="Nothing was taken and nothing was sent") as caught:
         StationClient(station_settings)
@@ -218,12 +229,12 @@ def test_a_corrupt_journal_takes_nothing(scripted_worker: ScriptedWorker, statio
     assert scripted_worker.events == []
 
 
-def test_a_broker_that_dies_and_comes_back(
+def test_scans_during_a_broker_outage_get_their_replies(
     start_valkey: Callable[..., ValkeyServer], station_settings: StationSettings
 ) -> None:
-    """Scans are accepted while the broker is away; all get their replies once it is back."""
+    """Scans are accepted while the broker is unavailable; all get their replies after its restart."""
     server = start_valkey("--appendonly", "yes", "--appendfsync", "always")
-    settings = asking_soon(station_settings).model_copy(update={"broker_url": SecretStr(server.url)})
+    settings = retrying_soon(station_settings).model_copy(update={"broker_url": SecretStr(server.url)})
     with StationClient(settings) as client:
         with ScriptedWorker(server.url):
             before = client.wait(client.scan("A0"), 60)
@@ -246,38 +257,42 @@ def test_a_broker_that_dies_and_comes_back(
     assert all(len(same) == 1 for same in bodies.values())
 
 
-def test_scan_for_a_script(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """One JSON reply a line, in the order given; a refusal gives code 1."""
+def test_scan_command_prints_one_reply_a_line(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """One JSON reply a line, in the given order; a refusal ends with code 1."""
     done = run_station(station_settings, "scan", "--json", "--no-print-slip", "A1", "X2", "\x1b[A")
 
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 1, done.stderr
-    assert [(a["barcode"], a["outcome"]) for a in answers] == [
+    assert [(a["barcode"], a["outcome"]) for a in replies] == [
         ("A1", "returned"), ("X2", "refused"), ("?[A", "refused"),
     ]  # fmt: skip
     assert [event["print_slip"] for event in scripted_worker.events] == [False, False]
 
 
-def test_pending_is_kept_for_the_next_command(broker_url: str, station_settings: StationSettings) -> None:
-    """Without an answer the code is 3; the next command of the station asks again."""
-    settings = asking_soon(station_settings)
+def test_pending_scan_is_resent_by_the_next_command(broker_url: str, station_settings: StationSettings) -> None:
+    """Without a reply the code is 3; the next command of the station resends the event."""
+    settings = retrying_soon(station_settings)
     done = run_station(settings, "scan", "--json", "--wait", "0.2", "A1")
 
-    def all_answered() -> bool:
+    def all_replied() -> bool:
         run_station(settings, "scan", "--wait", "60", "A2")
         return "pending" not in run_station(settings, "journal", "list").stdout
 
     with ScriptedWorker(broker_url):
-        wait_until(all_answered, "no scan is pending")
+        wait_until(all_replied, "no scan is pending")
 
     [reply] = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 3
     assert (reply["barcode"], reply["outcome"]) == ("A1", "pending")
 
 
-def test_not_taken(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """A journal that cannot be written gives code 4 and clear words; nothing is sent."""
-    station_settings.journal_file.write_bytes(b"this is no database, " * 500)
+def test_unwritable_journal_ends_with_code_4(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """A journal that cannot be written ends with code 4 and the cause; nothing is sent."""
+    station_settings.journal_file.write_bytes(b"not a database, " * 500)
 
     done = run_station(station_settings, "scan", "--json", "A1")
 
@@ -286,16 +301,16 @@ def test_not_taken(scripted_worker: ScriptedWorker, station_settings: StationSet
     assert scripted_worker.events == []
 
 
-def test_wrong_settings(station_settings: StationSettings) -> None:
-    """Settings that cannot be used give code 2 and name the setting."""
+def test_invalid_setting_ends_with_code_2(station_settings: StationSettings) -> None:
+    """Invalid settings end with code 2 and name the setting."""
     done = run_station(station_settings, "scan", "A1", BOOKDROP_STATION_CODE="Not A Code")
 
     assert done.returncode == 2
     assert "BOOKDROP_STATION_CODE" in done.stderr
 
 
-def test_return_on_a_request(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """The message is shown, and code 0 says it is done."""
+def test_return_command_shows_the_message(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
+    """The message is shown, and the code is 0."""
     done = run_station(station_settings, "return", "BR-00017", "--note", "damp")
 
     assert done.returncode == 0
@@ -327,8 +342,8 @@ def test_receive_reads_barcodes_as_a_scan_does(
     assert [item["barcode"] for event in scripted_worker.events for item in event["items"]] == ["A1"]
 
 
-def test_a_desk_on_a_pipe(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """Each line is scanned once, whatever ends it; garbage and cards stay here; all answers come before the end."""
+def test_prompt_on_a_pipe_scans_each_line(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
+    """Each line is scanned once, with any line end; invalid lines and cards are rejected; all replies are printed."""
     lines = "A1\r\nX2\n\nA3\tA3\t" + "z" * 65 + "\n2000001\n:pending\nA4"
 
     done = run_station(station_settings, "desk", stdin=lines, BOOKDROP_STATION_PATRON_CARD_PATTERN=r"2\d{6}")
@@ -342,8 +357,8 @@ def test_a_desk_on_a_pipe(scripted_worker: ScriptedWorker, station_settings: Sta
     assert not {"\a", "\x1b", ">"} & set(done.stdout)
 
 
-def test_a_pipe_without_a_worker(station_settings: StationSettings) -> None:
-    """What has no answer at the end is named, kept, and gives code 3."""
+def test_prompt_on_a_pipe_without_a_worker_ends_with_code_3(station_settings: StationSettings) -> None:
+    """Scans without a reply at the end are listed, kept, and end with code 3."""
     done = run_station(station_settings, stdin="A1\nA2\n", BOOKDROP_STATION_REPLY_TIMEOUT_SECONDS="0.3")
 
     assert done.returncode == 3
@@ -351,8 +366,8 @@ def test_a_pipe_without_a_worker(station_settings: StationSettings) -> None:
     assert "Still pending: 2. Kept in" in done.stdout
 
 
-def test_a_broker_that_is_away_is_said_so(station_settings: StationSettings, tmp_path: Path) -> None:
-    """Without a broker the scan is held, and the words say that it is."""
+def test_scan_command_without_a_broker_holds_the_scan(station_settings: StationSettings, tmp_path: Path) -> None:
+    """Without a broker the scan is held, and the output states so."""
     away = f"redis+socket://{tmp_path}/nothing.sock"
 
     done = run_station(station_settings, "scan", "--wait", "1", "A1", BOOKDROP_BROKER_URL=away)
@@ -363,14 +378,15 @@ def test_a_broker_that_is_away_is_said_so(station_settings: StationSettings, tmp
 
 @pytest.fixture
 def terminal(station_settings: StationSettings) -> Iterator[StationTerminal]:
+    """A prompt on a pseudo terminal."""
     opened = StationTerminal(station_settings)
     opened.wait_for("> ")
     yield opened
     opened.close()
 
 
-def test_a_desk_at_a_terminal(scripted_worker: ScriptedWorker, terminal: StationTerminal) -> None:
-    """The prompt is empty again at once, an answer stands above what is being typed, Ctrl-D leaves with code 0."""
+def test_prompt_shows_replies_above_the_input(scripted_worker: ScriptedWorker, terminal: StationTerminal) -> None:
+    """The prompt is empty again at once, a reply appears above the input, Ctrl-D ends with code 0."""
     terminal.type("A1\rA2\tA")
     terminal.wait_for("RETURNED  A2")
     terminal.type("9\x7f3\r")
@@ -384,8 +400,10 @@ def test_a_desk_at_a_terminal(scripted_worker: ScriptedWorker, terminal: Station
     assert "\x1b[1;" not in terminal.output  # NO_COLOR is set
 
 
-def test_colour_at_a_terminal(scripted_worker: ScriptedWorker, station_settings: StationSettings) -> None:
-    """Without NO_COLOR the large word has its colour."""
+def test_prompt_uses_colours_without_no_color(
+    scripted_worker: ScriptedWorker, station_settings: StationSettings
+) -> None:
+    """Without NO_COLOR the outcome has its colour."""
     terminal = StationTerminal(station_settings, NO_COLOR="")
     terminal.wait_for("> ")
     terminal.type("A1\rX2\r")
@@ -398,8 +416,8 @@ def test_colour_at_a_terminal(scripted_worker: ScriptedWorker, station_settings:
     terminal.close()
 
 
-def test_a_backdate_shows_while_it_is_on(scripted_worker: ScriptedWorker, terminal: StationTerminal) -> None:
-    """Drop-box mode is in the prompt, and goes with the scans, until it is off."""
+def test_backdate_is_shown_and_sent_while_it_is_set(scripted_worker: ScriptedWorker, terminal: StationTerminal) -> None:
+    """Drop-box mode is shown in the prompt and sent with the scans until it is switched off."""
     terminal.type(":backdate 2026-01-02 18:00\r")
     terminal.wait_for("[BACKDATED 2026-01-02 18:00] > ")
     terminal.type("A1\r")
@@ -416,8 +434,8 @@ def test_a_backdate_shows_while_it_is_on(scripted_worker: ScriptedWorker, termin
     assert [given[0] and datetime.fromisoformat(given[0]), given[1]] == [local, None]
 
 
-def test_a_late_answer_is_pending_first(broker_url: str, terminal: StationTerminal) -> None:
-    """Without an answer a scan is shown as pending, scanning goes on, and the answer comes when it comes."""
+def test_late_reply_is_shown_as_pending_first(broker_url: str, terminal: StationTerminal) -> None:
+    """Without a reply a scan is shown as pending, scanning continues, and the reply is shown when it arrives."""
     terminal.type("A1\r")
     terminal.wait_for("PENDING  A1")
     terminal.type("A2\r:pending\r")
@@ -429,8 +447,8 @@ def test_a_late_answer_is_pending_first(broker_url: str, terminal: StationTermin
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "Ctrl-C"], ids=str)
-def test_leaving_at_once(terminal: StationTerminal, how: signal.Signals | str) -> None:
-    """Ctrl-C and signals leave at once; what is pending is named; the terminal is as it was found."""
+def test_interrupt_and_signals_end_the_prompt(terminal: StationTerminal, how: signal.Signals | str) -> None:
+    """Ctrl-C and signals end the prompt at once; pending scans are listed; the terminal is restored."""
     terminal.type("A1\r")
     terminal.wait_for("PENDING  A1")
     if isinstance(how, str):
@@ -442,8 +460,8 @@ def test_leaving_at_once(terminal: StationTerminal, how: signal.Signals | str) -
     assert "Still pending: 1" in terminal.output
 
 
-def test_return_from_the_desk(scripted_worker: ScriptedWorker, terminal: StationTerminal) -> None:
-    """A request is returned from the prompt, and help says how."""
+def test_prompt_returns_a_request(scripted_worker: ScriptedWorker, terminal: StationTerminal) -> None:
+    """A request is returned from the prompt, and the help lists the command."""
     terminal.type(":help\r:return BR-00017\r")
     terminal.wait_for("RETURNED  BR-00017")
     terminal.type(":recent\r:quit\r")
@@ -453,10 +471,10 @@ def test_return_from_the_desk(scripted_worker: ScriptedWorker, terminal: Station
     assert scripted_worker.events[0]["request"] == "BR-00017"
 
 
-def test_a_journal_that_breaks_while_the_desk_is_open(
+def test_journal_failing_at_the_prompt_rejects_scans(
     scripted_worker: ScriptedWorker, terminal: StationTerminal, tmp_path: Path
 ) -> None:
-    """When the journal cannot be written the desk says NOT TAKEN, sends nothing, and ends with code 4."""
+    """When the journal cannot be written the prompt shows NOT TAKEN, sends nothing, and ends with code 4."""
     blocker = sqlite3.connect(tmp_path / "desk.journal")
     blocker.execute("DROP TABLE events")
     blocker.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A desk whose network was disconnected: what it held goes out in order, what was refused is told, and a journal can be moved."""
+"""A station without its network: held scans are sent in order, refusals are listed, and a journal can be moved."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 def hold(settings: StationSettings, *barcodes: str, ago: timedelta = timedelta(0)) -> None:
-    """Scan while the broker is disconnected, and close the desk."""
+    """Scan while the broker is unavailable, and close the station."""
     with StationClient(settings, now=lambda: datetime.now(UTC) - ago) as client:
         for barcode in barcodes:
             client.scan(barcode)
@@ -36,19 +36,19 @@ def hold(settings: StationSettings, *barcodes: str, ago: timedelta = timedelta(0
 
 @pytest.fixture
 def journal(disconnected: StationSettings) -> Iterator[Journal]:
-    """The desk's journal, to look at."""
+    """The station's journal."""
     opened = Journal(disconnected.journal_file, "main-desk-1")
     yield opened
     opened.close()
 
 
-def test_what_was_held_goes_in_order_with_its_own_time(
+def test_held_scans_are_sent_in_order_with_their_times(
     scripted_worker: ScriptedWorker,
     disconnected: StationSettings,
     reconnect: Callable[[], None],
     journal: Journal,
 ) -> None:
-    """However often it was tried meanwhile, the backlog comes in the order of the scans, each with the time it was taken."""
+    """However often they were tried, held scans are sent in order, each with the time of its scan."""
     barcodes = [f"A{number}" for number in range(230)]
     with StationClient(disconnected) as client:
         for barcode in barcodes[:-1]:
@@ -70,31 +70,31 @@ def test_what_was_held_goes_in_order_with_its_own_time(
         )
 
 
-def test_progress_is_told_and_ends_with_the_refusals(
+def test_progress_counts_held_scans_and_lists_refusals(
     scripted_worker: ScriptedWorker,
     disconnected: StationSettings,
     reconnect: Callable[[], None],
 ) -> None:
-    """While held scans go out their number is told; the last word names those that were refused."""
-    told: list[Progress] = []
-    with StationClient(disconnected, on_progress=told.append) as client:
+    """While held scans are sent their number is reported; the last report lists the refused ones."""
+    reported: list[Progress] = []
+    with StationClient(disconnected, on_progress=reported.append) as client:
         for barcode in ("A1", "X2", "A3"):
             client.scan(barcode)
         wait_until(lambda: not client.is_connected)
-        assert told == []
+        assert reported == []
         reconnect()
-        wait_until(lambda: told and told[-1].is_complete)
+        wait_until(lambda: reported and reported[-1].is_complete)
 
-    assert [entry.subject for entry in told[-1].exceptions] == ["X2"]
-    assert told[-1].total == 3
+    assert [entry.subject for entry in reported[-1].exceptions] == ["X2"]
+    assert reported[-1].total == 3
 
 
-def test_a_desk_tells_how_far_it_is(
+def test_prompt_shows_progress_and_refusals(
     scripted_worker: ScriptedWorker,
     disconnected: StationSettings,
     reconnect: Callable[[], None],
 ) -> None:
-    """Answers to many held scans are counted and not shown one by one; refusals are shown, and ticked off at the desk."""
+    """Replies to many held scans are counted, not shown one by one; refusals are shown, and can be acknowledged."""
     terminal = StationTerminal(disconnected)
     terminal.wait_for("> ")
     for number in range(12):
@@ -118,8 +118,8 @@ def test_a_desk_tells_how_far_it_is(
     terminal.close()
 
 
-def test_nothing_can_be_taken_is_said_before_anybody_scans(station_settings: StationSettings) -> None:
-    """With too little room on the disk an open desk says so by itself; a scan is not taken, and the code is 4."""
+def test_prompt_warns_of_a_full_disk_before_a_scan(station_settings: StationSettings) -> None:
+    """With too little space on the disk the prompt shows a warning; a scan is rejected, and the code is 4."""
     terminal = StationTerminal(station_settings, BOOKDROP_STATION_JOURNAL_MIN_FREE_MB="1000000000")
     terminal.wait_for("NOTHING CAN BE TAKEN")
     terminal.type("A1\r")
@@ -130,8 +130,8 @@ def test_nothing_can_be_taken_is_said_before_anybody_scans(station_settings: Sta
     terminal.close()
 
 
-def test_a_scan_beyond_the_limit(disconnected: StationSettings, journal: Journal) -> None:
-    """A command whose scan is one too many says why, keeps nothing of it, and ends with code 4."""
+def test_scan_beyond_the_journal_limit_is_rejected(disconnected: StationSettings, journal: Journal) -> None:
+    """A scan beyond the limit ends with the cause and code 4, and is not stored."""
     hold(disconnected, "A1")
 
     done = run_station(disconnected, "scan", "A2", BOOKDROP_STATION_JOURNAL_MAX_UNANSWERED="1")
@@ -141,12 +141,12 @@ def test_a_scan_beyond_the_limit(disconnected: StationSettings, journal: Journal
     assert [entry.subject for entry in journal.recent()] == ["A1"]
 
 
-def test_waiting_past_the_limit_warns(disconnected: StationSettings) -> None:
-    """A scan without an answer for more than four hours is warned of in the list and at the desk."""
+def test_scan_without_a_reply_for_hours_is_reported(disconnected: StationSettings) -> None:
+    """A scan without a reply for more than four hours is reported in the list and at the prompt."""
     hold(disconnected, "A1", ago=timedelta(hours=5))
 
     listed = run_station(disconnected, "journal", "list", "--json")
-    quiet = run_station(disconnected, "journal", "list", BOOKDROP_STATION_UNANSWERED_WARNING_HOURS="6")
+    without_warning = run_station(disconnected, "journal", "list", BOOKDROP_STATION_UNANSWERED_WARNING_HOURS="6")
     terminal = StationTerminal(disconnected)
     terminal.wait_for("NO REPLY SINCE")
     terminal.type(":quit\r")
@@ -155,13 +155,13 @@ def test_waiting_past_the_limit_warns(disconnected: StationSettings) -> None:
 
     assert "NO REPLY SINCE" in listed.stderr
     assert json.loads(listed.stdout)["subject"] == "A1"
-    assert "NO REPLY" not in quiet.stderr
+    assert "NO REPLY" not in without_warning.stderr
 
 
-def test_replay_by_hand(
+def test_replay_command_sends_held_scans(
     scripted_worker: ScriptedWorker, disconnected: StationSettings, reconnect: Callable[[], None]
 ) -> None:
-    """A closed desk's scans are sent by a command, which counts, names what was refused, and has codes for each end."""
+    """A command sends the scans of a closed station, counts them, lists refusals, and has a code for each result."""
     hold(disconnected, "A1", "X2", "A3")
     without = run_station(disconnected, "journal", "replay", "--wait", "2")
     reconnect()
@@ -169,17 +169,17 @@ def test_replay_by_hand(
 
     assert without.returncode == 3, without.stderr
     assert "pending: 3. The network is away" in without.stdout
-    told = json.loads(done.stdout)
+    reported = json.loads(done.stdout)
     assert done.returncode == 1, done.stderr
-    assert (told["held"], told["answered"], told["pending"]) == (3, 3, 0)
-    assert [entry["subject"] for entry in told["refused"]] == ["X2"]
+    assert (reported["held"], reported["answered"], reported["pending"]) == (3, 3, 0)
+    assert [entry["subject"] for entry in reported["refused"]] == ["X2"]
     assert [event["barcode"] for event in scripted_worker.events] == ["A1", "X2", "A3"]
 
 
-def test_exceptions_by_hand(
+def test_exceptions_are_listed_until_they_are_acknowledged(
     scripted_worker: ScriptedWorker, disconnected: StationSettings, reconnect: Callable[[], None]
 ) -> None:
-    """Held scans that were refused stay on a list of their own, with code 1, until somebody has seen to them."""
+    """Refused held scans are listed, with code 1, until staff acknowledge them."""
     hold(disconnected, "A1", "X2", "X3")
     reconnect()
     run_station(disconnected, "journal", "replay")
@@ -198,19 +198,19 @@ def test_exceptions_by_hand(
     assert "Not on the list: 1" in wrong.stderr
 
 
-def test_a_journal_goes_to_another_machine(
+def test_moved_journal_is_sent_by_the_other_machine(
     scripted_worker: ScriptedWorker,
     disconnected: StationSettings,
     station_settings: StationSettings,
     tmp_path: Path,
 ) -> None:
-    """Exported here and imported there, held scans are sent from there: the same ids, the same station, once; not from here."""
+    """After export and import the held scans are sent by the other machine: same ids, same station, once."""
     hold(disconnected, "A1", "A2")
-    there = station_settings.model_copy(update={"journal": tmp_path / "there.journal"})
+    target = station_settings.model_copy(update={"journal": tmp_path / "target.journal"})
 
     went = run_station(disconnected, "journal", "export", str(tmp_path / "stick"), "--json")
-    came = run_station(there, "journal", "import", str(tmp_path / "stick"), "--json")
-    sent = run_station(there, "journal", "replay")
+    came = run_station(target, "journal", "import", str(tmp_path / "stick"), "--json")
+    sent = run_station(target, "journal", "replay")
     left = run_station(station_settings, "journal", "replay")
     scan = run_station(station_settings, "scan", "A3")
     listed = run_station(station_settings, "journal", "list", "--json")
@@ -225,28 +225,28 @@ def test_a_journal_goes_to_another_machine(
     assert {event["station"] for event in scripted_worker.events} == {"main-desk-1"}
 
 
-def test_a_desk_that_is_open_where_a_journal_left(
+def test_running_client_stops_after_its_journal_was_exported(
     scripted_worker: ScriptedWorker,
     station_settings: StationSettings,
     tmp_path: Path,
 ) -> None:
-    """A client that is running takes nothing more, and leaves the answers to the machine that has the journal now."""
-    there = station_settings.model_copy(update={"journal": tmp_path / "there.journal", "retry_interval_seconds": 30})
-    with StationClient(station_settings) as here:
-        here.wait(here.scan("A1"), 60)
+    """A running client accepts no scan, and leaves the replies to the machine that has the journal."""
+    target = station_settings.model_copy(update={"journal": tmp_path / "target.journal", "retry_interval_seconds": 30})
+    with StationClient(station_settings) as source:
+        source.wait(source.scan("A1"), 60)
         run_station(station_settings, "journal", "export", str(tmp_path / "stick"))
         with pytest.raises(JournalError, match="was moved to"):
-            here.scan("A2")
-        run_station(there, "journal", "import", str(tmp_path / "stick"))
-        time.sleep(2.5)  # a desk that is open looks once a second whether its journal has left
-        with StationClient(there) as client:
+            source.scan("A2")
+        run_station(target, "journal", "import", str(tmp_path / "stick"))
+        time.sleep(2.5)  # an open station checks once a second whether its journal was exported
+        with StationClient(target) as client:
             for number in range(10):
                 client.scan(f"B{number}")
             wait_until(lambda: not client.journal.unanswered())
 
     barcodes = [event["barcode"] for event in scripted_worker.events]
     assert list(dict.fromkeys(barcodes)) == ["A1", *(f"B{number}" for number in range(10))]
-    # The answer that the server was handing out as it left may be asked for again. Listening on would take half of them.
+    # An event whose reply was on its way may be resent. A client that still consumed would take half of the replies.
     assert len(barcodes) <= 12
 
 
@@ -280,19 +280,19 @@ def test_requested_replay_counts_every_held_event(
     assert all(0 <= progress.replied <= progress.total for progress in reported)
 
 
-def test_a_copy_that_was_left_behind_does_no_harm(
+def test_copied_journal_sends_the_same_events(
     scripted_worker: ScriptedWorker,
     disconnected: StationSettings,
     station_settings: StationSettings,
     tmp_path: Path,
 ) -> None:
-    """Two machines with the same journal, copied by hand, both send it: the same ids and bytes, and both are answered."""
+    """Two machines with a copy of one journal send the same ids and bytes, and both get replies."""
     hold(disconnected, "A1")
     shutil.copy(disconnected.journal_file, tmp_path / "copy.journal")
-    here = station_settings.model_copy(update={"retry_interval_seconds": 0.1})
-    there = here.model_copy(update={"journal": tmp_path / "copy.journal"})
+    source = station_settings.model_copy(update={"retry_interval_seconds": 0.1})
+    target = source.model_copy(update={"journal": tmp_path / "copy.journal"})
 
-    with StationClient(here) as one, StationClient(there) as other:
+    with StationClient(source) as one, StationClient(target) as other:
         wait_until(lambda: not one.journal.unanswered() and not other.journal.unanswered())
 
     bodies: dict[str, set[bytes]] = {}
@@ -301,23 +301,23 @@ def test_a_copy_that_was_left_behind_does_no_harm(
     assert [len(same) for same in bodies.values()] == [1]
 
 
-def test_a_scan_that_was_set_apart_is_answered_after_all(
+def test_later_reply_replaces_a_provisional_refusal(
     scripted_worker: ScriptedWorker,
     station_settings: StationSettings,
 ) -> None:
-    """Refused because the station was not known, then retried at the server: the second answer is told and kept."""
+    """Refused because the station was unknown, then retried on the server: the second reply is reported and stored."""
 
     def twice(running: ScriptedWorker, event: dict[str, Any]) -> None:
         running.send(reply_to(event) | {"outcome": "refused", "reason": "unknown_station"})
         running.send(reply_to(event))
 
     scripted_worker.script = twice
-    told: list[str] = []
-    with StationClient(station_settings, on_reply=lambda _, reply: told.append(reply.outcome.value)) as client:
+    reported: list[str] = []
+    with StationClient(station_settings, on_reply=lambda _, reply: reported.append(reply.outcome.value)) as client:
         event_id = client.scan("A1")
-        wait_until(lambda: "returned" in told)
+        wait_until(lambda: "returned" in reported)
         entry = client.journal.entry(str(event_id))
 
-    assert told[-1] == "returned"
+    assert reported[-1] == "returned"
     assert entry is not None
     assert read_reply(entry.reply or "").outcome == "returned"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker tells its supervisor: up, alive, ending; and that it lives while its broker is away."""
+"""The worker and its supervisor: readiness, watchdog and shutdown; and a worker without a broker."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.databases("sqlite")
 
 @pytest.fixture
 def supervisor():
-    """A supervisor that listens; gives its address as the variable has it, and its socket."""
+    """A supervisor's socket, with its address as in NOTIFY_SOCKET."""
     address = f"bookdrop-{uuid.uuid4().hex}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         try:
@@ -30,8 +30,8 @@ def supervisor():
 
 
 @pytest.mark.long
-def test_a_worker_lives_while_its_broker_is_away(supervisor, deployment):
-    """A supervisor that ends whoever is silent leaves a worker alone that waits for its broker; TERM still ends it."""
+def test_worker_without_a_broker_stays_alive(supervisor, deployment):
+    """A worker that waits for its broker sends watchdog messages, so that it is not killed; TERM ends it."""
     address, notifications = supervisor
     deployment = replace(deployment, broker_url=f"redis+socket://{deployment.folder}/unreachable.sock")
     process = deployment.start_worker("returns", "--concurrency", "1", NOTIFY_SOCKET=address)
@@ -57,8 +57,8 @@ def test_a_worker_lives_while_its_broker_is_away(supervisor, deployment):
     assert code == 0
 
 
-def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tmp_path):
-    """Only the process whose heart it is beats: a child that goes on does not make a hanging parent look alive."""
+def test_forked_child_sends_no_heartbeat(supervisor, monkeypatch, tmp_path):
+    """Only the worker's own process sends heartbeats: a child does not make a hanging parent look alive."""
     address, notifications = supervisor
     monkeypatch.setenv(systemd_notify.VARIABLE, address)
     monkeypatch.setattr(heartbeat.Heartbeat, "path", tmp_path / "heartbeat")
@@ -72,8 +72,8 @@ def test_a_forked_child_does_not_beat_for_its_parent(supervisor, monkeypatch, tm
         notifications.recv(64)
 
 
-def test_a_worker_beats_whenever_it_connects(monkeypatch, tmp_path):
-    """A server that takes each connection at once and refuses what comes next: the worker tries on, and does not hang."""
+def test_connecting_sends_a_heartbeat(monkeypatch, tmp_path):
+    """A server that accepts each connection and refuses the next step: the worker retries, and sends heartbeats."""
     monkeypatch.setattr(heartbeat.Heartbeat, "path", tmp_path / "heartbeat")
     monkeypatch.setattr(heartbeat.Heartbeat, "worker_pid", os.getpid())
 
@@ -83,9 +83,9 @@ def test_a_worker_beats_whenever_it_connects(monkeypatch, tmp_path):
     assert (tmp_path / "heartbeat").exists()
 
 
-@pytest.mark.parametrize("address", [None, "", "relative", "/nobody/listens/here"])
-def test_no_supervisor_is_no_trouble(monkeypatch, address):
-    """Without a supervisor, or with one that is gone, a worker goes on."""
+@pytest.mark.parametrize("address", [None, "", "relative", "/no/such/socket"])
+def test_missing_supervisor_is_ignored(monkeypatch, address):
+    """Without a supervisor, or with an unreachable one, a worker continues."""
     monkeypatch.delenv(systemd_notify.VARIABLE, raising=False)
     if address is not None:
         monkeypatch.setenv(systemd_notify.VARIABLE, address)
@@ -97,8 +97,8 @@ def test_no_supervisor_is_no_trouble(monkeypatch, address):
 @pytest.mark.parametrize(
     "role", [("returns",), ("printing", "--branch", "main"), ("housekeeping",)], ids=lambda r: r[0]
 )
-def test_nothing_outlives_a_worker_that_was_killed(role, deployment):
-    """SIGKILL of a worker alone: its pool ends, and so does its schedule, which would run beside the next worker's."""
+def test_killed_worker_leaves_no_process(role, deployment):
+    """After SIGKILL of a worker its pool ends, and its schedule, which would run beside the next worker's."""
     process = deployment.start_worker(*role)
     ready = "beat: Starting" if role[0] == "housekeeping" else "ready."
     wait_until(lambda: ready in deployment.log(role[0]), "the worker is ready")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a task that takes too long is ended."""
+"""Time limits of tasks."""
 
 from tasks.printing.claim import LEASE
 from tasks.printing.handler import LONGEST_RUN
@@ -8,18 +8,18 @@ from tasks.printing.task import TIME_LIMIT, follow_slip, print_slip
 from workers.app import celery_settings
 
 
-def test_nothing_is_raised_amid_a_transaction():
-    """There is a hard limit, whose end of the process lets go of every lock, and no soft one, which may keep them."""
+def test_time_limit_is_a_hard_limit():
+    """The hard limit ends the process, which releases every lock; a soft limit's exception may keep them."""
     settings = celery_settings()
 
     assert settings["task_time_limit"] < settings["broker_transport_options"]["visibility_timeout"]
     assert "task_soft_time_limit" not in settings
 
 
-def test_a_slow_printer_has_its_time():
-    """The last slip of a shift may take all of a printer's patience, whatever the visibility timeout is."""
-    patience = PrinterTimeouts()
-    one_slip = patience.connect + 2 * patience.transfer
+def test_time_limit_covers_a_slow_printer():
+    """The last slip of a print task may use all printer timeouts, whatever the visibility timeout is."""
+    timeouts = PrinterTimeouts()
+    one_slip = timeouts.connect + 2 * timeouts.transfer
 
     assert one_slip < LEASE
     assert (LONGEST_RUN + one_slip).total_seconds() < TIME_LIMIT

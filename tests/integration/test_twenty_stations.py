@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A busy morning: twenty stations, two thousand scans with repeats, real workers, a real server, real slips."""
+"""Twenty stations with two thousand scans, repeats included: real workers, a real broker, real slips."""
 
 import random
 from collections import Counter
@@ -17,24 +17,24 @@ from tests.requirements import is_thorough
 
 STATIONS = tuple(f"main-desk-{n}" for n in range(1, 21))
 SCANS = 2000
-ITEMS_IN_CI, ITEMS_AT_HOME = 1200, 300
-"""What takes the time is their slips; all other scans are repeats."""
+ITEMS_IN_CI, ITEMS_LOCALLY = 1200, 300
+"""Their slips take most of the time; all other scans are repeats."""
 TIMEOUT = 240
 
 pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite"), pytest.mark.timeout(2 * TIMEOUT)]
 
 
-def test_every_scan_is_answered_and_every_item_goes_home_once(deployment, engine, request):
-    """Two thousand scans from twenty stations: each answered, each item returned once, one slip each."""
-    items = ITEMS_IN_CI if is_thorough(request.config) else ITEMS_AT_HOME
+def test_two_thousand_scans_get_replies_and_return_each_item_once(deployment, engine, request):
+    """Each scan gets a reply, each item is returned once, and each Return has one slip."""
+    items = ITEMS_IN_CI if is_thorough(request.config) else ITEMS_LOCALLY
     library = Library(engine, deployment.folder / "spool").open(STATIONS)
     barcodes = library.loaned_items(items)
     random_numbers = random.Random(20)
     scans = barcodes + random_numbers.choices(barcodes, k=SCANS - items)
     random_numbers.shuffle(scans)
 
-    def morning(number):
-        """One station scans its share as fast as it can, then waits for every answer."""
+    def scan_share(number):
+        """Scan a station's share as fast as possible, then wait for every reply."""
         with StationClient(deployment.station_settings(STATIONS[number])) as client:
             events = [client.scan(barcode) for barcode in scans[number :: len(STATIONS)]]
             return [client.wait(event, TIMEOUT) for event in events]
@@ -45,7 +45,7 @@ def test_every_scan_is_answered_and_every_item_goes_home_once(deployment, engine
         deployment.worker("housekeeping"),
     ):
         with ThreadPoolExecutor(len(STATIONS)) as stations:
-            replies = [reply for shift in stations.map(morning, range(len(STATIONS))) for reply in shift]
+            replies = [reply for shift in stations.map(scan_share, range(len(STATIONS))) for reply in shift]
         outcomes = Counter(reply.outcome.value for reply in replies if reply is not None)
         slips = library.wait_for_slips(items, TIMEOUT)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Undo, on both databases: status, loan, patron link and slip within the window; the status alone after it."""
+"""Undo on both databases: status, loan, patron link and slip within the window; the status only minutes_later it."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -21,7 +21,7 @@ from tests.task_context import POLICY
 
 @pytest.fixture
 def undo(handle, library):
-    """Undo an event, or a request's last Return; give the reply."""
+    """Undo an event, or a request's last Return; return the reply."""
 
     def run(undoes=None, **fields):
         policy, now = fields.pop("policy", POLICY), fields.pop("now", None)
@@ -32,12 +32,13 @@ def undo(handle, library):
     return run
 
 
-def after(minutes):
+def minutes_later(minutes):
+    """The time in `minutes`."""
     return datetime.now(UTC) + timedelta(minutes=minutes)
 
 
-def test_within_the_window_everything_comes_back(library, handle, undo, rows):
-    """Status, item, loan and both links to the reader are as before; the slip is void; history has both lines."""
+def test_undo_within_the_window_restores_everything(library, handle, undo, rows):
+    """Status, item, loan and both patron links are as before; the slip is void; the history has both entries."""
     _, [barcode] = library.request()
     before = rows(Request), rows(Item), rows(Loan)
     [returned] = handle(RETURN_HANDLER, library.scan(barcode))
@@ -61,8 +62,8 @@ def test_within_the_window_everything_comes_back(library, handle, undo, rows):
     assert reply.warnings == ()
 
 
-def test_from_the_request_the_last_return_is_meant(library, handle, undo, rows):
-    """Undo by the request's identifier takes back its last Return that still stands."""
+def test_undo_by_request_reverts_its_last_return(library, handle, undo, rows):
+    """Undo by the request's identifier reverts its last Return that is not undone."""
     external_id, _ = library.request(RequestStatus.RECEIVED)
     handle(RETURN_HANDLER, library.return_requested(external_id))
 
@@ -73,8 +74,8 @@ def test_from_the_request_the_last_return_is_meant(library, handle, undo, rows):
     assert rows(Request)[0].returned_at is None
 
 
-def test_a_slip_that_may_be_out_is_told(library, handle, undo, engine):
-    """When the slip has left, staff are told to take it out of the book."""
+def test_undo_after_printing_warns_of_the_slip(library, handle, undo, engine):
+    """When the slip was printed, staff are warned to take it out of the item."""
     _, [barcode] = library.request()
     [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     with engine.begin() as connection:
@@ -85,8 +86,8 @@ def test_a_slip_that_may_be_out_is_told(library, handle, undo, engine):
     assert any("throw it away" in warning for warning in reply.warnings)
 
 
-def test_undone_once_is_enough(library, handle, undo, rows):
-    """A second undo of the same Return says so, and writes nothing."""
+def test_second_undo_returns_already_done(library, handle, undo, rows):
+    """A second undo of the same Return writes nothing."""
     _, [barcode] = library.request()
     [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     undo(returned.event_id)
@@ -97,7 +98,7 @@ def test_undone_once_is_enough(library, handle, undo, rows):
     assert len(rows(RequestEvent)) == 2
 
 
-def test_the_same_undo_delivered_twice_is_one(library, handle, rows):
+def test_redelivered_undo_returns_the_stored_reply(library, handle, rows):
     """A redelivered undo gets its stored reply, byte for byte."""
     _, [barcode] = library.request()
     [returned] = handle(RETURN_HANDLER, library.scan(barcode))
@@ -109,8 +110,8 @@ def test_the_same_undo_delivered_twice_is_one(library, handle, rows):
     assert len(rows(RequestEvent)) == 2
 
 
-def test_after_an_undo_the_item_can_be_returned_again(library, handle, undo, rows):
-    """A new scan after the undo returns the item, and a slip of its own comes out."""
+def test_item_can_be_returned_again_after_an_undo(library, handle, undo, rows):
+    """A new scan after the undo returns the item, with a new print job."""
     _, [barcode] = library.request()
     [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     undo(returned.event_id)
@@ -121,13 +122,13 @@ def test_after_an_undo_the_item_can_be_returned_again(library, handle, undo, row
     assert [job.state for job in rows(PrintJob)].count(PrintState.REQUESTED) == 1
 
 
-def test_after_the_window_a_reason_is_needed(library, handle, undo, rows):
-    """Without a reason it is refused; with one the status alone comes back, and the loan stays discharged."""
+def test_undo_after_the_window_needs_a_reason(library, handle, undo, rows):
+    """Without a reason it is refused; with one only the status is restored, and the loan stays discharged."""
     _, [barcode] = library.request()
     [returned] = handle(RETURN_HANDLER, library.scan(barcode))
 
-    refused = undo(returned.event_id, now=after(11))
-    done = undo(returned.event_id, now=after(11), reason="wrong book")
+    refused = undo(returned.event_id, now=minutes_later(11))
+    done = undo(returned.event_id, now=minutes_later(11), reason="wrong book")
 
     assert (refused.outcome, refused.reason) == ("refused", "reason_needed")
     assert refused.next_step
@@ -138,8 +139,8 @@ def test_after_the_window_a_reason_is_needed(library, handle, undo, rows):
     assert rows(RequestEvent)[-1].note == "wrong book"
 
 
-def test_never_after_the_partner_confirmed(library, handle, undo, rows):
-    """Once the lender has confirmed, a Return stands, whatever the reason."""
+def test_undo_after_the_partner_confirmed_is_refused(library, handle, undo, rows):
+    """Once the lender has confirmed, a Return is final, whatever the reason is."""
     external_id, [barcode] = library.request()
     [returned] = handle(RETURN_HANDLER, library.scan(barcode))
     handle(CIRCULATION_HANDLER, library.event(RequestCompleted, request=external_id))
@@ -150,8 +151,8 @@ def test_never_after_the_partner_confirmed(library, handle, undo, rows):
     assert rows(Request)[0].status is RequestStatus.COMPLETED
 
 
-def test_what_came_later_is_undone_first(library, handle, undo, rows):
-    """The check-in of the first of two items is not undone under the Return of the last."""
+def test_undo_is_refused_before_a_later_return_is_undone(library, handle, undo, rows):
+    """The check-in of the first of two items is not undone before the Return of the last."""
     _, [one, two] = library.request(items=2)
     [first] = handle(RETURN_HANDLER, library.scan(one))
     [last] = handle(RETURN_HANDLER, library.scan(two))
@@ -165,8 +166,8 @@ def test_what_came_later_is_undone_first(library, handle, undo, rows):
     assert [loan.discharged_at for loan in rows(Loan)] == [None, None]
 
 
-def test_a_claim_is_a_claim_again(library, handle, undo, rows):
-    """An undone Return that ended a claim leaves the loan claimed returned, as it was."""
+def test_undo_restores_a_claim(library, handle, undo, rows):
+    """An undone Return that resolved a claim leaves the loan claimed returned, as before."""
     external_id, _ = library.request(loan={"claimed_returned": True})
     [returned] = handle(RETURN_HANDLER, library.return_requested(external_id, resolution="found_by_library"))
 
@@ -175,7 +176,7 @@ def test_a_claim_is_a_claim_again(library, handle, undo, rows):
     assert rows(Loan)[0].claimed_returned
 
 
-def test_a_lost_item_is_lost_again(library, handle, undo, rows):
+def test_undo_restores_the_lost_status(library, handle, undo, rows):
     """An undone override restores the lost status; the fee stays flagged for review."""
     external_id, _ = library.request(RequestStatus.LOST)
     override = Override(reason="found", supervisor="A. Chief")
@@ -188,8 +189,8 @@ def test_a_lost_item_is_lost_again(library, handle, undo, rows):
 
 
 @pytest.mark.parametrize("undoes", [uuid4(), UUID(int=7)])
-def test_nothing_to_undo_is_told(undo, undoes):
-    """An event that returned nothing, or a request that is not there, is refused with the next step."""
+def test_undo_without_a_return_is_refused(undo, undoes):
+    """An event that returned nothing, and an unknown request, are refused with the next step."""
     by_event, by_request = undo(undoes), undo(request="BR-NONE")
 
     for reply in (by_event, by_request):
@@ -197,15 +198,15 @@ def test_nothing_to_undo_is_told(undo, undoes):
         assert reply.next_step
 
 
-def test_a_request_never_returned_has_nothing_to_undo(library, undo):
-    """A request on loan has no Return that could be taken back."""
+def test_undo_of_a_loaned_request_is_refused(library, undo):
+    """A request on loan has no Return that could be undone."""
     external_id, _ = library.request()
 
     assert undo(request=external_id).reason == "nothing_to_undo"
 
 
-def test_a_window_of_zero_turns_undo_off(library, handle, undo, rows):
-    """With no window nothing is kept aside, and an undo is refused."""
+def test_undo_window_of_zero_disables_undo(library, handle, undo, rows):
+    """With a window of zero no patron link is stored, and an undo is refused."""
     off = LibraryPolicy(new_id=POLICY.new_id, undo_window=timedelta(0))
     _, [barcode] = library.request()
     [returned] = handle(RETURN_HANDLER, library.scan(barcode), policy=off)

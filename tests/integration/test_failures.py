@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad days, each with clear words, an exit code, and nothing lost."""
+"""Failures of broker, database, spool and input: a clear message, an exit code, and no loss."""
 
 import json
 import time
@@ -13,27 +13,27 @@ pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite")]
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
 
-def test_broker_away_keeps_the_scan(deployment, library):
-    """With the broker away a scan is kept and reported as pending (code 3); the next command brings its reply."""
+def test_scan_without_a_broker_is_kept(deployment, library):
+    """Without a broker a scan is kept and reported as pending (code 3); the next command gets its reply."""
     _, [barcode] = library.request()
 
-    away = deployment.station("scan", barcode, "--wait", "1", BOOKDROP_BROKER_URL=UNREACHABLE)
+    disconnected = deployment.station("scan", barcode, "--wait", "1", BOOKDROP_BROKER_URL=UNREACHABLE)
     with deployment.worker("returns"):
-        back = deployment.station("desk", stdin="NO-SUCH-BARCODE\n")
+        reconnected = deployment.station("desk", stdin="NO-SUCH-BARCODE\n")
         again = deployment.station("scan", barcode)
     listed = deployment.station("journal", "list", "--json")
 
-    assert away.returncode == 3
-    assert "PENDING" in away.stdout
-    assert back.returncode == 0, back.stdout + back.stderr
+    assert disconnected.returncode == 3
+    assert "PENDING" in disconnected.stdout
+    assert reconnected.returncode == 0, reconnected.stdout + reconnected.stderr
     first = json.loads(listed.stdout.splitlines()[0])
     assert first["reply"]["outcome"] == "returned"
     assert "ALREADY RETURNED" in again.stdout
 
 
 @pytest.mark.thorough
-def test_database_locked_is_waited_for(raw_station, deployment, library, sqlite_locked):
-    """A database that somebody holds for a while: the scan waits, and is answered when it is free."""
+def test_locked_database_delays_the_reply(raw_station, deployment, library, sqlite_locked):
+    """While another process locks the database, the scan waits; it gets its reply after that."""
     _, [barcode] = library.request()
 
     with deployment.worker("returns"):
@@ -49,8 +49,8 @@ def test_database_locked_is_waited_for(raw_station, deployment, library, sqlite_
 
 
 @pytest.mark.thorough
-def test_spool_that_cannot_be_written_is_told_and_tried_again(raw_station, deployment, library):
-    """A spool in trouble: the Return stands, the station hears why, and the slip comes out by itself, once."""
+def test_unwritable_spool_delays_the_slip(raw_station, deployment, library):
+    """The Return takes place, the station gets a notice with the cause, and the slip is printed once, later."""
     _, [barcode] = library.request()
     in_the_way = library.spool / "main"
     in_the_way.write_text("no folder")
@@ -77,8 +77,8 @@ def test_spool_that_cannot_be_written_is_told_and_tried_again(raw_station, deplo
     ("line", "words"),
     [("", "Nothing was scanned"), ("x" * 10_000, "not an item barcode"), ("31\x00\x1b[2J7", "control characters")],
 )
-def test_garbage_is_refused_at_the_desk(deployment, line, words):
-    """An empty line, ten thousand characters, control characters: refused in words; nothing is taken or sent."""
+def test_invalid_line_is_refused_at_the_prompt(deployment, line, words):
+    """An empty line, ten thousand characters and control characters are refused; no event is stored or sent."""
     shown = deployment.station("desk", stdin=f"{line}\n")
     listed = deployment.station("journal", "list", "--json")
 
@@ -87,8 +87,8 @@ def test_garbage_is_refused_at_the_desk(deployment, line, words):
     assert listed.stdout == ""
 
 
-def test_wrong_key_is_told(deployment, library):
-    """A station with a wrong key is refused in words that say whom to tell."""
+def test_wrong_key_is_reported(deployment, library):
+    """A station with a wrong key is refused with the cause."""
     _, [barcode] = library.request()
 
     with deployment.worker("returns"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/how-to/install.md followed word by word, with the exact lines of the units as plain processes.
+"""docs/how-to/install.md executed command by command, with the exact lines of the units as plain processes.
 
-What is not followed here is what the machine itself would do: packages, users, the system's own services.
+The test leaves out what belongs to the machine: packages, users, the system's own services.
 """
 
 import base64
@@ -31,13 +31,15 @@ from tests.polling import wait_until
 from tests.requirements import skip_or_fail
 from tests.systemd import Machine, Unit
 
-# A whole installation, on machines that are busy with other tests as well.
+# A config installation, on machines that are busy with other tests as well.
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 PROGRAMS = Path(sys.executable).parent
-OF_THE_SYSTEM = re.compile(r"(apt-get|systemd-|runuser|nginx|systemctl (daemon-reload|restart|reload)|cp|cd|rm|echo) ?")
+SYSTEM_COMMANDS = re.compile(
+    r"(apt-get|systemd-|runuser|nginx|systemctl (daemon-reload|restart|reload)|cp|cd|rm|echo) ?"
+)
 PORTS = ("5555", "9410", "8443")
 LENDER = "Riverside University Library"
 
@@ -63,7 +65,7 @@ def empty_databases(postgres_template):
 
 @pytest.fixture
 def secrets(tmp_path):
-    """What deploy/make-secrets makes, for a broker on a port of this machine; gives the folder and the port."""
+    """The output of deploy/make-secrets for a broker on a port of this machine; the folder and the port."""
     if shutil.which("openssl") is None:
         skip_or_fail("openssl")
     port = free_port()
@@ -79,7 +81,7 @@ def secrets(tmp_path):
 
 @pytest.fixture
 def broker(secrets, tmp_path):
-    """A server on deploy/redis/valkey.conf that lets in whom make-secrets made; gives its URL."""
+    """A server with deploy/redis/valkey.conf and the users of make-secrets; its URL."""
     folder, port = secrets
     (tmp_path / "broker").mkdir()
     options = {"--port": str(port), "--bind": "127.0.0.1", "--dir": tmp_path / "broker"}
@@ -108,10 +110,10 @@ def machine(tmp_path, empty_databases, secrets, broker):
     machine = Machine(tmp_path / "machine", PROGRAMS)
     etc = machine.root / "etc/bookdrop"
     settings = (DEPLOY / "systemd/bookdrop.env").read_text(encoding="utf-8")
-    written = 'BOOKDROP_DATABASE_URL="postgresql:///bookdrop?host=/run/postgresql"'
-    assert written in settings
-    own = f'BOOKDROP_DATABASE_URL="{empty_databases[0]}"'
-    (etc / "bookdrop.env").write_text(machine.relocate(settings.replace(written, own)))
+    default = 'BOOKDROP_DATABASE_URL="postgresql:///bookdrop?host=/run/postgresql"'
+    assert default in settings
+    replacement = f'BOOKDROP_DATABASE_URL="{empty_databases[0]}"'
+    (etc / "bookdrop.env").write_text(machine.relocate(settings.replace(default, replacement)))
     for name in ("broker-url", "flower-proxy"):
         shutil.copy(secrets[0] / name, etc / name)
     shutil.copy(DEPLOY / "backup/back-up", machine.root / "bin/back-up")
@@ -122,30 +124,30 @@ def machine(tmp_path, empty_databases, secrets, broker):
     machine.close()
 
 
-class Follower:
-    """Somebody who does what the page says."""
+class PageRunner:
+    """Executes the commands of the page."""
 
     def __init__(self, machine):
         self.machine = machine
         self.exported = {}
         self.ports = {port: free_port() for port in PORTS}
-        """Where the services listen that have a port of their own: not where others of this machine may."""
-        self.said = {}
-        """Command to what it said."""
+        """Ports of the services, free ones instead of those in the units."""
+        self.output = {}
+        """Output by command."""
 
-    def follow(self, *titles):
-        """Do the commands of these steps, each as it is written; each must succeed."""
+    def run_steps(self, *titles):
+        """Execute the commands of these steps as they are default; each must succeed."""
         for command in commands(*titles):
             if found := re.match(r"systemctl enable --now (.*)", command):
                 for name in found[1].split():
                     self.start(name)
             elif command == "install -m 600 /dev/stdin /etc/bookdrop/station-key":
-                key = self.said["bookdrop add stations code=main-desk-1 branch=main"].split()[-1]
+                key = self.output["bookdrop add stations code=main-desk-1 branch=main"].split()[-1]
                 (self.machine.root / "etc/bookdrop/station-key").write_text(f"{key}\n")
             elif found := re.match(r"export (.*)", command):
                 self.exported |= dict(each.split("=") for each in self.machine.relocate(found[1]).split())
-            elif not OF_THE_SYSTEM.match(command):
-                self.said[command] = self._run(command)
+            elif not SYSTEM_COMMANDS.match(command):
+                self.output[command] = self._run(command)
 
     def start(self, name):
         kind, _, instance = name.removesuffix(".service").partition("@")
@@ -168,26 +170,26 @@ class Follower:
         return done.stdout
 
 
-def test_the_page_of_installing_leads_to_a_slip_and_a_copy_of_it_all(machine, empty_databases):
-    """Word by word: tables, first branch, printer and desk, services, a scan, its slip; stopped, and backed up."""
-    staff = Follower(machine)
-    staff.follow("5. ", "6. ", "8. ")
+def test_installation_page_leads_to_a_slip_and_a_backup(machine, empty_databases):
+    """The page's commands create tables, branch, printer and station, and start services; a scan prints a slip."""
+    page = PageRunner(machine)
+    page.run_steps("5. ", "6. ", "8. ")
 
-    told = staff.said["/opt/bookdrop/venv/bin/bookdrop-station scan TRY-0001"]
+    output = page.output["/opt/bookdrop/venv/bin/bookdrop-station scan TRY-0001"]
     slips = machine.root / "var/spool/bookdrop/main-slips"
     wait_until(lambda: list(slips.glob("*.pdf")))
     heartbeats = {path.parent.name for path in (machine.root / "run/bookdrop").rglob("heartbeat")}
     workers = [name for name, (unit, _) in machine.running.items() if unit.get("Type") == "notify"]
     ended = machine.stop()
 
-    assert f"The item's destination is {LENDER}" in told
-    assert "BAD" not in staff.said["bookdrop doctor"]
-    assert "Returned item to partner" in staff.said["bookdrop requests show TRY-1"]
+    assert f"The item's destination is {LENDER}" in output
+    assert "BAD" not in page.output["bookdrop doctor"]
+    assert "Returned item to partner" in page.output["bookdrop requests show TRY-1"]
     assert heartbeats == {"worker-returns", "worker-housekeeping", "printing-main"}
     assert {name: ended[name] for name in workers} == dict.fromkeys(workers, 0)
     assert not list((machine.root / "run/bookdrop").rglob("heartbeat"))
 
-    # And the night comes: what systemd would run at half past two, and what the page of restoring says.
+    # The backup that systemd runs at half past two, and the commands of the page for restoring it.
     assert machine.start(Unit(DEPLOY / "systemd/bookdrop-backup.service")) == 0
     [copy] = (machine.root / "var/backups/bookdrop").glob("*.dump")
     subprocess.run(["pg_restore", "--exit-on-error", "--no-owner", f"--dbname={empty_databases[1]}", copy], check=True)
@@ -201,7 +203,7 @@ def test_the_page_of_installing_leads_to_a_slip_and_a_copy_of_it_all(machine, em
 
 @pytest.fixture
 def proxy(secrets, tmp_path):
-    """A proxy on deploy/nginx/, before whatever listens on a port; gives what starts it, which gives its port."""
+    """The server nginx with deploy/nginx/ in front of a port; a function that starts it and returns its port."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         skip_or_fail("nginx")
@@ -215,10 +217,10 @@ def proxy(secrets, tmp_path):
         )
         upstream = (DEPLOY / "nginx/upstream-local.conf").read_text(encoding="utf-8").replace("5555", str(behind))
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        places = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
-        whole = f"daemon off; pid {tmp_path}/nginx.pid; events {{}}\nhttp {{ access_log off;\n{places}{settings}{upstream}}}\n"
-        (tmp_path / "nginx.conf").write_text(whole)
-        # Its workers would be nobody, who may not look into this test's folder.
+        temp_paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+        config = f"daemon off; pid {tmp_path}/nginx.pid; events {{}}\nhttp {{ access_log off;\n{temp_paths}{settings}{upstream}}}\n"
+        (tmp_path / "nginx.conf").write_text(config)
+        # By default its workers run as a user that cannot read this test's folder.
         user = ["-g", f"user {getpass.getuser()};"] if os.geteuid() == 0 else []
         files = ["-e", str(tmp_path / "nginx.errors"), "-c", str(tmp_path / "nginx.conf")]
         started.append(subprocess.Popen([nginx, *files, *user]))
@@ -230,34 +232,38 @@ def proxy(secrets, tmp_path):
         process.wait(10)
 
 
-def test_flower_behind_its_login(machine, secrets, proxy):
-    """The unit's Flower behind our nginx: nobody without a password, with one the pages; a name is believed from nginx alone."""
-    staff = Follower(machine)
-    staff.follow("5. ")
-    staff.start("bookdrop-flower.service")
-    flower = staff.ports["5555"]
+def test_flower_behind_nginx_requires_a_login(machine, secrets, proxy):
+    """Without a password nginx returns 401; with one Flower shows the user that nginx names, and no other header counts."""
+    page = PageRunner(machine)
+    page.run_steps("5. ")
+    page.start("bookdrop-flower.service")
+    flower = page.ports["5555"]
     (secrets[0] / "htpasswd").write_text("annabel:{PLAIN}of-the-test\n")
     front = proxy(flower)
 
-    def asked(url, **headers):
-        """Status and page; 0 while nobody listens."""
+    def request_page(url, **headers):
+        """Status and page; 0 while the port has no listener."""
         request = urllib.request.Request(url, headers={name.replace("_", "-"): text for name, text in headers.items()})
         try:
-            with urllib.request.urlopen(request, timeout=60, context=ssl._create_unverified_context()) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(request, timeout=60, context=ssl._create_unverified_context()) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as refusal:
             return refusal.code, ""
         except urllib.error.URLError:
             return 0, ""
 
-    wait_until(lambda: asked(f"http://127.0.0.1:{flower}/prints")[0])
-    wait_until(lambda: asked(f"https://127.0.0.1:{front}/prints")[0])
-    stranger, _ = asked(f"https://127.0.0.1:{front}/prints")
+    wait_until(lambda: request_page(f"http://127.0.0.1:{flower}/prints")[0])
+    wait_until(lambda: request_page(f"https://127.0.0.1:{front}/prints")[0])
+    anonymous, _ = request_page(f"https://127.0.0.1:{front}/prints")
     login = base64.b64encode(b"annabel:of-the-test").decode()
-    code, page = asked(f"https://127.0.0.1:{front}/prints", Authorization=f"Basic {login}", X_Forwarded_User="mallory")
-    _, claimed = asked(f"http://127.0.0.1:{flower}/prints", X_Forwarded_User="mallory", X_Bookdrop_Proxy="a guess")
+    code, text = request_page(
+        f"https://127.0.0.1:{front}/prints", Authorization=f"Basic {login}", X_Forwarded_User="mallory"
+    )
+    _, claimed = request_page(
+        f"http://127.0.0.1:{flower}/prints", X_Forwarded_User="mallory", X_Bookdrop_Proxy="a guess"
+    )
 
-    assert stranger == 401
-    assert (code, "annabel" in page, "mallory" in page) == (200, True, False)
+    assert anonymous == 401
+    assert (code, "annabel" in text, "mallory" in text) == (200, True, False)
     assert claimed
     assert not {name for name in ("annabel", "mallory") if name in claimed}

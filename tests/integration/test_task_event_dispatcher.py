@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker tells of itself: once, and again over the next connection; never by waiting for the broker."""
+"""The worker's event dispatcher on RabbitMQ: each event is sent once, failed ones with the next connection, without blocking."""
 
 from contextlib import closing
 from types import SimpleNamespace
@@ -15,33 +15,35 @@ from workers.runtime import event_dispatcher
 
 
 @pytest.mark.parametrize("whose", ["read", "write"])
-def test_no_answer_is_waited_for_without_an_end(whose, rabbitmq, monkeypatch):
-    """A worker's connections, lost without a word while it waits to hear that it may begin: it finds out, and connects anew."""
+def test_dropped_connection_raises_a_timeout(whose, rabbitmq, monkeypatch):
+    """A call on a connection that was dropped without closing ends with a timeout, and the worker reconnects."""
     for seconds in ("RESPONSE_TIMEOUT_SECONDS", "DECLARE_TIMEOUT_SECONDS"):
         monkeypatch.setattr(event_dispatcher, seconds, 1)
 
     with Proxy(lambda: rabbitmq.port) as network:
 
-        def as_told(**_):
+        def connection_with_options(**_):
             options = {"confirm_publish": True, "connect_timeout": 3}
             return Connection(rabbitmq.url_through(network.port), transport_options=options)
 
         consumer = SimpleNamespace(
-            app=SimpleNamespace(connection_for_read=as_told, connection_for_write=as_told),
+            app=SimpleNamespace(
+                connection_for_read=connection_with_options, connection_for_write=connection_with_options
+            ),
             ensure_connected=lambda connection: connection,
         )
         with getattr(event_dispatcher.NonBlockingConsumer, f"connection_for_{whose}")(consumer) as connection:
             channel = connection.default_channel
-            channel.basic_publish(channel.prepare_message(b"no receipt is waited for"), "", "nowhere")
+            channel.basic_publish(channel.prepare_message(b"unconfirmed"), "", "nowhere")
             network.drop()
-            channel.basic_publish(channel.prepare_message(b"nor here"), "", "nowhere")
+            channel.basic_publish(channel.prepare_message(b"unconfirmed"), "", "nowhere")
             with pytest.raises(TimeoutError):
                 channel.basic_qos(0, 5, False)
             connection.collect()
 
 
-def test_what_cannot_be_told_is_kept_for_the_next_connection(rabbitmq):
-    """Celery sends a heartbeat with the order to try again until it is told, in the loop that does all of a worker's work."""
+def test_failed_event_is_sent_with_the_next_connection(rabbitmq):
+    """Celery sends heartbeats with an endless retry, in the worker's main loop; the dispatcher buffers them instead."""
 
     def dispatcher(connection):
         return closing(app.events.Dispatcher(connection, hostname="returns@here"))
@@ -58,10 +60,10 @@ def test_what_cannot_be_told_is_kept_for_the_next_connection(rabbitmq):
 
     with Connection(rabbitmq.url) as connection, dispatcher(connection) as after:
         exchange = get_exchange(connection, name=app.conf.event_exchange)
-        heard = Queue("celeryev.a-test", exchange, "worker.#", auto_delete=True)(connection.default_channel)
-        heard.declare()
+        received = Queue("celeryev.a-test", exchange, "worker.#", auto_delete=True)(connection.default_channel)
+        received.declare()
         after.extend_buffer(before)
         after.flush()
 
-        message: Any = heard.get(no_ack=True)
+        message: Any = received.get(no_ack=True)
         assert message.payload["type"] == "worker-heartbeat"

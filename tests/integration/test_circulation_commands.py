@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The basic returnable cycle at a terminal: from an empty database to "Request completed", without an import."""
+"""The cycle of a request by commands: from an empty database to "Request completed", without an import."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.processes import Deployment
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite")]
 
 
-def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
+def test_commands_move_a_request_through_the_full_cycle(broker_url, tmp_path):
     """A request of an empty database is received, loaned, discharged, returned, undone and completed by commands."""
     deployment = Deployment(broker_url, f"sqlite:///{tmp_path / 'bookdrop.db'}", tmp_path)
 
@@ -27,7 +27,7 @@ def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
     bookdrop("add", "printers", "code=main-slips", "branch=main", f"uri=spool://{tmp_path}/slips", "is_default=yes")
     key = json.loads(bookdrop("add", "stations", "code=main-desk-1", "branch=main", "--json"))["key"]
     bookdrop("add", "partners", "code=XX-RUL", "name=Riverside University Library", "delivery_code=RUL")
-    bookdrop("add", "patrons", "number=P000001", "name=Test Reader")
+    bookdrop("add", "patrons", "number=P000001", "name=Test Patron")
     bookdrop(
         *("add", "requests", "external_id=BR-1", "partner=XX-RUL", "branch=main", "status=request_sent"),
         *("title=A book", "patron=P000001"),
@@ -88,8 +88,8 @@ def test_a_request_goes_round_by_commands_alone(broker_url, tmp_path):
         (("add", "stations", "code=main-desk-1", "branch=nowhere"), 1, "nowhere"),
     ],
 )
-def test_a_wrong_addition_is_told(deployment, arguments, code, words):
-    """A column that is none, a value that does not fit, a branch that is not there: outputs, and nothing is changed."""
+def test_invalid_addition_is_rejected(deployment, arguments, code, words):
+    """An unknown column, an invalid value and an unknown branch are reported, and nothing is changed."""
     done = deployment.bookdrop(*arguments)
 
     assert done.returncode == code

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cycle around the Return, on both databases: receive, loan, discharge, return, complete."""
+"""Circulation around the Return on both databases: receive, loan, discharge, return, complete."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -17,7 +17,7 @@ SENT = RequestStatus.REQUEST_SENT
 
 @pytest.fixture
 def send_event(handle, library):
-    """Play one event of the cycle; give the reply."""
+    """Send one circulation event; return the reply."""
 
     def run(kind, **fields):
         [reply] = handle(CIRCULATION_HANDLER, library.event(kind, **fields))
@@ -26,8 +26,8 @@ def send_event(handle, library):
     return run
 
 
-def sent(library):
-    """A request that was sent to its partner, with its reader and without items; its identifier."""
+def sent_request(library):
+    """A request that was sent to its partner, with its patron and without items; return its identifier."""
     external_id, _ = library.request(SENT)
     with library.engine.begin() as connection:
         connection.execute(delete(ItemBarcode))
@@ -36,12 +36,13 @@ def sent(library):
 
 
 def parcel(*barcodes, **fields):
+    """Received items with these barcodes."""
     return tuple(ReceivedItem(barcode=barcode, **fields) for barcode in barcodes)
 
 
-def test_a_request_goes_round_once(library, send_event, handle, rows):
-    """Received, loaned, returned, completed: each step moves the status, and history tells them all."""
-    request = sent(library)
+def test_full_cycle_moves_the_request_through_each_status(library, send_event, handle, rows):
+    """Received, loaned, returned, completed: each step changes the status and is in the history."""
+    request = sent_request(library)
 
     steps = [
         send_event(ItemsReceived, request=request, items=parcel("0042")),
@@ -57,9 +58,9 @@ def test_a_request_goes_round_once(library, send_event, handle, rows):
     assert (rows(Request)[0].patron_id, rows(Loan)[0].patron_id) == (None, None)
 
 
-def test_receiving_makes_items_with_their_barcodes(library, send_event, rows):
-    """Two items come with a strap and the lender's barcode; a third one later; the same parcel twice changes nothing."""
-    request = sent(library)
+def test_receiving_creates_items_with_their_barcodes(library, send_event, rows):
+    """Items arrive with strap and lender's barcode, a third one later; the same parcel twice changes nothing."""
+    request = sent_request(library)
     items = (ReceivedItem(barcode="ILL-1", temporary=True, other_barcodes=("0042",)), ReceivedItem(barcode="0043"))
 
     first = send_event(ItemsReceived, request=request, items=items)
@@ -74,9 +75,9 @@ def test_receiving_makes_items_with_their_barcodes(library, send_event, rows):
     assert more.items.of == 3
 
 
-def test_received_for_the_reading_room_is_not_lent(library, send_event):
-    """What the lender allows in the library only is received as such, and a loan of it is refused."""
-    request = sent(library)
+def test_item_for_library_use_is_not_loaned(library, send_event):
+    """An item that the lender permits in the library only is received as such, and a loan of it is refused."""
+    request = sent_request(library)
 
     received = send_event(ItemsReceived, request=request, items=parcel("0042"), for_loan=False)
     lent = send_event(ItemLoaned, barcode="0042")
@@ -86,17 +87,17 @@ def test_received_for_the_reading_room_is_not_lent(library, send_event):
     assert lent.next_step
 
 
-def test_a_return_address_that_came_with_the_item_is_kept(library, send_event, rows):
-    """The lender's return address for this very item stands on the request."""
+def test_return_address_of_the_parcel_is_stored(library, send_event, rows):
+    """The lender's return address for this item is stored with the request."""
     address = ("Riverside Annex", "9 River Road")
 
-    send_event(ItemsReceived, request=sent(library), items=parcel("0042"), return_address=address)
+    send_event(ItemsReceived, request=sent_request(library), items=parcel("0042"), return_address=address)
 
     assert rows(Request)[0].return_address == list(address)
 
 
-def test_a_strap_that_is_in_use_is_not_put_on_twice(library, send_event, rows):
-    """A barcode of another open request's item is refused; of a closed one's it is used again."""
+def test_barcode_of_an_open_request_is_refused(library, send_event, rows):
+    """A barcode of another open request's item is refused; that of a closed request's item can be reused."""
     library.request(barcodes=[["ILL-1"]])
     library.request(RequestStatus.COMPLETED, barcodes=[["ILL-2"]])
     request, _ = library.request(SENT, barcodes=[["old"]])
@@ -112,7 +113,7 @@ def test_a_strap_that_is_in_use_is_not_put_on_twice(library, send_event, rows):
     ("status", "reason"),
     [(RequestStatus.COMPLETED, "closed"), (RequestStatus.EXPIRED, "closed"), (RequestStatus.LOST, "lost")],
 )
-def test_a_closed_request_receives_nothing(library, send_event, rows, status, reason):
+def test_parcel_for_a_closed_request_is_refused(library, send_event, rows, status, reason):
     """A parcel for a closed or lost request is refused with the next step, and nothing is written."""
     request, _ = library.request(status)
 
@@ -123,8 +124,8 @@ def test_a_closed_request_receives_nothing(library, send_event, rows, status, re
     assert rows(RequestEvent) == []
 
 
-def test_a_loan_goes_to_the_reader_of_the_request(library, send_event, rows):
-    """The loan begins at the scan's time, with its due date, and belongs to the request's own reader."""
+def test_loan_belongs_to_the_patron_of_the_request(library, send_event, rows):
+    """The loan begins at the scan's time, with its due date, and belongs to the request's patron."""
     _, [barcode] = library.request(RequestStatus.RECEIVED)
     due = library.now + timedelta(days=28)
 
@@ -134,10 +135,10 @@ def test_a_loan_goes_to_the_reader_of_the_request(library, send_event, rows):
     assert reply.outcome.value == "done"
     assert loan.patron_id == rows(Request)[0].patron_id
     assert (loan.loaned_at, loan.due_at) == (library.now, due)
-    assert "Test Reader" not in reply.model_dump_json()
+    assert "Test Patron" not in reply.model_dump_json()
 
 
-def test_on_loan_already_is_said(library, send_event, rows):
+def test_second_loan_returns_already_done(library, send_event, rows):
     """A second loan of the same item writes nothing."""
     _, [barcode] = library.request()
 
@@ -152,8 +153,8 @@ def test_on_loan_already_is_said(library, send_event, rows):
     ("barcode", "reason"),
     [("NO-SUCH", "unknown_barcode"), ("P000001", "patron_card"), ("BR-00001", "external_id_scanned")],
 )
-def test_a_line_that_is_no_item_is_refused(library, send_event, kind, barcode, reason):
-    """An unknown barcode, a patron card, a request's identifier: refused with the hint; the card is not repeated."""
+def test_scan_of_another_code_is_refused(library, send_event, kind, barcode, reason):
+    """An unknown barcode, a patron card and a request's identifier are refused; the card is not repeated."""
     library.request()
 
     reply = send_event(kind, barcode=barcode)
@@ -163,8 +164,8 @@ def test_a_line_that_is_no_item_is_refused(library, send_event, kind, barcode, r
     assert (barcode in reply.model_dump_json()) is (reason != "patron_card")
 
 
-def test_discharge_without_return_keeps_the_book_here(library, send_event, rows):
-    """The loan ends at the scan's time, its link is severed, and the request reads "Returned by patron"."""
+def test_discharge_ends_the_loan_and_keeps_the_item(library, send_event, rows):
+    """The loan ends at the scan's time, its link is severed, and the status is "Returned by patron"."""
     _, [barcode] = library.request()
     at = library.now - timedelta(hours=2)
 
@@ -176,7 +177,7 @@ def test_discharge_without_return_keeps_the_book_here(library, send_event, rows)
     assert send_event(LoanDischarged, barcode=barcode).outcome.value == "already_done"
 
 
-def test_a_backdated_discharge_takes_that_time(library, send_event, rows):
+def test_backdated_discharge_ends_the_loan_at_that_time(library, send_event, rows):
     """In drop-box mode the loan ends when the item came back; a date before the loan is refused."""
     _, [barcode] = library.request()
 
@@ -188,8 +189,8 @@ def test_a_backdated_discharge_takes_that_time(library, send_event, rows):
     assert rows(Loan)[0].discharged_at == library.now - timedelta(days=2)
 
 
-def test_a_fee_keeps_the_link(library, send_event, rows):
-    """A discharge with a fee open keeps the loan's link to its reader until that is settled."""
+def test_open_fee_keeps_the_patron_link(library, send_event, rows):
+    """A discharge with an open fee keeps the loan's link to its patron until the fee is settled."""
     _, [barcode] = library.request(loan={"fee_open": True})
 
     send_event(LoanDischarged, barcode=barcode)
@@ -197,8 +198,8 @@ def test_a_fee_keeps_the_link(library, send_event, rows):
     assert rows(Loan)[0].patron_id is not None
 
 
-def test_a_recalled_item_stays_urgent(library, send_event, handle):
-    """Discharged on its way home, a recalled item is still recalled, and its Return urgent."""
+def test_recalled_item_stays_recalled_after_its_discharge(library, send_event, handle):
+    """A discharged item is still recalled, and its Return urgent."""
     _, [barcode] = library.request(RequestStatus.RECALLED)
 
     discharged = send_event(LoanDischarged, barcode=barcode)
@@ -209,8 +210,8 @@ def test_a_recalled_item_stays_urgent(library, send_event, handle):
     assert returned.urgent
 
 
-def test_the_status_waits_for_the_last_item(library, send_event):
-    """Of two items on loan the first one's discharge leaves the request loaned."""
+def test_status_changes_with_the_last_discharged_item(library, send_event):
+    """Of two items on loan, the first one's discharge leaves the request loaned."""
     _, [one, two] = library.request(items=2)
 
     assert send_event(LoanDischarged, barcode=one).status_after is RequestStatus.LOANED
@@ -221,8 +222,8 @@ def test_the_status_waits_for_the_last_item(library, send_event):
     ("loan", "status", "reason"),
     [({"claimed_returned": True}, RequestStatus.LOANED, "claimed_returned"), ({}, RequestStatus.LOST, "lost")],
 )
-def test_what_needs_a_person_is_not_discharged(library, send_event, rows, loan, status, reason):
-    """A claim and a loss are not cleared by a discharge; staff are told the way."""
+def test_claim_and_loss_are_not_discharged(library, send_event, rows, loan, status, reason):
+    """A claim and a loss are not cleared by a discharge; the refusal contains the next step."""
     _, [barcode] = library.request(status, loan=loan)
 
     reply = send_event(LoanDischarged, barcode=barcode)
@@ -231,8 +232,8 @@ def test_what_needs_a_person_is_not_discharged(library, send_event, rows, loan, 
     assert reply.next_step
 
 
-def test_the_partner_can_be_first(library, send_event, handle, rows):
-    """Confirmed before our own scan came: completed; the late scan ends the loan at its own time, and nothing else."""
+def test_partner_confirmation_before_the_scan_completes_the_request(library, send_event, handle, rows):
+    """Confirmed before the scan: completed. The late scan ends the loan at its own time, and has no other effect."""
     external_id, [barcode] = library.request()
     scanned = library.now - timedelta(days=1)
 
@@ -249,8 +250,8 @@ def test_the_partner_can_be_first(library, send_event, handle, rows):
     assert rows(UndoPatronLink) == []
 
 
-def test_completed_twice_is_once(library, send_event, rows):
-    """The partner's word said twice writes one line of history."""
+def test_second_completion_returns_already_done(library, send_event, rows):
+    """The partner's confirmation sent twice writes one history entry."""
     external_id, _ = library.request(RequestStatus.RETURNED_TO_PARTNER, returned_at=datetime.now(UTC))
 
     replies = [send_event(RequestCompleted, request=external_id) for _ in range(2)]
@@ -260,7 +261,7 @@ def test_completed_twice_is_once(library, send_event, rows):
 
 
 @pytest.mark.parametrize("status", [SENT, RequestStatus.CANCELED_BY_STAFF, RequestStatus.LOST])
-def test_what_was_never_here_is_not_completed(library, send_event, rows, status):
+def test_request_without_items_here_is_not_completed(library, send_event, rows, status):
     """A request with nothing to send back is not completed."""
     external_id, _ = library.request(status)
 
@@ -271,8 +272,8 @@ def test_what_was_never_here_is_not_completed(library, send_event, rows, status)
     assert rows(Request)[0].status is status
 
 
-def test_a_return_event_is_no_cycle_event(library, handle, rows):
-    """An event sent to the wrong task is kept in quarantine and refused, not performed."""
+def test_return_event_in_a_circulation_task_is_quarantined(library, handle, rows):
+    """An event sent to the wrong task is quarantined and refused."""
     _, [barcode] = library.request()
 
     [reply] = handle(CIRCULATION_HANDLER, library.scan(barcode))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What operations are told of answers, stations and waiting slips, on both databases."""
+"""Queries for operators on both databases: replies, stations, waiting slips."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,35 +13,35 @@ from schemas.request_status import RequestStatus
 from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.printing import queries as printing
 from tasks.printing.queries import SlipFilter
-from tasks.returns import queries as desk
+from tasks.returns import queries as returns
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.queries import ReplyFilter
 
 
-def test_answers_are_told_newest_first_without_what_is_no_item(engine, library, handle):
-    """A return, a refusal, and no other event; of a refused scan not what was scanned; the time since the scan."""
+def test_replies_are_listed_newest_first_without_unknown_codes(engine, library, handle):
+    """A return and a refusal, no other event; of a refused scan not the code, which could be a patron card."""
     external_id, [barcode] = library.request()
     coming, _ = library.request(RequestStatus.RECEIVED)
     handle(RETURN_HANDLER, library.scan(barcode))
     handle(CIRCULATION_HANDLER, library.event(RequestCompleted, request=coming))
-    handle(RETURN_HANDLER, library.scan("P123456"), library.return_requested("Test Reader 1"))
+    handle(RETURN_HANDLER, library.scan("P123456"), library.return_requested("Test Patron 1"))
 
     with engine.connect() as connection:
-        told = desk.replies(connection, ReplyFilter())
-        returned = desk.replies(connection, ReplyFilter(outcomes=[Outcome.RETURNED], station="main-desk-1"))
-        elsewhere = desk.replies(connection, ReplyFilter(station="main-desk-2"))
+        listed = returns.replies(connection, ReplyFilter())
+        returned = returns.replies(connection, ReplyFilter(outcomes=[Outcome.RETURNED], station="main-desk-1"))
+        elsewhere = returns.replies(connection, ReplyFilter(station="main-desk-2"))
 
-    assert [each["outcome"] for each in told] == ["refused", "refused", "returned"]
-    assert [each["request"] for each in told] == [None, None, external_id]
-    assert [each["barcode"] for each in told] == [None, None, barcode]
-    assert all(0 <= each["took_seconds"] < 60 for each in told)
-    assert (returned, elsewhere) == (told[2:], [])
-    assert "P123456" not in str(told)
-    assert "Test Reader" not in str(told)
+    assert [each["outcome"] for each in listed] == ["refused", "refused", "returned"]
+    assert [each["request"] for each in listed] == [None, None, external_id]
+    assert [each["barcode"] for each in listed] == [None, None, barcode]
+    assert all(0 <= each["took_seconds"] < 60 for each in listed)
+    assert (returned, elsewhere) == (listed[2:], [])
+    assert "P123456" not in str(listed)
+    assert "Test Patron" not in str(listed)
 
 
-def test_stations_are_told_with_their_last_answers(engine, library, handle):
-    """Answers and refusals of the last day; what is older does not count, and who was not seen is listed as well."""
+def test_stations_are_listed_with_replies_of_the_last_day(engine, library, handle):
+    """Replies and refusals of the last day; older ones do not count, and stations without events are listed as well."""
     _, [barcode] = library.request()
     handle(RETURN_HANDLER, library.scan(barcode), library.scan("31999999999"))
     handle(RETURN_HANDLER, library.scan(barcode, station="north-desk-1"))
@@ -49,17 +49,17 @@ def test_stations_are_told_with_their_last_answers(engine, library, handle):
         old = datetime.now(UTC) - timedelta(hours=25)
         connection.execute(update(InboxEntry).where(InboxEntry.station == "north-desk-1").values(answered_at=old))
 
-        told = {each["station"]: each for each in desk.stations(connection, datetime.now(UTC))}
+        listed = {each["station"]: each for each in returns.stations(connection, datetime.now(UTC))}
 
-    assert {code: (each["replies"], each["refusals"]) for code, each in told.items()} == {
+    assert {code: (each["replies"], each["refusals"]) for code, each in listed.items()} == {
         "main-desk-1": (2, 1), "main-desk-2": (0, 0), "north-desk-1": (0, 0),
     }  # fmt: skip
-    assert told["main-desk-1"]["last_reply"] is not None
-    assert told["north-desk-1"]["last_reply"] is None
+    assert listed["main-desk-1"]["last_reply"] is not None
+    assert listed["north-desk-1"]["last_reply"] is None
 
 
-def test_slips_behind_a_printer_in_trouble_can_be_asked_for(engine, library, create_print_job):
-    """What waits untried is told with the held ones while its printer is on hold or away, and not otherwise."""
+def test_waiting_slips_of_an_unavailable_printer_are_listed(engine, library, create_print_job):
+    """Slips that were not tried are listed with the held ones while their printer is on hold or unavailable."""
     slips = {str(create_print_job()) for _ in range(2)}
     held = SlipFilter(states=[State.HELD], blocked=True)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reader with an unmistakable name goes every way there is; afterwards everything is searched for them."""
+"""A patron with an unmistakable name passes through every function; then every output is searched for the name."""
 
 import base64
 import json
@@ -43,8 +43,8 @@ def flower(deployment):
         yield process.url
 
 
-def canary_everywhere(library):
-    """Give every reader the canary's name; the first one the number as well."""
+def name_all_patrons(library):
+    """Give every patron the canary's name; the first one the number as well."""
     with library.engine.begin() as connection:
         connection.execute(update(Patron).values(name=NAME))
         first = connection.execute(select(Patron.id).order_by(Patron.id).limit(1)).scalar_one()
@@ -57,9 +57,9 @@ def fetch(url, data=None):
 
 
 @pytest.mark.thorough
-def test_no_reader_is_named_anywhere(deployment, raw_station, valkey, library, flower):
-    """Nothing shown or sent ever names the reader; after the undo window no table but the reader's own row does."""
-    ways = {
+def test_no_output_names_the_patron(deployment, raw_station, valkey, library, flower):
+    """No page, message, log or slip names the patron; after the undo window only the patron's own row does."""
+    requests = {
         "loaned": library.request(),
         "note": library.request(RequestStatus.RECEIVED),
         "lost": library.request(RequestStatus.LOST),
@@ -72,9 +72,9 @@ def test_no_reader_is_named_anywhere(deployment, raw_station, valkey, library, f
         "sent": library.request(RequestStatus.REQUEST_SENT),
         "other": library.request(RequestStatus.CANCELED_BY_STAFF, on_loan=False),
     }
-    canary_everywhere(library)
+    name_all_patrons(library)
     in_the_way = library.spool / "main"
-    in_the_way.write_text("no folder")  # the first slips fail, and are tried again
+    in_the_way.write_text("no folder")  # the first slips fail, and are retried
     settings = deployment.station_settings("main-desk-2", patron_card_pattern=r"CANARY\d+")
     pages = []
     noisy = {"BOOKDROP_LOG_LEVEL": "debug", "BOOKDROP_LOG_FORMAT": "json"}
@@ -89,37 +89,41 @@ def test_no_reader_is_named_anywhere(deployment, raw_station, valkey, library, f
         wait_until(lambda: "housekeeping" in fetch(f"{flower}/workers?json=1"), "Flower lists the workers")
         with pytest.raises(PatronCardError):
             client.scan(NUMBER)
-        raw_station.replies_to(raw_station.send(library.scan(ways["loaned"][1][0])))
-        killed = raw_station.send(library.scan(ways["killed"][1][0]))
+        raw_station.replies_to(raw_station.send(library.scan(requests["loaned"][1][0])))
+        killed = raw_station.send(library.scan(requests["killed"][1][0]))
         kill_group(doomed)
         with deployment.worker("returns"):
             raw_station.send(raw_station.sent[killed])
-            [undo_me] = raw_station.replies_to(raw_station.send(library.scan(ways["undone"][1][0])))
+            [undo_me] = raw_station.replies_to(raw_station.send(library.scan(requests["undone"][1][0])))
             replies = [
-                answered(client, ask())  # one after the other: what is asked together may be done in any order
-                for ask in (
-                    lambda: client.request_return(ways["note"][0], note="came back wet", print_slip=True),
+                reply_to(client, send())  # in sequence, because events sent together may be processed in any order
+                for send in (
+                    lambda: client.request_return(requests["note"][0], note="came back wet", print_slip=True),
                     lambda: client.request_return(
-                        ways["lost"][0], override=Override(reason="found", supervisor="A. Chief")
+                        requests["lost"][0], override=Override(reason="found", supervisor="A. Chief")
                     ),
-                    lambda: client.request_return(ways["claimed"][0], resolution="found_by_library"),
-                    lambda: client.scan(ways["recalled"][1][0]),
+                    lambda: client.request_return(requests["claimed"][0], resolution="found_by_library"),
+                    lambda: client.scan(requests["recalled"][1][0]),
                     lambda: client.scan("NO-SUCH-BARCODE"),
                     lambda: client.send_event(UndoRequested, undoes=undo_me["event_id"]),
-                    lambda: client.send_event(LoanDischarged, barcode=client.read_barcode(ways["discharged"][1][0])),
-                    lambda: client.send_event(ItemLoaned, barcode=client.read_barcode(ways["discharged"][1][0])),
-                    lambda: client.send_event(RequestCompleted, request=ways["confirmed"][0]),
-                    lambda: client.send_event(ItemsReceived, request=ways["sent"][0], items=({"barcode": "NEW-1"},)),
+                    lambda: client.send_event(
+                        LoanDischarged, barcode=client.read_barcode(requests["discharged"][1][0])
+                    ),
+                    lambda: client.send_event(ItemLoaned, barcode=client.read_barcode(requests["discharged"][1][0])),
+                    lambda: client.send_event(RequestCompleted, request=requests["confirmed"][0]),
+                    lambda: client.send_event(
+                        ItemsReceived, request=requests["sent"][0], items=({"barcode": "NEW-1"},)
+                    ),
                     lambda: client.send_event(ItemLoaned, barcode=client.read_barcode("NEW-1")),
-                    lambda: client.scan(ways["undone"][1][0]),
-                    lambda: client.scan(ways["discharged"][1][0]),
-                    lambda: client.scan(ways["confirmed"][1][0]),
-                    lambda: client.scan(ways["other"][1][0]),
+                    lambda: client.scan(requests["undone"][1][0]),
+                    lambda: client.scan(requests["discharged"][1][0]),
+                    lambda: client.scan(requests["confirmed"][1][0]),
+                    lambda: client.scan(requests["other"][1][0]),
                 )
             ]
-            raw_station.send(library.scan(ways["note"][1][0], key="a wrong key"))
+            raw_station.send(library.scan(requests["note"][1][0], key="a wrong key"))
             raw_station.replies_to(killed)
-            # While slips fail, everything that is in the broker and on Flower's pages:
+            # While slips fail: the content of the broker and of Flower's pages.
             raw_station.wait_until(lambda: any(b"failed_safe" in message for message in raw_station.bodies), 60)
             pages += [dump(valkey), list_tasks(flower)]
             in_the_way.unlink()
@@ -134,9 +138,9 @@ def test_no_reader_is_named_anywhere(deployment, raw_station, valkey, library, f
     assert "The book number" in "".join(pages[4:])
     slips = list(library.spool.rglob("*.pdf"))
     assert len(slips) >= 5
-    assert "The book number" in words_of(slips[0])  # the search can find what is there
+    assert "The book number" in text_of(slips[0])  # the search finds text that is there
     shown = [*pages, *(message.decode() for message in raw_station.bodies), *(r.model_dump_json() for r in replies)]
-    for place in [*shown, *on_disk(deployment.folder), *map(words_of, slips)]:
+    for place in [*shown, *on_disk(deployment.folder), *map(text_of, slips)]:
         assert not [telltale for telltale in TELLTALES if telltale in place], place[:500]
     settle_everything(library)
     tables, links = rows_of(library.engine)
@@ -146,7 +150,7 @@ def test_no_reader_is_named_anywhere(deployment, raw_station, valkey, library, f
     assert links == {"requests": 0, "loans": 0, "set_aside_links": 0}
 
 
-def answered(client, event_id):
+def reply_to(client, event_id):
     """The reply to an event, which must come."""
     reply = client.wait(event_id, 60)
     assert reply is not None
@@ -154,7 +158,7 @@ def answered(client, event_id):
 
 
 def on_disk(folder):
-    """The logs of all processes, the station's journal, and the slips, as they lie on the disk."""
+    """The logs of all processes, the station's journal, and the slips, as they are on the disk."""
     logs = list(folder.glob("*.log"))
     assert {path.stem.partition("-")[0] for path in logs} == {"returns", "printing", "housekeeping", "flower"}
     for path in [*logs, *folder.glob("*.journal*"), *folder.rglob("*.pdf")]:
@@ -162,7 +166,7 @@ def on_disk(folder):
 
 
 def settle_everything(library):
-    """What is open still is returned, fees are settled, and the undo window passes."""
+    """Return the remaining items, settle fees, and let the undo window pass."""
     with library.engine.begin() as connection:
         connection.execute(
             text("UPDATE loans SET fee_open = FALSE, discharged_at = COALESCE(discharged_at, loaned_at)")
@@ -180,8 +184,8 @@ def slips_are_out(library):
 
 
 def dump(valkey):
-    """Every key of the broker with all that it holds."""
-    readers = {
+    """All keys of the broker with their values."""
+    getters = {
         b"string": valkey.get,
         b"list": lambda key: valkey.lrange(key, 0, -1),
         b"hash": valkey.hgetall,
@@ -191,14 +195,14 @@ def dump(valkey):
     held = {}
     for key in valkey.scan_iter():
         kind = valkey.type(key)
-        if kind in readers:
-            held[key] = readers[kind](key)
+        if kind in getters:
+            held[key] = getters[kind](key)
     assert held
     return repr(held) + repr(decoded(held))
 
 
 def decoded(held):
-    """The bodies of the messages among it: on Redis they are base64."""
+    """The bodies of the messages among the values: on Redis they are base64."""
     found = []
     for value in held.values():
         for each in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
@@ -233,15 +237,16 @@ def flower_pages(flower):
 
 
 def metrics_of(engine, broker_url):
-    """What Prometheus is told."""
+    """The metrics for Prometheus."""
     registry = CollectorRegistry()
     registry.register(BookdropCollector(engine, lambda: Connection(broker_url), None, lambda: datetime.now(UTC)))
-    told = generate_latest(registry).decode()
-    assert 'bookdrop_answers_total{outcome="returned"}' in told
-    return told
+    text = generate_latest(registry).decode()
+    assert 'bookdrop_answers_total{outcome="returned"}' in text
+    return text
 
 
-def words_of(slip):
+def text_of(slip):
+    """The text of a slip."""
     pdf = pypdfium2.PdfDocument(slip)
     try:
         assert len(pdf) == 1
@@ -251,7 +256,7 @@ def words_of(slip):
 
 
 def rows_of(engine):
-    """Each table's rows as text, and how many rows of it point to a reader."""
+    """The rows of each table as text, and the number of its rows with a link to a patron."""
     tables, links = {}, {}
     with engine.connect() as connection:
         for name in inspect(engine).get_table_names():

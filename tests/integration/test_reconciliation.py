@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slips on printers that answer for themselves: a real IPP printer, and a port that takes labels."""
+"""Reconciliation of print jobs: a real IPP printer, and a port that accepts labels."""
 
 from datetime import timedelta
 
@@ -31,13 +31,13 @@ def engine(sqlite_url):
 
 @pytest.fixture
 def printer(engine, library, tmp_path):
-    """A real IPP printer that takes the branch's slips."""
+    """An IPP printer for the slips of all branches."""
     with ipp_printer(tmp_path / "printer") as printer:
-        point(engine, printer.uri)
+        set_printer_uri(engine, printer.uri)
         yield printer
 
 
-def point(engine, uri):
+def set_printer_uri(engine, uri):
     with engine.begin() as connection:
         connection.execute(update(Printer).values(uri=uri))
 
@@ -52,7 +52,7 @@ def why_of(engine, job_id):
         return connection.execute(select(PrintJob.last_error).where(PrintJob.id == job_id)).scalar_one()
 
 
-def words(engine):
+def notices(engine):
     with engine.connect() as connection:
         bodies = connection.execute(
             select(OutboxEntry.body).where(OutboxEntry.queue == "reply.main-desk-1").order_by(OutboxEntry.id)
@@ -60,47 +60,53 @@ def words(engine):
         return [SlipNotice.model_validate_json(body).message for body in bodies]
 
 
-def look(context, clock, job_id):
-    """As the sweep does it: when a look is due, it is had."""
+def reconcile_when_due(context, clock, job_id):
+    """Reconcile a job when it is due, as the sweep does."""
     clock.now += timedelta(minutes=1)
     return [reconcile(each, context) for each in dispatch_reconciliations(context) if each == job_id][-1]
 
 
-def test_a_slip_is_followed_to_its_end(printer, create_print_job, context, clock, engine):
-    """Accepted when the printer has it, done when the printer says so; the station hears of it once."""
+def test_accepted_job_is_reconciled_until_it_is_done(printer, create_print_job, context, clock, engine):
+    """Accepted when the printer has it, done when the printer reports so; the station gets one notice."""
     job_id = create_print_job()
 
     assert print_job(job_id, context, lambda: 0.0) is State.ACCEPTED
-    wait_until(lambda: look(context, clock, job_id) is State.DONE or state_of(engine, job_id) is State.DONE, "done")
+    wait_until(
+        lambda: reconcile_when_due(context, clock, job_id) is State.DONE or state_of(engine, job_id) is State.DONE,
+        "done",
+    )
 
     assert len(printer.documents()) == 1
-    assert words(engine) == ["Slip sent to the printer main-slips"]
+    assert notices(engine) == ["Slip sent to the printer main-slips"]
 
 
-def test_paper_out_then_refilled(printer, create_print_job, context, clock, engine):
-    """No paper: the station hears it. Refilled: the waiting slip comes out once, without anybody asking."""
+def test_job_waits_for_paper_and_is_printed_after_a_refill(printer, create_print_job, context, clock, engine):
+    """Without paper the station gets a notice. After a refill the waiting slip is printed once, without another task."""
     printer.paper_out()
     job_id = create_print_job()
     assert print_job(job_id, context, lambda: 0.0) is State.ACCEPTED
 
-    def told():
-        look(context, clock, job_id)
-        return any("no paper" in message for message in words(engine))
+    def is_notified():
+        reconcile_when_due(context, clock, job_id)
+        return any("no paper" in message for message in notices(engine))
 
-    wait_until(told, "the station hears that there is no paper")
+    wait_until(is_notified, "the station is notified of the missing paper")
     printer.refill()
-    wait_until(lambda: state_of(engine, job_id) is State.DONE or look(context, clock, job_id) is State.DONE, "done")
+    wait_until(
+        lambda: state_of(engine, job_id) is State.DONE or reconcile_when_due(context, clock, job_id) is State.DONE,
+        "done",
+    )
 
     assert len(printer.documents()) == 1
-    assert words(engine) == [
+    assert notices(engine) == [
         "Slip sent to the printer main-slips",
         "Slip waits in the printer main-slips: no paper",
         "Slip sent to the printer main-slips",
     ]
 
 
-def test_a_printer_switched_off_and_on(printer, create_print_job, context, clock, engine):
-    """Off: the slips wait and nothing is in doubt. On again: each comes out once, in order."""
+def test_jobs_wait_for_a_switched_off_printer(printer, create_print_job, context, clock, engine):
+    """While it is off, the jobs wait and none is in doubt. Switched on, it prints each once, in order."""
     printer.stop()
     jobs = [create_print_job() for _ in range(3)]
     assert print_job(jobs[0], context, lambda: 0.0) is State.FAILED_SAFE
@@ -112,62 +118,65 @@ def test_a_printer_switched_off_and_on(printer, create_print_job, context, clock
     wait_until(lambda: len(printer.documents()) == 3, "three slips")
 
 
-def dies_while_sending(job_id, context):
-    """A worker that recorded that it sends, and was killed."""
+def die_while_sending(job_id, context):
+    """Record that the job is being sent, as a worker that is killed then."""
     claimed, _ = claim(job_id, context)
     assert isinstance(claimed, Claimed)
     _record_steps(claimed, context, [State.RENDERED, State.SENDING])
     return claimed
 
 
-def test_died_while_sending_and_the_printer_has_it(printer, create_print_job, context, clock, engine):
-    """The printer is asked by the slip's name and has it: no second one is sent."""
+def test_worker_died_while_sending_and_the_printer_has_the_job(printer, create_print_job, context, clock, engine):
+    """The printer is queried by the job's name and has it: no second slip is sent."""
     job_id = create_print_job()
-    claimed = dies_while_sending(job_id, context)
+    claimed = die_while_sending(job_id, context)
     open_printer(printer.uri).send(b"%PDF-1.4\n%%EOF\n", job_name=claimed.job_name, on_first_byte=lambda: None)
     clock.now += LEASE
 
     assert print_job(job_id, context, lambda: 0.0) is State.UNKNOWN
-    wait_until(lambda: state_of(engine, job_id) is State.DONE or look(context, clock, job_id) is State.DONE, "done")
+    wait_until(
+        lambda: state_of(engine, job_id) is State.DONE or reconcile_when_due(context, clock, job_id) is State.DONE,
+        "done",
+    )
     assert len(printer.documents()) == 1
 
 
-def test_died_while_sending_and_the_printer_knows_nothing(printer, create_print_job, context, clock, engine):
-    """The printer has no such slip: a person is told so, and decides. Nothing is sent by itself."""
+def test_worker_died_while_sending_and_the_printer_has_no_job(printer, create_print_job, context, clock, engine):
+    """The printer has no such job: an operator is notified and decides. Nothing is sent automatically."""
     job_id = create_print_job()
-    dies_while_sending(job_id, context)
+    die_while_sending(job_id, context)
     clock.now += LEASE
 
     assert print_job(job_id, context, lambda: 0.0) is State.UNKNOWN
-    assert look(context, clock, job_id) is State.UNKNOWN
+    assert reconcile_when_due(context, clock, job_id) is State.UNKNOWN
     clock.now += timedelta(hours=1)
     assert list(dispatch_reconciliations(context)) == []
     assert (why_of(engine, job_id), printer.documents()) == (NO_SUCH_JOB, [])
-    assert words(engine)[-1] == f"Look at the printer main-slips: the slip may be there or not: {NO_SUCH_JOB}"
+    assert notices(engine)[-1] == f"Look at the printer main-slips: the slip may be there or not: {NO_SUCH_JOB}"
 
 
-def test_a_printer_that_dies_with_a_slip_in_hand(printer, create_print_job, context, clock, engine):
-    """It accepted the slip and was reset: it knows nothing of it any more, so a person looks."""
+def test_printer_reset_with_an_accepted_job_leaves_it_unknown(printer, create_print_job, context, clock, engine):
+    """It accepted the slip and was reset: it has no record of the job, so an operator decides."""
     printer.paper_out()
     job_id = create_print_job()
     assert print_job(job_id, context, lambda: 0.0) is State.ACCEPTED
     printer.stop()
-    assert look(context, clock, job_id) is State.ACCEPTED
+    assert reconcile_when_due(context, clock, job_id) is State.ACCEPTED
     printer.start()
 
-    wait_until(lambda: look(context, clock, job_id) is State.UNKNOWN, "nobody knows")
-    assert words(engine)[-1].startswith("Look at the printer main-slips")
+    wait_until(lambda: reconcile_when_due(context, clock, job_id) is State.UNKNOWN, "the result is unknown")
+    assert notices(engine)[-1].startswith("Look at the printer main-slips")
 
 
-def test_a_printer_that_cannot_say_leaves_doubt_to_a_person(create_print_job, context, clock, engine, library):
-    """A label printer's worker died while sending: it is asked nothing, and the slip stays in doubt."""
+def test_printer_without_tracking_leaves_the_job_unknown(create_print_job, context, clock, engine, library):
+    """A worker died while sending to a label printer, which cannot be queried: the job stays unknown."""
     job_id = create_print_job()
-    point(engine, f"socket://127.0.0.1:{free_port()}")
-    dies_while_sending(job_id, context)
+    set_printer_uri(engine, f"socket://127.0.0.1:{free_port()}")
+    die_while_sending(job_id, context)
     clock.now += LEASE
 
     assert print_job(job_id, context, lambda: 0.0) is State.UNKNOWN
-    look(context, clock, job_id)
+    reconcile_when_due(context, clock, job_id)
     clock.now += timedelta(hours=1)
 
     assert list(dispatch_reconciliations(context)) == []
