@@ -2,6 +2,7 @@
 """A station in plain kombu, as another language would write it: no code of `stations/`."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from kombu import Connection, Consumer, Message, Producer, Queue
 
 from schemas.task_message import task_body, task_headers
-from schemas.topology import PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
+from schemas.topology import CODE_PATTERN, PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
 from tests.polling import TIMEOUT
 
 
@@ -18,8 +19,13 @@ def encoded(body: Any) -> bytes:
     return body if isinstance(body, bytes) else body.encode()
 
 
+def is_code(station: object) -> bool:
+    """True for a code that a station can have."""
+    return isinstance(station, str) and re.fullmatch(CODE_PATTERN, station) is not None
+
+
 class RawStation:
-    """A connection with the two queues of one station: events go to `returns`, replies come on the reply queue."""
+    """A connection of one station, or of several that share it: events go to `returns`, replies come on reply queues."""
 
     def __init__(self, broker_url: str, station: str = "main-desk-1") -> None:
         self._connection = Connection(broker_url)
@@ -34,15 +40,18 @@ class RawStation:
         """Their bodies."""
         self.sent: dict[str, dict[str, Any]] = {}
         """Payloads by event id."""
-        queue = Queue(
-            self.reply_to, exchange="", routing_key=self.reply_to, queue_arguments=queue_arguments(self.reply_to)
-        )
-        self._consumer = Consumer(self._connection.channel(), [queue], on_message=self._on_message)
-        self._consumer.consume()
+        self._consumer = Consumer(self._connection.channel(), [], on_message=self._on_message)
+        self._consume(self.reply_to)
 
-    def send(self, payload: dict[str, Any], *, task: str | None = None) -> str:
-        """Publish an event; return its id. Without `task`, a barcode makes it a scan, all else a Return."""
+    def send(self, payload: dict[str, Any], *, task: str | None = None, reply_to: str | None = None) -> str:
+        """Publish an event; return its id. Without `task`, a barcode makes it a scan, all else a Return.
+
+        The reply goes to the queue of the station that the event names, unless `reply_to` names another.
+        """
         event_id = str(payload["event_id"])
+        if reply_to is None:
+            reply_to = reply_queue(payload["station"]) if is_code(payload.get("station")) else self.reply_to
+            self._consume(reply_to)
         self.sent[event_id] = payload
         task = task or (PROCESS_SCAN if "barcode" in payload else PROCESS_RETURN)
         self._producer.publish(
@@ -52,7 +61,7 @@ class RawStation:
             headers=task_headers(task, event_id, origin="a test"),
             content_type="application/json",
             content_encoding="utf-8",
-            reply_to=self.reply_to,
+            reply_to=reply_to,
             correlation_id=event_id,
         )
         return event_id
@@ -84,6 +93,11 @@ class RawStation:
     def close(self) -> None:
         """Close the connection."""
         self._connection.release()
+
+    def _consume(self, name: str) -> None:
+        if not self._consumer.consuming_from(name):
+            self._consumer.add_queue(Queue(name, exchange="", routing_key=name, queue_arguments=queue_arguments(name)))
+            self._consumer.consume()
 
     def _on_message(self, message: Message) -> None:
         body = encoded(message.body)

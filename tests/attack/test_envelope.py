@@ -128,11 +128,9 @@ def test_reply_to_another_station_is_not_published(broker_url, deployment, raw_s
     eavesdropper = RawStation(broker_url, "main-desk-2")
     payload = library.scan(library.request()[1][0])
     honest = library.scan(library.request()[1][0])
-    raw_station.reply_to = "reply.main-desk-2"
     try:
         with deployment.worker("returns"):
-            raw_station.send(payload)
-            raw_station.reply_to = "reply.main-desk-1"
+            raw_station.send(payload, reply_to="reply.main-desk-2")
             raw_station.replies_to(raw_station.send(honest))
 
         assert count(library, RequestEvent) == 2
