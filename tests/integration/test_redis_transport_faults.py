@@ -285,7 +285,6 @@ def test_redis_itself_behaves_as_valkey(short_folder):
 
 CONSUMER = """
 import sys
-from tests.integration.test_redis_transport import Peer
 from tests.redis_consumer import RedisConsumer
 url, done = sys.argv[1:]
 consumer = RedisConsumer(url, prefetch=40, visibility_timeout=1, delivery_limit=0)
