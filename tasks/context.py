@@ -33,7 +33,7 @@ class Context:
     dead_letters: OpenDeadLetters | None = None
     """Opens the broker's dead-letter queue; `None` where there is no broker."""
     quarantine_retention: timedelta = timedelta(days=30)
-    """How long the content of a quarantined message is kept while no operator decides about it."""
+    """Retention of a quarantined message's content while no operator decides about it."""
     emit_task_event: TaskEventEmitter = no_events
 
     def unit_of_work(self) -> UnitOfWork:

@@ -20,7 +20,7 @@ from tasks.unit_of_work import StaleStateError
 log = structlog.get_logger()
 
 MAX_FAILURES: Final = 3
-"""How often an event whose processing raises an error is tried before it is quarantined."""
+"""Attempts at an event whose processing raises an error; then it is quarantined."""
 
 
 class EventRequest(Request):

@@ -16,7 +16,7 @@ from schemas.request_status import RequestStatus
 
 
 class HistoryKind(StrEnum):
-    """What a line of history records."""
+    """The kind of change that a line of history records."""
 
     RECEIVED = "received"
     LOANED = "loaned"

@@ -12,7 +12,7 @@ from schemas.request_status import RequestStatus
 Resolution = Literal["found_by_library", "returned_by_patron"]
 
 CLOCK_TOLERANCE = timedelta(minutes=2)
-"""How far ahead of the worker a station's clock may be before the worker's time is used."""
+"""Largest lead of a station's clock; beyond it the worker's time is used."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tasks.requests.model import ItemState, OpenLoan, Refused, RequestState
 
 @dataclass(frozen=True)
 class RequestDetails:
-    """What the rules do not need of a request: for its slip, and for severing its patron link."""
+    """Columns of a request for its slip and its patron link; the rules do not need them."""
 
     author: str | None
     return_to: tuple[str, ...]

@@ -12,7 +12,7 @@ from tasks.requests.model import ItemState, Refused, Resolution
 
 @dataclass(frozen=True)
 class ReturnCommand:
-    """What staff ask for, and when."""
+    """A Return that staff ask for, with its times."""
 
     occurred_at: datetime
     """By the station's clock, aware UTC."""

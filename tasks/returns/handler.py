@@ -27,7 +27,7 @@ from tasks.unit_of_work import UnitOfWork
 
 @dataclass(frozen=True)
 class _Subject:
-    """What an event identifies: a barcode, or the external identifier of a request."""
+    """The subject of an event: a barcode, or the external identifier of a request."""
 
     barcode: str | None = None
     external_id: str | None = None

@@ -75,7 +75,7 @@ TABLE: Final[Mapping[Status, Row]] = MappingProxyType(
         Status.REJECTED: Row(Action.REFUSE, Reason.REJECTED, in_hand=True, next_step=REQUEST_IS_CLOSED),
     }
 )
-"""What Return does from each status: the source of docs/reference/what-return-does.md."""
+"""The action of Return from each status: the source of docs/reference/what-return-does.md."""
 
 
 def decide(request: RequestState, command: ReturnCommand) -> Decision:
