@@ -228,6 +228,8 @@ def _is_up(process: subprocess.Popen, accepts_connections: Callable[[], bool]) -
 def reset(connection: socket.socket) -> None:
     """Close with a reset, as a printer that is switched off: the other side gets an error."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # A thread that waits in recv() would keep the connection open.
+    connection.shutdown(socket.SHUT_RD)
     connection.close()
 
 

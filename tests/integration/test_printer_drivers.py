@@ -2,7 +2,7 @@
 """Every printer driver with a printer: its contract, with and without faults."""
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.printing.claim import LEASE
+from tasks.printing.printers import factory
 from tasks.printing.printers.driver import (
     Completed,
     JobTrackingDriver,
@@ -24,14 +25,16 @@ from tasks.printing.printers.driver import (
     Waiting,
     is_job_tracking,
 )
-from tasks.printing.printers.factory import open_printer
 from tasks.printing.printers.timeouts import PrinterTimeouts
 from tests.network import free_port
 from tests.polling import wait_until
 from tests.printers import PDF, FaultyConnection, LabelPrinter, cups_server, ipp_printer
 
-SHORT = PrinterTimeouts(timedelta(seconds=2), timedelta(seconds=1), timedelta(seconds=0.5))
 LONG = PrinterTimeouts()
+PATIENT = PrinterTimeouts(*(timedelta(seconds=90) for _ in range(4)))
+"""Longer than a busy machine takes: for every test in which something else than a timeout ends the exchange."""
+IMPATIENT = replace(PATIENT, transfer=timedelta(seconds=1), status=timedelta(seconds=0.5), close=timedelta(seconds=0.5))
+"""For a printer that does not respond, where the timeout is the subject of the test."""
 LARGE = PDF + b"% more\n" * 200_000
 """More than the buffers between us and a printer hold, so that one that does not read is noticed."""
 
@@ -95,6 +98,11 @@ def start_printer(tmp_path, monkeypatch):
         yield maker
 
 
+def opened(uri: str, timeouts: PrinterTimeouts = PATIENT) -> PrinterDriver:
+    """The driver of the printer at `uri`."""
+    return factory.open_printer(uri, timeouts)
+
+
 def ignore():
     """Ignore the first byte."""
 
@@ -116,9 +124,7 @@ def test_slip_arrives_complete_and_once(start_printer, kind):
     printer = start_printer(kind)
     seen = []
 
-    name = open_printer(printer.uri).send(
-        LARGE, job_name="job-1", on_first_byte=lambda: seen.append(printer.documents())
-    )
+    name = opened(printer.uri).send(LARGE, job_name="job-1", on_first_byte=lambda: seen.append(printer.documents()))
 
     wait_until(lambda: printer.documents() == [LARGE], "the slip is there")
     assert seen == [[]]
@@ -129,7 +135,7 @@ def test_slip_arrives_complete_and_once(start_printer, kind):
 def test_slip_stopped_at_its_first_byte_sends_nothing(start_printer, kind):
     """Stopped at the first byte, because another worker claimed the job: nothing is sent, and the next slip is."""
     printer = start_printer(kind)
-    driver = open_printer(printer.uri)
+    driver = opened(printer.uri)
 
     def stop():
         raise LookupError
@@ -142,12 +148,12 @@ def test_slip_stopped_at_its_first_byte_sends_nothing(start_printer, kind):
     assert printer.documents() == [PDF]
 
 
-@pytest.mark.parametrize("kind", ["spool", "ipp", "lp", "socket"])
-def test_ready_printer_reports_ready(start_printer, kind):
+@pytest.mark.parametrize(("kind", "options"), [("spool", {}), ("ipp", {}), ("lp", {}), ("socket", {"status": READY})])
+def test_ready_printer_reports_ready(start_printer, kind, options):
     """A working printer reports that it is ready, and receives no slip for the query."""
-    printer = start_printer(kind)
+    printer = start_printer(kind, **options)
 
-    status = open_printer(printer.uri, SHORT).status()
+    status = opened(printer.uri).status()
 
     assert status.ready
     assert not status.reasons
@@ -157,7 +163,7 @@ def test_ready_printer_reports_ready(start_printer, kind):
 @pytest.mark.parametrize("uri", ["ipp://localhost:{}/ipp/print", "socket://localhost:{}"])
 def test_switched_off_printer_leaves_the_slip_unsent(uri):
     """Refused connections: no first byte was announced, the slip may be sent again, and the error names the cause."""
-    driver = open_printer(uri.format(free_port()), SHORT)
+    driver = opened(uri.format(free_port()))
     announced = []
 
     with pytest.raises(PrinterUnavailableError, match="refuses connections"):
@@ -172,16 +178,18 @@ def test_switched_off_printer_leaves_the_slip_unsent(uri):
 def test_unknown_host_name_is_reported(uri):
     """An unknown host is an unavailable printer."""
     with pytest.raises(PrinterUnavailableError, match=r"no-such-printer\.invalid"):
-        open_printer(uri, SHORT).send(PDF, job_name="job-1", on_first_byte=ignore)
+        opened(uri).send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
 @pytest.mark.parametrize("kind", ["ipp", "socket"])
-@pytest.mark.parametrize(("fault", "words"), [("hang", "in time"), ("reset", "closed the connection")])
+@pytest.mark.parametrize(
+    ("fault", "timeouts", "words"), [("hang", IMPATIENT, "in time"), ("reset", PATIENT, "closed the connection")]
+)
 @pytest.mark.parametrize("document", [PDF * 45, LARGE], ids=["small enough for our buffers", "large"])
-def test_printer_failing_mid_job_leaves_the_result_unknown(start_printer, kind, fault, words, document):
+def test_printer_failing_mid_job_leaves_the_result_unknown(start_printer, kind, fault, timeouts, words, document):
     """Not read, or reset mid-job: a byte may have left, so the slip may not be sent again."""
     printer = start_printer(kind)
-    driver = open_printer(through(start_printer.connect(fault, printer), printer), SHORT)
+    driver = opened(through(start_printer.connect(fault, printer), printer), timeouts)
     announced = []
 
     with pytest.raises(PrinterInterruptedError, match=words):
@@ -194,7 +202,7 @@ def test_printer_failing_mid_job_leaves_the_result_unknown(start_printer, kind, 
 def test_reset_after_the_whole_label_leaves_the_result_unknown(start_printer):
     """All was sent, and then the connection is reset: the printer may have been switched off before it read everything."""
     printer = start_printer("socket")
-    driver = open_printer(through(start_printer.connect("late reset", printer), printer), LONG)
+    driver = opened(through(start_printer.connect("late reset", printer), printer))
 
     with pytest.raises(PrinterInterruptedError, match="closed the connection"):
         driver.send(b"^XA" + b"^FX small enough for the printer's buffers" * 60, job_name="job-1", on_first_byte=ignore)
@@ -203,7 +211,7 @@ def test_reset_after_the_whole_label_leaves_the_result_unknown(start_printer):
 def test_early_refusal_is_read(start_printer):
     """A printer that refuses a document by its size does not read it first: its response counts anyway."""
     printer = start_printer("ipp")
-    driver = open_printer(through(start_printer.connect("too large", printer), printer), LONG)
+    driver = opened(through(start_printer.connect("too large", printer), printer))
 
     with pytest.raises(PrinterUnavailableError, match="does not accept a document of this size"):
         driver.send(LARGE * 6, job_name="job-1", on_first_byte=ignore)
@@ -213,7 +221,7 @@ def test_early_refusal_is_read(start_printer):
 def test_slow_printer_receives_its_slip(start_printer, kind):
     """A printer that reads slowly gets its slip."""
     printer = start_printer(kind)
-    driver = open_printer(through(start_printer.connect("slow", printer), printer), LONG)
+    driver = opened(through(start_printer.connect("slow", printer), printer))
 
     driver.send(PDF * 1000, job_name="job-1", on_first_byte=ignore)
 
@@ -228,12 +236,12 @@ def test_printer_timeouts_are_shorter_than_the_lease():
 def test_job_with_a_lost_response_is_found_by_its_name(start_printer):
     """The printer accepted the slip and its response was lost: queried by name, it returns the job and its result."""
     printer = start_printer("ipp")
-    driver = open_printer(through(start_printer.connect("lose response", printer), printer), SHORT)
+    driver = opened(through(start_printer.connect("lose response", printer), printer))
 
     with pytest.raises(PrinterInterruptedError):
         driver.send(PDF, job_name="job-17", on_first_byte=ignore)
 
-    asked = tracking(open_printer(printer.uri))
+    asked = tracking(opened(printer.uri))
     found = asked.find_job("job-17")
     assert found is not None
     assert asked.find_job("job-1") is None
@@ -244,7 +252,7 @@ def test_job_with_a_lost_response_is_found_by_its_name(start_printer):
 def test_printer_without_paper_prints_after_a_refill(start_printer):
     """Without paper a slip is accepted and waits, and the printer reports the cause; after a refill it is printed."""
     printer = start_printer("ipp")
-    driver = tracking(open_printer(printer.uri))
+    driver = tracking(opened(printer.uri))
     printer.paper_out()
 
     assert driver.status().description == "no paper"
@@ -262,7 +270,7 @@ def test_printer_without_paper_prints_after_a_refill(start_printer):
 def test_busy_printer_leaves_the_slip_unsent(start_printer):
     """A printer that reports that it did not accept the slip is trusted; the slip may be sent again."""
     printer = start_printer("ipp")
-    driver = open_printer(printer.uri)
+    driver = opened(printer.uri)
     printer.paper_out()
     driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
@@ -277,7 +285,7 @@ def test_printer_without_pdf_support_refuses(start_printer):
     with pytest.raises(
         PrinterUnavailableError, match="does not accept slips as they are sent: Unsupported document-format"
     ):
-        open_printer(printer.uri).send(PDF, job_name="job-1", on_first_byte=ignore)
+        opened(printer.uri).send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
 def test_wrong_printer_path_is_reported(start_printer):
@@ -285,13 +293,13 @@ def test_wrong_printer_path_is_reported(start_printer):
     printer = start_printer("ipp")
 
     with pytest.raises(PrinterUnavailableError, match=r"ipp/wrong"):
-        open_printer(printer.uri.replace("print", "wrong")).send(PDF, job_name="job-1", on_first_byte=ignore)
+        opened(printer.uri.replace("print", "wrong")).send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
 def test_restarted_printer_has_no_record_of_its_jobs(start_printer):
     """Killed mid-job it cannot be queried; restarted it does not know the job, and its numbers restart."""
     printer = start_printer("ipp")
-    driver = tracking(open_printer(printer.uri, SHORT))
+    driver = tracking(opened(printer.uri))
     printer.paper_out()
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
@@ -309,7 +317,7 @@ def test_restarted_printer_has_no_record_of_its_jobs(start_printer):
 def test_cups_queue_reports_the_result_of_its_jobs(start_printer):
     """A job of a CUPS queue is tracked to its end, and found by its name before and after."""
     queue = start_printer("lp")
-    driver = tracking(open_printer(queue.uri))
+    driver = tracking(opened(queue.uri))
     queue.printer.paper_out()
 
     spool_id = driver.send(PDF, job_name="job-17", on_first_byte=ignore)
@@ -325,7 +333,7 @@ def test_cups_queue_reports_the_result_of_its_jobs(start_printer):
 def test_paused_cups_queue_accepts_slips(start_printer):
     """A slip for a paused queue waits there, reported as paused, and is known after a restart of the server."""
     queue = start_printer("lp", paused=True)
-    driver = tracking(open_printer(queue.uri))
+    driver = tracking(opened(queue.uri))
 
     status = driver.status()
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=ignore)
@@ -341,7 +349,7 @@ def test_paused_cups_queue_accepts_slips(start_printer):
 def test_rejecting_cups_queue_leaves_the_slip_unsent(start_printer):
     """A queue that rejects jobs refuses the slip, which may be sent again."""
     queue = start_printer("lp", accepting=False)
-    driver = open_printer(queue.uri)
+    driver = opened(queue.uri)
 
     assert not driver.status().ready
     with pytest.raises(PrinterUnavailableError, match="accepts no jobs"):
@@ -352,7 +360,7 @@ def test_rejecting_cups_queue_leaves_the_slip_unsent(start_printer):
 def test_missing_cups_queue_or_server_is_reported(start_printer, state):
     """For an unknown queue and a stopped server the slip is not sent, and the error names the cause."""
     queue = start_printer("lp")
-    driver = open_printer("lp://slipz")
+    driver = opened("lp://slipz")
     if state == "no server":
         queue.server.stop()
 
@@ -363,7 +371,7 @@ def test_missing_cups_queue_or_server_is_reported(start_printer, state):
 def test_aborted_job_is_reported_as_lost(start_printer):
     """A job that fails in the printer is reported as lost, never as done."""
     printer = start_printer("ipp", command="/bin/false")
-    driver = tracking(open_printer(printer.uri))
+    driver = tracking(opened(printer.uri))
 
     spool_id = driver.send(PDF, job_name="job-1", on_first_byte=ignore)
 
@@ -371,21 +379,21 @@ def test_aborted_job_is_reported_as_lost(start_printer):
 
 
 @pytest.mark.parametrize(
-    ("status", "ready", "words"),
+    ("status", "timeouts", "ready", "words"),
     [
-        (READY, True, "ready"),
-        (NO_PAPER, False, "no paper"),
-        (HEAD_UP_AND_PAUSED, False, "paused; a cover is open"),
-        (b"\x02030,0\x03", True, "does not report its status"),
-        (b"HTTP/1.0 400 Bad Request\r\n\r\n", True, "does not report its status"),
-        (b"", True, "does not report its status"),
+        (READY, PATIENT, True, "ready"),
+        (NO_PAPER, PATIENT, False, "no paper"),
+        (HEAD_UP_AND_PAUSED, PATIENT, False, "paused; a cover is open"),
+        (b"\x02030,0\x03", IMPATIENT, True, "does not report its status"),
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", IMPATIENT, True, "does not report its status"),
+        (b"", IMPATIENT, True, "does not report its status"),
     ],
 )
-def test_label_printer_reports_its_status(start_printer, status, ready, words):
+def test_label_printer_reports_its_status(start_printer, status, timeouts, ready, words):
     """Queried with ~HS a label printer reports paper, pause and head; without a response it is presumed ready."""
     printer = start_printer("socket", status=status)
 
-    reported = open_printer(printer.uri, SHORT).status()
+    reported = opened(printer.uri, timeouts).status()
 
     assert (reported.ready, reported.description) == (ready, words)
     assert printer.documents() == []
@@ -395,14 +403,14 @@ def test_self_signed_printer_needs_its_certificate(start_printer):
     """A self-signed printer is refused until its certificate, or any certificate, is configured."""
     printer = start_printer("ipp")
     uri = printer.uri.replace("ipp://", "ipps://")
-    open_printer(f"{uri}?certificate=any").status()  # it makes its certificate when it is first asked
+    opened(f"{uri}?certificate=any").status()  # it makes its certificate when it is first asked
     [its_own] = printer.folder.glob("*.crt")
 
     with pytest.raises(PrinterUnavailableError, match="certificate that is not trusted"):
-        open_printer(uri).send(PDF, job_name="job-1", on_first_byte=ignore)
+        opened(uri).send(PDF, job_name="job-1", on_first_byte=ignore)
     for trusted in ("any", its_own):
-        assert open_printer(f"{uri}?certificate={trusted}").send(PDF, job_name="job-2", on_first_byte=ignore)
-        wait_until(lambda: open_printer(printer.uri).status().description == "ready", "it is ready for the next one")
+        assert opened(f"{uri}?certificate={trusted}").send(PDF, job_name="job-2", on_first_byte=ignore)
+        wait_until(lambda: opened(printer.uri).status().description == "ready", "it is ready for the next one")
 
 
 def test_another_service_on_the_port_is_reported(start_printer):
@@ -410,7 +418,7 @@ def test_another_service_on_the_port_is_reported(start_printer):
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         thread = Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        driver = open_printer(f"ipp://127.0.0.1:{server.server_port}/ipp/print", SHORT)
+        driver = opened(f"ipp://127.0.0.1:{server.server_port}/ipp/print")
         try:
             with pytest.raises(PrinterInterruptedError, match="HTTP 501"):
                 driver.send(PDF, job_name="job-1", on_first_byte=ignore)

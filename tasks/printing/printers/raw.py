@@ -25,9 +25,6 @@ PORT: Final = 9100
 SEND_BUFFER: Final = 8192
 """Bytes that may wait on our side: the fewer, the more exactly the driver knows what the printer has received."""
 
-CLOSE_TIMEOUT: Final = 1.0
-"""Seconds for the printer to close its side too. Many never do; one that fails resets the connection."""
-
 _POLL_INTERVAL: Final = 0.01
 _STATUS_LINE: Final = re.compile(rb"\x02([^\x02\x03]*)\x03")
 _FIRST_LINE_LENGTH, _SECOND_LINE_LENGTH = 12, 10
@@ -101,10 +98,9 @@ class RawPrinter:
                     raise TimeoutError
                 time.sleep(_POLL_INTERVAL)
 
-    @staticmethod
-    def _wait_until_closed(connection: socket.socket) -> None:
+    def _wait_until_closed(self, connection: socket.socket) -> None:
         """Wait shortly for the printer to close. Raises the reset of a printer that had not read everything."""
-        until = time.monotonic() + CLOSE_TIMEOUT
+        until = time.monotonic() + self._timeouts.close.total_seconds()
         while (left := until - time.monotonic()) > 0 and select.select([connection], [], [], left)[0]:
             if not connection.recv(4096):
                 return

@@ -19,6 +19,8 @@ class PrinterTimeouts:
     """For sending a slip, and again for the response. Small printers read as slowly as they print."""
     status: timedelta = timedelta(seconds=2)
     """For a status query: many label printers never respond."""
+    close: timedelta = timedelta(seconds=1)
+    """For a label printer to close its side after a slip. Many never do; one that fails resets the connection."""
 
 
 _DESCRIPTIONS = {
