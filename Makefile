@@ -53,6 +53,7 @@ lint: $(VENV)/.dev ## Check style, format, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 	$(BIN)/lint-imports
 
 # The short set takes some minutes; docs/how-to/measure.md has the long set. ARGS comes last and overrides.

@@ -101,7 +101,7 @@ def ways_to_publish(environment: Environment) -> Iterator[dict[str, Step]]:
 
 
 def _delete_queues(url: str) -> None:
-    with connect(url, STATION) as connection:
+    with connect(url) as connection:
         for queue in (RETURNS_QUEUE, reply_queue(STATION)):
             queue_declaration(queue).bind(connection.default_channel).delete()
 

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each benchmark runs to its end and writes its figures. The figures themselves are not judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+NO_SCRIPTS = {"environment", "figures", "floor", "loading"}
+"""Modules that the scripts import or start."""
+SMALLEST = {
+    "growth": ["--sizes", "200,400", "--scans", "10"],
+    "replay": ["--held", "20"],
+    "scans": ["--stations", "1", "--scans", "40"],
+    "slips": ["--slips", "2"],
+    "station": ["--scans", "10"],
+    "worker": ["--scans", "50", "--idle-seconds", "1"],
+}
+
+
+def test_every_script_is_listed():
+    """A new benchmark comes with its smallest run."""
+    assert {path.stem for path in FOLDER.glob("*.py")} - NO_SCRIPTS == set(SMALLEST)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_benchmark_writes_its_figures(name, tmp_path):
+    """One round of the smallest size: exit code 0 when no limit is missed, 1 when one is, and the figures in the file."""
+    file = tmp_path / "figures.json"
+
+    done = subprocess.run(
+        [sys.executable, FOLDER / f"{name}.py", "--rounds", "1", "--json", file, *SMALLEST[name]],
+        cwd=FOLDER.parent, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+    assert "Traceback" not in done.stderr, done.stderr
+    figures = json.loads(file.read_text())["figures"]
+    assert figures
+    assert all(numbers for candidate in figures.values() for numbers in candidate.values())
