@@ -135,7 +135,6 @@ _PRINTING_TASKS: Final = frozenset((topology.PRINT_SLIP, topology.FOLLOW_SLIP))
 _TASKS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         topology.RETURNS_QUEUE: frozenset(topology.STATION_TASKS),
-        topology.PRINT_ACTIONS_QUEUE: frozenset(topology.PRINT_ACTIONS),
         topology.HOUSEKEEPING_QUEUE: frozenset(
             (topology.PURGE_LINKS, topology.SWEEP_OUTBOX, topology.SWEEP_PRINTS, topology.SWEEP_QUARANTINE)
         ),

@@ -42,12 +42,15 @@ SLIP_PRINTED: Final = "printing.slip_printed"
 CANCEL_SLIP: Final = "printing.cancel_slip"
 MOVE_SLIP: Final = "printing.move_slip"
 PRINT_ACTIONS: Final = (RETRY_SLIP, REPRINT_SLIP, SLIP_PRINTED, CANCEL_SLIP, MOVE_SLIP)
-"""Decisions of operators about a print job, on the queue `print-actions`."""
+"""Names of removed tasks, with which earlier releases acted on print jobs. No worker performs them.
+
+They carried the operator as the sender wrote it. A message on the queue `print-actions` is now a dead letter.
+"""
 SWEEP_PRINTS: Final = "printing.sweep"
 SWEEP_OUTBOX: Final = "outbox.sweep"
 SWEEP_QUARANTINE: Final = "quarantine.sweep"
 ALL_TASKS: Final = frozenset(
-    (*STATION_TASKS, *PRINT_ACTIONS, PURGE_LINKS, PRINT_SLIP, FOLLOW_SLIP, SWEEP_PRINTS, SWEEP_OUTBOX, SWEEP_QUARANTINE)
+    (*STATION_TASKS, PURGE_LINKS, PRINT_SLIP, FOLLOW_SLIP, SWEEP_PRINTS, SWEEP_OUTBOX, SWEEP_QUARANTINE)
 )
 """Every task; each belongs to the role of some worker."""
 

@@ -72,7 +72,6 @@ def celery_settings() -> dict[str, Any]:
         "task_default_exchange": "",
         "task_routes": {
             **{task: {"queue": topology.RETURNS_QUEUE} for task in topology.STATION_TASKS},
-            **{task: {"queue": topology.PRINT_ACTIONS_QUEUE} for task in topology.PRINT_ACTIONS},
         },
         # A message is acknowledged when its work is committed, and redelivered when its process is lost.
         "task_acks_late": True,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Celery tasks of printing: print, reconcile, operators' actions, and the sweep."""
+"""The Celery tasks of printing: print, reconcile, and the sweep. Operators act through `tasks/printing/actions.py`."""
 
 import random
 from collections.abc import Callable
@@ -13,19 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from schemas.print_jobs import PrintSlip, PrintState
-from schemas.topology import (
-    CANCEL_SLIP,
-    FOLLOW_SLIP,
-    MOVE_SLIP,
-    PRINT_SLIP,
-    REPRINT_SLIP,
-    RETRY_SLIP,
-    SLIP_PRINTED,
-    SWEEP_PRINTS,
-)
+from schemas.topology import FOLLOW_SLIP, PRINT_SLIP, SWEEP_PRINTS
 from tasks import context
-from tasks.operator import Operator
-from tasks.printing import actions
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
 from tasks.printing.reconcile import dispatch_reconciliations, reconcile
@@ -64,51 +53,6 @@ def _run(task: Any, message: object, work: Callable[[UUID], PrintState | None]) 
     except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
         raise requeue_after_backoff(task, error, log_event="print_requeued") from error
     return "nothing_to_do" if state is None else state.value
-
-
-@shared_task(bind=True, name=RETRY_SLIP, default_retry_delay=0, max_retries=None)
-def retry_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
-    """Retry a waiting slip now. `slip`: its id; `actor`: the operator's name. Returns the result as text."""
-    return _act(self, slip, lambda job_id: actions.retry(job_id, Operator(actor, reason), context.current()))
-
-
-@shared_task(bind=True, name=REPRINT_SLIP, default_retry_delay=0, max_retries=None)
-def reprint_slip(self: Any, slip: str, actor: str, reason: str) -> str:
-    """Print a copy of a slip, marked as one. Returns the result as text."""
-    return _act(self, slip, lambda job_id: actions.reprint(job_id, Operator(actor, reason), context.current()))
-
-
-@shared_task(bind=True, name=SLIP_PRINTED, default_retry_delay=0, max_retries=None)
-def slip_printed(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
-    """Record that `actor` saw the slip on paper. Returns the result as text."""
-    return _act(self, slip, lambda job_id: actions.mark_printed(job_id, Operator(actor, reason), context.current()))
-
-
-@shared_task(bind=True, name=CANCEL_SLIP, default_retry_delay=0, max_retries=None)
-def cancel_slip(self: Any, slip: str, actor: str, reason: str | None = None) -> str:
-    """Cancel a slip that was not sent. Returns the result as text."""
-    return _act(self, slip, lambda job_id: actions.cancel(job_id, Operator(actor, reason), context.current()))
-
-
-@shared_task(bind=True, name=MOVE_SLIP, default_retry_delay=0, max_retries=None)
-def move_slip(self: Any, slip: str, actor: str, to: str, reason: str | None = None) -> str:
-    """Move a waiting slip to the printer `to`. Returns the result as text."""
-    return _act(self, slip, lambda job_id: actions.move(job_id, to, Operator(actor, reason), context.current()))
-
-
-def _act(task: Any, slip: str, action: Callable[[UUID], actions.Done]) -> str:
-    try:
-        job_id = UUID(slip)
-    except (ValueError, AttributeError, TypeError):
-        return "refused: that is not a slip's id"
-    structlog.contextvars.bind_contextvars(job_id=slip)
-    try:
-        done = action(job_id)
-    except actions.RefusedActionError as error:
-        return f"refused: {error}"
-    except (DBAPIError, PoolTimeoutError, StaleStateError) as error:
-        raise requeue_after_backoff(task, error, log_event="print_requeued") from error
-    return done.message
 
 
 @shared_task(name=SWEEP_PRINTS)

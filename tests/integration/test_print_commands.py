@@ -9,9 +9,8 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, update
 
-from schemas.models import OutboxEntry, Printer, PrintJob, RequestEvent
+from schemas.models import Printer, PrintJob, RequestEvent
 from schemas.print_jobs import PrintState as State
-from tasks.printing import task as tasks
 from tasks.printing.claim import claim
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
@@ -316,23 +315,3 @@ def test_default_and_station_printers_are_set(run, library, engine):
     assert {code: each["default"] for code, each in shown.items()} == {
         "labels": True, "main-slips": False, "north-slips": True,
     }  # fmt: skip
-
-
-def test_actions_are_tasks_as_well(in_worker, create_print_job, engine):
-    """The actions of the commands are tasks, as Flower's API starts them; a refusal is a result in words."""
-    retried, copied, seen, cancelled, moved = (create_print_job() for _ in range(5))
-    set_job(engine, copied, state=State.DONE)
-    set_job(engine, seen, state=State.UNKNOWN)
-
-    assert tasks.retry_slip(str(retried), "ops") == "Ordered again"
-    assert tasks.reprint_slip(str(copied), "ops", "torn") == "Copy 2 ordered"
-    assert tasks.slip_printed(str(seen), "ops") == "Noted: it printed"
-    assert tasks.cancel_slip(str(cancelled), "ops") == "Cancelled"
-    assert tasks.move_slip(str(moved), "ops", "north-slips") == "Goes to printer north-slips"
-    assert tasks.retry_slip(str(seen), "ops").startswith("refused: ")
-    assert tasks.retry_slip("no id", "ops") == "refused: that is not a slip's id"
-    assert [kind for kind, actor, _ in decisions(engine) if actor == "ops"] == [
-        "slip_retried", "slip_reprinted", "slip_seen", "slip_cancelled", "slip_moved",
-    ]  # fmt: skip
-    with engine.connect() as connection:
-        assert "printing.main" in connection.execute(select(OutboxEntry.queue)).scalars().all()
