@@ -2,10 +2,13 @@
 """Engines for SQLite and PostgreSQL, with timeouts on every wait."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+
+from schemas.private_files import prepare_sqlite_file
 
 READ_ONLY = {"bookdrop_read_only": True}
 """Execution options of a connection that only reads. On SQLite it does not wait for the write lock."""
@@ -20,8 +23,8 @@ def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop") -> Engi
     """Create the engine for `url` (`sqlite:///file` or `postgresql+psycopg://...`); it connects on first use.
 
     On PostgreSQL the pool keeps `pool_size` connections and opens two more at need; `pg_stat_activity` shows them as
-    `name`. Every wait has a limit: for a lock, for an unreachable server, and for a worker that stopped in a
-    transaction.
+    `name`. Every wait has a limit: for a lock, for an unreachable server, and for a worker that stopped in a transaction.
+    Only its owner may read a SQLite file and its side files: each new connection ensures that.
     """
     parsed = make_url(url)
     if parsed.drivername in {"postgresql", "postgres"}:
@@ -32,6 +35,8 @@ def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop") -> Engi
             hide_parameters=True,  # an error's text contains no value of a row, so none gets into a log or Flower
             connect_args={"timeout": LOCK_TIMEOUT_SECONDS, "check_same_thread": False},
         )
+        if (file := sqlite_file(parsed)) is not None:
+            event.listen(engine, "do_connect", lambda *_: _restrict_sqlite(file))
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -56,6 +61,20 @@ def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop") -> Engi
             },
         )
     raise ValueError(f"bookdrop stores in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """The file of a SQLite database; `None` for one in memory, for SQLite's own URIs and for PostgreSQL."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
+def _restrict_sqlite(file: Path) -> None:
+    """Let only the owner read the file. SQLite itself reports a file that cannot be created."""
+    with suppress(OSError):
+        prepare_sqlite_file(file)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

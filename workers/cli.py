@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from schemas.configuration import ConfigurationError
+from schemas.private_files import UnsafePathError
 
 USAGE_ERROR = 2
 
@@ -49,10 +50,10 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Invalid settings end it with a message and exit code 2."""
+        """Run the command. Invalid settings, and a file or folder of another user, end it with a message and exit code 2."""
         try:
             return super().invoke(ctx)
-        except ConfigurationError as error:
+        except (ConfigurationError, UnsafePathError) as error:
             click.echo(f"Error: {error}\nNothing was changed.", err=True)
             ctx.exit(USAGE_ERROR)
 

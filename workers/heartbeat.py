@@ -5,13 +5,14 @@ A supervisor that started the worker is notified of each heartbeat as well, if i
 """
 
 import os
-import tempfile
+import stat
 import time
 from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
 
+from schemas.private_files import private_folder, runtime_folder, touch_private
 from workers import systemd_notify
 from workers.settings import WorkerSettings
 
@@ -22,22 +23,35 @@ STALE_SECONDS = 30.0
 
 def heartbeat_file(settings: WorkerSettings, role: str) -> Path:
     """Return the path of the heartbeat file of the worker of `role`."""
-    return settings.heartbeat_file or Path(tempfile.gettempdir()) / f"bookdrop-{role.replace(' ', '-')}.heartbeat"
+    return settings.heartbeat_file or runtime_folder() / f"{role.replace(' ', '-')}.heartbeat"
+
+
+def prepare(path: Path) -> None:
+    """Create the folder of the default path, and verify that nothing of another user is at `path`.
+
+    Raises `UnsafePathError` for a folder or file of another user, and for a symbolic link.
+    """
+    if path.parent == runtime_folder():
+        private_folder(path.parent)
+    if os.path.lexists(path):
+        touch_private(path)
 
 
 def age(path: Path) -> float | None:
-    """Return the seconds since the last heartbeat; `None` if there is no file."""
+    """Return the seconds since the last heartbeat; `None` if there is no file. A symbolic link does not count as one."""
     try:
-        return max(0.0, time.time() - path.stat().st_mtime)
+        status = path.lstat()
     except FileNotFoundError:
         return None
+    return max(0.0, time.time() - status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
 
 class Heartbeat(bootsteps.StartStopStep):
     """A bootstep of the worker that emits heartbeats from the worker's own timer."""
 
     requires = ("celery.worker.components:Timer",)
-    path: Path = Path(tempfile.gettempdir()) / "bookdrop.heartbeat"
+    path: Path = Path("bookdrop.heartbeat")
+    """Set before the start."""
     worker_pid: int | None = None
     """Process id of the worker that emits heartbeats; a forked child inherits the value and emits none."""
 
@@ -47,6 +61,7 @@ class Heartbeat(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Emit the first heartbeat, and start the timer."""
+        prepare(Heartbeat.path)
         Heartbeat.worker_pid = os.getpid()
         beat()
         systemd_notify.notify(systemd_notify.READY)
@@ -64,5 +79,5 @@ class Heartbeat(bootsteps.StartStopStep):
 def beat() -> None:
     """Emit a heartbeat if this process is the worker; do nothing in other processes."""
     if Heartbeat.worker_pid == os.getpid():
-        Heartbeat.path.touch()
+        touch_private(Heartbeat.path)
         systemd_notify.notify(systemd_notify.WATCHDOG)

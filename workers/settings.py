@@ -32,7 +32,8 @@ class WorkerSettings(ProgramSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: console on a terminal, JSON elsewhere."""
     heartbeat_file: Path | None = None
-    """File that a worker touches every few seconds, for health checks without a broker. `None`: in the temporary folder."""
+    """File that a worker touches every few seconds, for health checks without a broker. `None`: in `bookdrop-UID` in
+    the temporary folder, a folder of this user alone."""
     concurrency: int = Field(default=2, ge=1, le=256)
     """Processes of a returns worker."""
     batching: bool = True

@@ -2,7 +2,6 @@
 """The journal's file: open and verify it, share it between processes, and report its errors with the next step."""
 
 import contextlib
-import os
 import shutil
 import sqlite3
 import threading
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from schemas.private_files import prepare_sqlite_file
 
 VERSION: Final = 1
 """Format version; a program that supports a lower one cannot use the file. An added column does not change it."""
@@ -100,8 +101,8 @@ class JournalFile:
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A barcode can lead to a patron, so only this user may read the file; SQLite's side files inherit the mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        # A barcode can lead to a patron, so only this user may read the file.
+        prepare_sqlite_file(self.path)
         return sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
 
     def _prepare(self, code: str) -> None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from schemas.private_files import FILE_MODE
 from stations.journal.events import EXCEPTION, Journal, to_text
 from stations.journal.file import VERSION, JournalError
 
@@ -89,7 +90,7 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
 def _copy(path: Path, part: Path) -> None:
     """Copy the last commit into one file, which is on disk when this returns."""
     part.unlink(missing_ok=True)
-    os.close(os.open(part, os.O_RDWR | os.O_CREAT, 0o600))
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))  # a link of another user is not followed
     with contextlib.closing(sqlite3.connect(path)) as read, contextlib.closing(sqlite3.connect(part)) as written:
         read.backup(written)
         written.execute("PRAGMA journal_mode = DELETE")

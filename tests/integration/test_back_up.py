@@ -63,6 +63,19 @@ def test_newest_copies_are_kept(back_up, sqlite_url, tmp_path):
     assert left == ["bookdrop-20250102T000000Z.sqlite", Path(done.stdout.strip()).name, "unrelated.dump"]
 
 
+def test_folder_of_copies_is_restricted(back_up, sqlite_url, tmp_path):
+    """A folder with wide permissions loses those of group and others; the copies are readable by their owner alone."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    done, _ = back_up(sqlite_url)
+
+    assert done.returncode == 0, done.stderr
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+
+
 @pytest.mark.parametrize("url", ["sqlite:///no-such-file.db", "postgresql://127.0.0.1:1/none", "mysql://x:secret@y/z"])
 def test_failed_copy_ends_with_an_error(back_up, url):
     """A failed copy ends with an error without the password, and leaves no file."""

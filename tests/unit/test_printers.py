@@ -56,15 +56,31 @@ def test_stop_at_the_first_byte_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_slip_has_the_permissions_of_the_umask(tmp_path):
-    """The user who prints from the folder is another one than the user who writes there."""
-    before = os.umask(0o022)
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize(("folder_mode", "slip_mode"), [(0o755, 0o600), (0o700, 0o600), (0o2750, 0o640)])
+def test_slip_is_readable_by_the_group_of_a_set_group_id_folder_only(tmp_path, umask, folder_mode, slip_mode):
+    """The worker's user alone may read a slip, whatever its umask is; a folder with the bit permits its group."""
+    folder = tmp_path / "slips"
+    folder.mkdir()
+    folder.chmod(folder_mode)
+    before = os.umask(umask)
     try:
-        open_printer(f"spool://{tmp_path}").send(b"x", job_name="job-1", on_first_byte=lambda: None)
+        open_printer(f"spool://{folder}").send(b"x", job_name="job-1", on_first_byte=lambda: None)
     finally:
         os.umask(before)
 
-    assert stat.S_IMODE((tmp_path / "job-1.pdf").stat().st_mode) == 0o644
+    assert stat.S_IMODE((folder / "job-1.pdf").stat().st_mode) == slip_mode
+
+
+def test_new_spool_folder_is_private(tmp_path):
+    """A folder that the worker creates has mode 0700, and so have the missing folders above it."""
+    before = os.umask(0o000)
+    try:
+        open_printer(f"spool://{tmp_path}/a/b").send(b"x", job_name="job-1", on_first_byte=lambda: None)
+    finally:
+        os.umask(before)
+
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")] == [0o700, 0o700]
 
 
 def test_job_name_with_slashes_stays_in_the_folder(tmp_path):

@@ -47,6 +47,8 @@ def flower_command(
         )
     except (Error, ValueError, FileNotFoundError) as error:
         raise click.UsageError(f"Invalid options of Flower: {error}") from None
+    from schemas.private_files import OTHERS
     from workers.app import app
 
+    os.umask(OTHERS)  # Flower stores its tasks in a file if its option persistent is set
     application.run(app, settings)

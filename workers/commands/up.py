@@ -38,6 +38,7 @@ def up_command(home: Path | None, flower: bool, demo: bool, stay: bool) -> None:
     Exit codes: 0 success; 1 a process did not start, or a slip was not printed;
                 3 it already runs in this data directory.
     """
+    from schemas.private_files import OTHERS
     from workers import logging
     from workers.embedded import demo as stations
     from workers.embedded import service
@@ -45,6 +46,7 @@ def up_command(home: Path | None, flower: bool, demo: bool, stay: bool) -> None:
 
     directory = DataDirectory(home) if home else DataDirectory.default()
     logging.configure("warning")
+    os.umask(OTHERS)
     started = time.monotonic()
     try:
         with service.running(directory, flower=flower, demo=demo) as embedded:

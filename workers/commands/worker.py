@@ -33,6 +33,8 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
     """  # fmt: skip
     os.environ["BOOKDROP_ROLE"] = role
     from schemas import topology
+    from schemas.private_files import OTHERS
+    from workers import heartbeat
     from workers.app import app
     from workers.settings import WorkerSettings
 
@@ -56,6 +58,8 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
             queues = [topology.HOUSEKEEPING_QUEUE]
             # Not the solo pool: it runs tasks in the main thread, where a long sweep would delay heartbeats and timers.
             options += ["--beat", "--pool", "threads", "--concurrency", str(concurrency or 2)]
+    os.umask(OTHERS)
+    heartbeat.prepare(heartbeat.heartbeat_file(settings, role))
     app.worker_main(
         [
             "worker",

@@ -20,7 +20,7 @@ from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.factory import open_printer
 from workers import bootstrap
 from workers.app import app
-from workers.doctor import backlog, workers
+from workers.doctor import backlog, private, workers
 from workers.doctor.finding import Finding, guarded
 from workers.settings import WorkerSettings
 
@@ -120,6 +120,7 @@ def _contents(engine: Engine, registered: _Registered) -> Iterator[Finding]:
         printers = connection.execute(select(Printer.code, Printer.uri, Printer.on_hold)).all()
     if engine.dialect.name == "sqlite" and engine.url.database:
         yield from _disk_space("database", Path(engine.url.database).resolve().parent)
+        yield from private.database_file(Path(engine.url.database))
     for printer in printers:
         yield from _printer(printer)
 
@@ -160,6 +161,7 @@ def _printer(row: Any) -> Iterator[Finding]:
         advice="" if writable else f"Give the workers' user write permission for {nearest}.",
     )
     yield from _disk_space("printer", nearest)
+    yield from private.spool_folder(row.code, folder)
 
 
 def _device(row: Any) -> Finding:

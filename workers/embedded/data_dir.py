@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from schemas.private_files import private_folder, runtime_folder, touch_private
 
 _BASIC_AUTH = "basic_auth = "
 """Start of the one line in Flower's configuration file."""
@@ -77,7 +78,7 @@ class DataDirectory:
         if len(str(inside)) <= MAX_SOCKET_PATH:
             return inside
         digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"bookdrop-{os.getuid()}-{digest}" / "valkey.sock"
+        return runtime_folder() / f"{digest}.sock"
 
     @property
     def broker_url(self) -> str:
@@ -89,7 +90,7 @@ class DataDirectory:
         return self.path / "stations" / f"{code}.toml"
 
     def prepare(self) -> None:
-        """Create the folders with mode 0700."""
+        """Create the folders with mode 0700. Raises `UnsafePathError` for one that another user owns."""
         for folder in (
             self.path,
             self.spool,
@@ -98,7 +99,7 @@ class DataDirectory:
             self.path / "stations",
             self.socket.parent,
         ):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
 
     def station_keys(self, codes: list[str]) -> dict[str, str]:
         """Return the key of each station. The first call generates it; later ones return the same."""
@@ -186,6 +187,6 @@ class DataDirectory:
 
 def _write_private(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".new")
-    temporary.touch(mode=0o600)
+    touch_private(temporary)
     temporary.write_text(text)
     temporary.replace(path)

@@ -5,11 +5,13 @@ import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from schemas.private_files import FILE_MODE, UnsafePathError, private_folder
 from tasks.printing.printers.driver import (
     PrinterError,
     PrinterInterruptedError,
@@ -29,8 +31,14 @@ _DESCRIPTIONS = {
 }
 
 
+_GROUP_READS: Final = 0o640
+
+
 class SpoolPrinter:
-    """A folder that receives slips as PDF files."""
+    """A folder that receives slips as PDF files.
+
+    Only the worker's user may read them. If the folder has the set-group-ID bit, its group may read them as well.
+    """
 
     can_repeat: Final = True
     tracks_jobs: Final = False
@@ -45,8 +53,11 @@ class SpoolPrinter:
         temporary = self._folder / f".{name}.{secrets.token_hex(4)}"
         try:
             with self._errors_as(PrinterUnavailableError):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                with temporary.open("xb") as file:
+                if not self._folder.is_dir():
+                    private_folder(self._folder)
+                with open(temporary, "xb", opener=_open_private) as file:
+                    if self._folder.stat().st_mode & stat.S_ISGID:
+                        os.fchmod(file.fileno(), _GROUP_READS)
                     file.write(document)
                     file.flush()
                     os.fsync(file.fileno())
@@ -81,6 +92,15 @@ class SpoolPrinter:
     def _errors_as(self, kind: type[PrinterError]) -> Iterator[None]:
         try:
             yield
+        except UnsafePathError as error:
+            raise kind(str(error)) from error
         except OSError as error:
             description = _DESCRIPTIONS.get(error.errno or 0, error.strerror or type(error).__name__)
             raise kind(f"{description} ({self._folder})") from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a new file that only this user may read, whatever the umask is."""
+    file = os.open(path, flags | os.O_NOFOLLOW, FILE_MODE)
+    os.fchmod(file, FILE_MODE)
+    return file
