@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
 
 from schemas import topology
 from schemas.events import Message, StationEvent
-from schemas.replies import Destination, ItemCount, ReturnReply
+from schemas.replies import Destination, ItemCount, ReturnReply, StationMessage
 from schemas.request_status import RequestStatus
 
 ExternalId = Annotated[str, Field(min_length=1, max_length=100)]
@@ -134,7 +134,7 @@ class ActionOutcome(StrEnum):
     REFUSED = "refused"
 
 
-class ActionReply(Message):
+class ActionReply(StationMessage):
     """The reply to one event of this module; a resent event gets the same bytes."""
 
     type: Literal["bookdrop.action-reply.v1"] = "bookdrop.action-reply.v1"

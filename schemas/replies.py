@@ -7,8 +7,11 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
-from schemas.events import Message
+from schemas.events import Code, Message
 from schemas.request_status import RequestStatus
+
+Signature = Annotated[str, Field(min_length=64, max_length=64)]
+"""64 hexadecimal digits."""
 
 
 class Outcome(StrEnum):
@@ -45,7 +48,18 @@ class RequestChoice(Message):
     destination: Destination
 
 
-class ReturnReply(Message):
+class StationMessage(Message):
+    """Fields of every message to a station that make it verifiable (`schemas.reply_signature`)."""
+
+    station: Code | None = None
+    """The station that the message is for; a signed message has one."""
+    signature: Signature | None = None
+    """HMAC-SHA256 over the canonical JSON of all fields but the signatures, with the key that signed the event."""
+    second_signature: Signature | None = None
+    """The same with the station's other key, while the rotation of its key overlaps."""
+
+
+class ReturnReply(StationMessage):
     """The reply to one Return event; a resent event gets the same bytes."""
 
     type: Literal["bookdrop.return-reply.v1"] = "bookdrop.return-reply.v1"
@@ -79,7 +93,7 @@ class ReturnReply(Message):
     """Station of that Return."""
 
 
-class SlipNotice(Message):
+class SlipNotice(StationMessage):
     """The result of a print job; follows the reply on the same channel."""
 
     type: Literal["bookdrop.slip-notice.v1"] = "bookdrop.slip-notice.v1"

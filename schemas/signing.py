@@ -27,8 +27,14 @@ def sign(payload: Mapping[str, Any], key: bytes) -> str:
 
 def verify(payload: Mapping[str, Any], key: bytes) -> bool:
     """True if the signature in `payload` is that of `key`; compared in constant time."""
-    given = payload.get("signature")
-    return isinstance(given, str) and hmac.compare_digest(sign(payload, key).encode(), given.encode())
+    return verify_canonical(canonical(payload), payload.get("signature"), key)
+
+
+def verify_canonical(payload: bytes, signature: object, key: bytes) -> bool:
+    """True if `signature` is that of `key` over the canonical bytes `payload`; compared in constant time."""
+    if not isinstance(signature, str) or not signature.isascii():
+        return False
+    return hmac.compare_digest(hmac.new(key, payload, hashlib.sha256).hexdigest().encode(), signature.encode())
 
 
 def fingerprint(payload: Mapping[str, Any]) -> str:

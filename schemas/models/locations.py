@@ -55,6 +55,12 @@ class Station(Model):
     branch_id: Mapped[int] = mapped_column(ForeignKey("branches.id"), index=True)
     key: Mapped[Short]
     """The shared secret, as text."""
+    key_since: Mapped[datetime | None]
+    """Time since which the key is valid; `None` for a key from before this column."""
+    previous_key: Mapped[Short | None]
+    """The key before the last rotation: valid until `previous_key_until`, then erased."""
+    previous_key_until: Mapped[datetime | None]
+    """End of the overlap of both keys."""
     active: Mapped[bool] = mapped_column(default=True)
     printer_id: Mapped[int | None] = mapped_column(ForeignKey("printers.id"))
     """Overrides the branch's default printer."""

@@ -23,7 +23,7 @@ class InboxEntry(Model):
     answered_at: Mapped[datetime] = mapped_column(index=True)
     outcome: Mapped[Code]
     reply: Mapped[str] = mapped_column(Text)
-    """The reply's JSON, sent again byte for byte."""
+    """The reply's JSON as it was sent. A resent event gets it again, signed with the key of that sending."""
 
 
 class OutboxEntry(Model):

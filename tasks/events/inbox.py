@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from schemas.models import InboxEntry, table
 from schemas.reasons import RejectionReason
+from schemas.reply_signature import sign_reply
 from schemas.topology import reply_queue
 from tasks.events.model import AnEvent, HandlerResult, ProcessedEvent, VerifiedEvent
 from tasks.ports import PendingMessage
@@ -26,7 +27,7 @@ class Deduplicated(Generic[AnEvent]):
     """Each id once."""
     duplicates: Sequence[ProcessedEvent]
     resend: Sequence[PendingMessage]
-    """The stored replies of `duplicates`, byte for byte."""
+    """The stored replies of `duplicates`, each signed with the key of the event that asks for it now."""
     conflicts: Sequence[RejectedMessage]
     """Events whose id was used before with another payload."""
 
@@ -47,11 +48,11 @@ def deduplicate(events: Sequence[VerifiedEvent[AnEvent]], session: Session) -> D
             new[event_id] = each
         elif fingerprint != each.fingerprint:
             reason, station = RejectionReason.OTHER_PAYLOAD, each.event.station
-            conflicts.append(RejectedMessage(each.received, reason, "", event_id, station))
+            conflicts.append(RejectedMessage(each.received, reason, "", event_id, station, True, each.reply_keys))
         elif reply is not None:
             duplicates.append(ProcessedEvent(each, None))
             if (queue := _reply_queue(each)) is not None:
-                resend.append(PendingMessage(None, queue, None, reply, event_id))
+                resend.append(PendingMessage(None, queue, None, sign_reply(reply, each.reply_keys), event_id))
     return Deduplicated(list(new.values()), duplicates, resend, conflicts)
 
 
@@ -60,7 +61,10 @@ def store(events: Sequence[VerifiedEvent[AnEvent]], result: HandlerResult, uow: 
     if not events:
         return ()
     processed = [ProcessedEvent(each, reply) for each, reply in zip(events, result.replies, strict=True)]
-    replies = [reply.model_dump_json(exclude_none=True) for reply in result.replies]
+    replies = [
+        sign_reply(reply.model_dump_json(exclude_none=True), each.reply_keys)
+        for each, reply in zip(events, result.replies, strict=True)
+    ]
     uow.session.execute(
         insert(table(InboxEntry)),
         [

@@ -2,12 +2,14 @@
 """Values that pass through the processing of events, from the received message to the processed batch. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from schemas import signing
 from schemas.circulation_events import Reply
 from schemas.events import StationEvent
+from schemas.reply_signature import ReplyKeys
 from tasks.ports import PendingMessage
 from tasks.quarantine.rejection import Received, RejectedMessage, event_id_of
 
@@ -19,12 +21,25 @@ class StationRecord:
     """A station as the database knows it."""
 
     code: str
-    key: str
+    key: str = field(repr=False)
     branch: str
     sent_from: tuple[str, ...]
     """Library, branch, and the branch's address: FROM on the slip."""
     printer_id: int | None
     """The printer that prints the station's slips."""
+    previous_key: str | None = field(default=None, repr=False)
+    """The key before the last rotation, while it is still valid."""
+    active: bool = True
+    """False for a disabled station, whose events are refused."""
+
+    def signing_keys(self, canonical: bytes, signature: object) -> ReplyKeys | None:
+        """The keys of replies to an event: first the key that signed it. `None` if no valid key did."""
+        keys = [self.key] if self.previous_key is None else [self.key, self.previous_key]
+        for key in keys:
+            if signing.verify_canonical(canonical, signature, key.encode()):
+                others = [other for other in keys if other != key]
+                return ReplyKeys(self.code, key, others[0] if others else None)
+        return None
 
 
 @dataclass(frozen=True)
@@ -32,9 +47,10 @@ class ParsedEvent(Generic[AnEvent]):
     """An event with a valid schema. The signature is not verified yet."""
 
     event: AnEvent
-    payload: Mapping[str, Any]
+    canonical: bytes
+    """The bytes that the signature covers."""
     fingerprint: str
-    """SHA-256 of the canonical JSON, hexadecimal."""
+    """SHA-256 of `canonical`, hexadecimal."""
     received: Received
 
 
@@ -46,6 +62,8 @@ class VerifiedEvent(Generic[AnEvent]):
     station: StationRecord
     fingerprint: str
     received: Received
+    reply_keys: ReplyKeys
+    """The keys that sign the reply."""
 
 
 @dataclass(frozen=True)
@@ -98,4 +116,4 @@ class ProcessedBatch:
 
 
 FindStations = Callable[[set[str]], Mapping[str, StationRecord]]
-"""Finds the active stations among codes."""
+"""Finds the registered stations among codes."""

@@ -19,7 +19,7 @@ from tasks.events.metrics import record
 from tasks.events.model import HandlerResult, ProcessedBatch
 from tasks.events.policy import LibraryPolicy
 from tasks.events.stations import load_stations
-from tasks.events.validation import validate
+from tasks.events.validation import is_code, validate, with_sender
 from tasks.ports import PendingMessage
 from tasks.quarantine.rejection import Received, RejectedMessage, event_id_of, station_of
 from tasks.quarantine.store import quarantine
@@ -56,7 +56,7 @@ def process_in(
     uow: UnitOfWork, messages: Sequence[Received], handler: EventHandler[Any], policy: LibraryPolicy
 ) -> ProcessedBatch:
     """Validate, deduplicate, handle and store `messages` in the open transaction of `uow`."""
-    verified, rejected = validate(messages, handler.accepts, partial(load_stations, uow.session))
+    verified, rejected = validate(messages, handler.accepts, partial(load_stations, uow.session, uow.now))
     events = deduplicate(verified, uow.session)
     result = handler.handle(events.new, uow, policy) if events.new else HandlerResult(())
     processed = store(events.new, result, uow)
@@ -68,9 +68,11 @@ def process_in(
 def commit_failure(message: Received, error: Exception, context: Context) -> Committed:
     """Quarantine an event whose processing raises an error each time, so that it delays no other event."""
     event_id, station = event_id_of(message.payload), station_of(message.payload)
-    failed = RejectedMessage(message, RejectionReason.FAILED, type(error).__name__, event_id, station)
+    unsigned = RejectedMessage(message, RejectionReason.FAILED, type(error).__name__, event_id, station)
 
     def keep(uow: UnitOfWork) -> ProcessedBatch:
+        stations = load_stations(uow.session, uow.now, {station}) if station is not None and is_code(station) else {}
+        failed = with_sender(unsigned, stations)
         quarantine([failed], uow)
         return ProcessedBatch(rejected=[failed])
 

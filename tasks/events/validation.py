@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Validate an event: schema, version, station, signature. A message that fails is rejected and quarantined. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
@@ -9,9 +11,11 @@ from pydantic import ValidationError
 
 from schemas import signing
 from schemas.reasons import RejectionReason
+from schemas.topology import CODE_PATTERN
 from tasks.events.model import AnEvent, FindStations, ParsedEvent, StationRecord, VerifiedEvent
 from tasks.quarantine.rejection import Received, RejectedMessage, event_id_of, station_of
 
+MAX_CODE_LENGTH: Final = 40
 MAX_EVENT_BYTES: Final = 262_144
 """Bytes of canonical JSON. A box of fifty items with all their barcodes and descriptions has a good half of it."""
 
@@ -22,6 +26,7 @@ def validate(
     """Separate verified events from messages to reject.
 
     `accepts`: the event types of the task, by their versioned names. `find_stations` is called at most once.
+    A rejected message gets the keys that sign its refusal, if a registered station signed it.
     """
     parsed: list[ParsedEvent[AnEvent]] = []
     verified: list[VerifiedEvent[AnEvent]] = []
@@ -32,7 +37,10 @@ def validate(
             rejected.append(result)
         else:
             parsed.append(result)
-    stations = find_stations({each.event.station for each in parsed}) if parsed else {}
+    codes = {each.event.station for each in parsed}
+    codes |= {each.station for each in rejected if each.station is not None and is_code(each.station)}
+    stations = find_stations(codes) if codes else {}
+    rejected = [with_sender(each, stations) for each in rejected]
     for each in parsed:
         checked = verify(each, stations.get(each.event.station))
         if isinstance(checked, RejectedMessage):
@@ -57,7 +65,7 @@ def parse(received: Received, accepts: Mapping[str, type[AnEvent]]) -> ParsedEve
     try:
         canonical = signing.canonical(payload)
         if len(canonical) <= MAX_EVENT_BYTES:
-            return ParsedEvent(model.model_validate(payload), payload, sha256(canonical).hexdigest(), received)
+            return ParsedEvent(model.model_validate(payload), canonical, sha256(canonical).hexdigest(), received)
         reason, detail = RejectionReason.OVERSIZE, f"{len(canonical)} bytes"
     except ValidationError as error:
         detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
@@ -69,8 +77,35 @@ def parse(received: Received, accepts: Mapping[str, type[AnEvent]]) -> ParsedEve
 
 
 def verify(parsed: ParsedEvent[AnEvent], station: StationRecord | None) -> VerifiedEvent[AnEvent] | RejectedMessage:
-    """Verify the signature with the key of `station`, which is `None` when no active station has the code."""
-    if station is not None and signing.verify(parsed.payload, station.key.encode()):
-        return VerifiedEvent(parsed.event, station, parsed.fingerprint, parsed.received)
-    reason = RejectionReason.UNKNOWN_STATION if station is None else RejectionReason.BAD_SIGNATURE
-    return RejectedMessage(parsed.received, reason, "", parsed.event.event_id, parsed.event.station)
+    """Verify the signature with the valid keys of `station`, which is `None` when no station has the code."""
+    keys = station.signing_keys(parsed.canonical, parsed.event.signature) if station is not None else None
+    if station is not None and station.active and keys is not None:
+        return VerifiedEvent(parsed.event, station, parsed.fingerprint, parsed.received, keys)
+    is_known = station is not None and station.active
+    return RejectedMessage(
+        parsed.received,
+        RejectionReason.BAD_SIGNATURE if is_known else RejectionReason.UNKNOWN_STATION,
+        "" if station is None or is_known else "the station is disabled",
+        parsed.event.event_id,
+        parsed.event.station,
+        is_registered=station is not None,
+        reply_keys=keys,
+    )
+
+
+def with_sender(rejected: RejectedMessage, stations: Mapping[str, StationRecord]) -> RejectedMessage:
+    """The rejected message with what is known of its sender. The message can have any form."""
+    station = stations.get(rejected.station or "")
+    payload = rejected.received.payload
+    if station is None or not isinstance(payload, Mapping):
+        return rejected
+    try:
+        keys = station.signing_keys(signing.canonical(payload), payload.get("signature"))
+    except (ValueError, RecursionError):
+        keys = None
+    return replace(rejected, is_registered=True, reply_keys=keys)
+
+
+def is_code(station: str) -> bool:
+    """True for a code that a station can have."""
+    return len(station) <= MAX_CODE_LENGTH and re.fullmatch(CODE_PATTERN, station) is not None

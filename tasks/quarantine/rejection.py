@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from schemas.reasons import RejectionReason
+from schemas.reply_signature import ReplyKeys
 
 MAX_QUARANTINED_CHARS: Final = 262_144
 """Characters of a message's body that the quarantine stores; the rest is cut off."""
@@ -38,6 +39,10 @@ class RejectedMessage:
     """Event to reply to; `None` when the message has no readable event id."""
     station: str | None = None
     """Station that the message names; not authenticated."""
+    is_registered: bool = False
+    """True if a station with that code is registered."""
+    reply_keys: ReplyKeys | None = None
+    """The keys that sign the refusal; `None` if no registered station signed the message."""
 
 
 MESSAGES: Final[Mapping[RejectionReason, str]] = MappingProxyType(

@@ -9,7 +9,8 @@ from sqlalchemy import insert, select, update
 
 from schemas.models import QuarantinedMessage, table
 from schemas.replies import Outcome, ReturnReply
-from schemas.topology import RETURNS_QUEUE, is_reply_queue
+from schemas.reply_signature import sign_reply
+from schemas.topology import RETURNS_QUEUE, reply_queue
 from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, MESSAGES, RejectedMessage
 from tasks.unit_of_work import UnitOfWork
 
@@ -18,7 +19,11 @@ OPEN_STATES: Final = ("kept", "retried")
 
 
 def quarantine(rejected: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
-    """Write `rejected` to the quarantine table, and enqueue a refusal to each station that gave a reply queue.
+    """Write `rejected` to the quarantine table, and enqueue a refusal to each registered station that asks for a reply.
+
+    The refusal of a message that its station signed is signed. Another refusal is not: a signature would let a sender
+    without a key have the worker refuse any event in a form that its station accepts. No refusal goes to another queue
+    than that of the station which the message names.
 
     A message that has an open row already (the station resent it, or a retry failed) updates that row: its count grows
     and its state is `kept` again.
@@ -41,8 +46,7 @@ def quarantine(rejected: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
     if new:
         uow.session.execute(insert(table(QuarantinedMessage)), new)
     for message in rejected:
-        reply_to = message.received.reply_to
-        if message.event_id is not None and reply_to and is_reply_queue(reply_to):
+        if message.event_id is not None and (queue := _refusal_queue(message)) is not None:
             refusal = ReturnReply(
                 event_id=message.event_id,
                 outcome=Outcome.REFUSED,
@@ -50,7 +54,17 @@ def quarantine(rejected: Sequence[RejectedMessage], uow: UnitOfWork) -> None:
                 message=MESSAGES[message.reason],
                 next_step="Report this to the person who runs the stations. The message was kept.",
             )
-            uow.enqueue(reply_to, refusal.model_dump_json(exclude_none=True), event_id=message.event_id)
+            body = refusal.model_dump_json(exclude_none=True)
+            if message.reply_keys is not None:
+                body = sign_reply(body, message.reply_keys)
+            uow.enqueue(queue, body, event_id=message.event_id)
+
+
+def _refusal_queue(message: RejectedMessage) -> str | None:
+    if message.station is None or not message.is_registered:
+        return None
+    queue = reply_queue(message.station)
+    return queue if message.received.reply_to == queue else None
 
 
 def _row(message: RejectedMessage, uow: UnitOfWork) -> dict[str, Any]:

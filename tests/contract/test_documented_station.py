@@ -47,6 +47,25 @@ def test_worked_example_equals_the_golden_signature(documented):
     assert f"`{golden['key']}`" in text
 
 
+@pytest.mark.parametrize("name", ["return-reply", "action-reply", "slip-notice"])
+def test_documented_check_accepts_the_golden_messages(documented, name):
+    """The page's program accepts the golden messages with either key, and no changed one; the page shows the notice."""
+    text = PAGE.read_text(encoding="utf-8")
+    golden = json.loads((GOLDEN / "reply-signature.json").read_text(encoding="utf-8"))
+    message, station = json.loads(golden["signed"][name]), golden["station"]
+    notice = json.loads(golden["signed"]["slip-notice"])
+
+    accepted = [documented.is_signed_for(station, message, golden[key]) for key in ("key", "second_key")]
+    refused = [
+        documented.is_signed_for(station, {**message, "event_id": "another"}, golden["key"]),
+        documented.is_signed_for("main-desk-2", message, golden["key"]),
+        documented.is_signed_for(station, message, "another key"),
+    ]
+
+    assert (accepted, refused) == ([True, True], [False, False, False])
+    assert f"\n{golden['canonical']['slip-notice']}\n{notice['signature']}\n" in text
+
+
 @pytest.mark.usefixtures("_running")
 def test_documented_station_gets_its_reply(documented, library, valkey):
     """The page's program sends a scan and reads the reply; a repeated event gets the same reply."""

@@ -23,9 +23,10 @@ from schemas.circulation_events import (
     SlipSeen,
     UndoRequested,
 )
-from schemas.events import BarcodeScanned, ReturnRequested
+from schemas.events import BarcodeScanned, ReturnRequested, StationEvent
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply, SlipNotice
+from schemas.reply_signature import ReplyKeys, canonical_reply, reply_defect, sign_reply
 from schemas.task_message import task_body, task_headers
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
@@ -109,7 +110,7 @@ def test_unknown_field_is_ignored(name):
     assert message == MESSAGES[name].model_validate(payload)
 
 
-@pytest.mark.parametrize("name", [name for name in MESSAGES if "signature" in MESSAGES[name].model_fields])
+@pytest.mark.parametrize("name", [name for name in MESSAGES if issubclass(MESSAGES[name], StationEvent)])
 def test_golden_signature_is_valid(name):
     """A station that signed when v1 was new is still accepted."""
     key = golden("signature")["key"].encode()
@@ -142,6 +143,21 @@ def test_signature_covers_unknown_fields(name):
     assert signing.verify(signed, key)
     assert not signing.verify(payload, key)
     assert not signing.verify({**signed, "added_later": "two"}, key)
+
+
+@pytest.mark.parametrize("name", ["return-reply", "action-reply", "slip-notice"])
+def test_signed_reply_is_unchanged(name):
+    """A fixed message, station and keys give the same canonical bytes and signatures, in the fixed form."""
+    wanted = golden("reply-signature")
+    keys = ReplyKeys(wanted["station"], wanted["key"], wanted["second_key"])
+    message = without_nulls(golden(name))
+
+    signed = sign_reply(json.dumps(message), keys)
+
+    assert signed == wanted["signed"][name]
+    assert canonical_reply(json.loads(signed)).decode() == wanted["canonical"][name]
+    assert {reply_defect(json.loads(signed), wanted["station"], wanted[key]) for key in ("key", "second_key")} == {None}
+    assert MESSAGES[name].model_validate_json(signed)
 
 
 def test_task_message_of_a_scan_is_unchanged():

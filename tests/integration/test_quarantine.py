@@ -390,7 +390,7 @@ def test_returns_worker_survives_malformed_messages(broker_url, deployment, raw_
     _, [barcode] = library.request()
     bad = [
         library.scan(barcode, key="not-the-key"),
-        library.scan(barcode, station="nobody-desk-9"),
+        library.scan(barcode, station="north-desk-1", key="not-the-key"),
         oversized(library.scan(barcode)),
         {**library.scan(barcode), "type": "bookdrop.barcode-scanned.v9"},
     ]
@@ -404,7 +404,7 @@ def test_returns_worker_survives_malformed_messages(broker_url, deployment, raw_
         assert process.poll() is None
 
     assert reply["outcome"] == "returned"
-    assert [each["reason"] for each in refused] == ["bad_signature", "unknown_station", "oversize", "unknown_version"]
+    assert [each["reason"] for each in refused] == ["bad_signature", "bad_signature", "oversize", "unknown_version"]
     wanted = [reason for _, _, reason in MALFORMED.values()] + [each["reason"] for each in refused]
     assert sorted(reasons(engine)) == sorted([*wanted, "other_payload"])
     assert "no json" not in deployment.log("returns")

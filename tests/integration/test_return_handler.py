@@ -154,19 +154,19 @@ def test_request_is_returned_with_its_last_item(library, handle_scans, engine):
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("fields", "reason", "replies"),
     [
-        ({"key": "another-key"}, "bad_signature"),
-        ({"station": "nobody-desk-9"}, "unknown_station"),
+        ({"key": "another-key"}, "bad_signature", [(Outcome.REFUSED, "bad_signature", None)]),
+        ({"station": "nobody-desk-9"}, "unknown_station", []),
     ],
 )
-def test_invalid_event_is_quarantined_and_refused(library, handle_scans, engine, fields, reason):
-    """A rejected event has no effect; it is quarantined with its reason, and its station gets a refusal."""
+def test_invalid_event_is_quarantined_and_refused(library, handle_scans, engine, fields, reason, replies):
+    """A rejected event has no effect; it is quarantined, and a registered station gets a refusal without signature."""
     _, [barcode] = library.request()
 
-    [reply] = handle_scans(library.scan(barcode, **fields))
+    refused = handle_scans(library.scan(barcode, **fields))
 
-    assert (reply.outcome, reply.reason) == (Outcome.REFUSED, reason)
+    assert [(reply.outcome, reply.reason, reply.signature) for reply in refused] == replies
     assert row(engine, QuarantinedMessage.reason, where=QuarantinedMessage.id > 0) == (reason,)
     assert count(engine, RequestEvent) == 0
     assert count(engine, InboxEntry) == 0
