@@ -13,10 +13,11 @@ from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
 
 from schemas import topology
 from schemas.events import Message, StationEvent
+from schemas.external_text import GivenLine, Line
 from schemas.replies import Destination, ItemCount, ReturnReply, StationMessage
 from schemas.request_status import RequestStatus
 
-ExternalId = Annotated[str, Field(min_length=1, max_length=100)]
+ExternalId = Annotated[str, GivenLine, Field(min_length=1, max_length=100)]
 """A request's external identifier."""
 Barcode = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -37,7 +38,7 @@ class ReceivedItem(Message):
     """True if `barcode` is that of a strap, which is used again for other items."""
     other_barcodes: Annotated[tuple[Barcode, ...], Field(max_length=10)] = ()
     """Further barcodes on the same item."""
-    description: Annotated[str, Field(max_length=500)] | None = None
+    description: Annotated[str, GivenLine, Field(max_length=500)] | None = None
     """For example "vol. 2"."""
 
 
@@ -49,7 +50,9 @@ class ItemsReceived(CirculationEvent):
     items: Annotated[tuple[ReceivedItem, ...], Field(min_length=1, max_length=50)]
     for_loan: bool = True
     """False when the lender allows use in the library only."""
-    return_address: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=7)] = ()
+    return_address: Annotated[
+        tuple[Annotated[str, GivenLine, Field(min_length=1, max_length=200)], ...], Field(max_length=7)
+    ] = ()
     """Address to return this item to, if not the partner's; the first line is the name."""
 
 
@@ -85,7 +88,7 @@ class UndoRequested(CirculationEvent):
     """Event id of the Return to undo."""
     request: ExternalId | None = None
     """Request whose last Return to undo."""
-    reason: Annotated[str, Field(max_length=500)] | None = None
+    reason: Annotated[str, GivenLine, Field(max_length=500)] | None = None
     """Required after the undo window."""
 
     @model_validator(mode="after")
@@ -111,7 +114,7 @@ class ReprintRequested(CirculationEvent):
     type: Literal["bookdrop.reprint-requested.v1"] = "bookdrop.reprint-requested.v1"
     reprints: UUID
     """Event id of the Return that printed the slip."""
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, GivenLine, Field(min_length=1, max_length=500)]
 
 
 TASKS: Final[Mapping[type[CirculationEvent], str]] = {
@@ -142,20 +145,20 @@ class ActionReply(StationMessage):
     outcome: ActionOutcome
     reason: str
     """Reason code, for example `received` or `no_reader`: stable, for programs."""
-    message: str
+    message: Line
     """Text for the screen."""
-    next_step: str | None = None
+    next_step: Line | None = None
     """Next step for staff; every refusal has one."""
-    barcode: str | None = None
-    title: str | None = None
-    request: str | None = None
+    barcode: Line | None = None
+    title: Line | None = None
+    request: Line | None = None
     """The request's external identifier."""
     destination: Destination | None = None
     status_before: RequestStatus | None = None
     status_after: RequestStatus | None = None
     items: ItemCount | None = None
     """Count of the items, when the request has several."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Line, ...] = ()
 
 
 Reply = ReturnReply | ActionReply

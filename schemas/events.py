@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from schemas.external_text import GivenLine
 from schemas.topology import CODE_PATTERN
 
 Code = Annotated[str, Field(pattern=CODE_PATTERN, max_length=40)]
@@ -25,8 +26,8 @@ class Message(BaseModel):
 class Override(Message):
     """A supervisor's decision that a Return is performed although the rule refuses it."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
-    supervisor: Annotated[str, Field(min_length=1, max_length=100)]
+    reason: Annotated[str, GivenLine, Field(min_length=1, max_length=500)]
+    supervisor: Annotated[str, GivenLine, Field(min_length=1, max_length=100)]
 
 
 class StationEvent(Message):

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from schemas.events import Code, Message
+from schemas.external_text import Line
 from schemas.request_status import RequestStatus
 
 Signature = Annotated[str, Field(min_length=64, max_length=64)]
@@ -25,10 +26,10 @@ class Outcome(StrEnum):
 class Destination(Message):
     """The lending library to which the item is returned."""
 
-    name: str
-    code: str
+    name: Line
+    code: Line
     """The partner's code, for example its ISIL."""
-    delivery_code: str | None = None
+    delivery_code: Line | None = None
     """The courier's sort code; `None` when the partner has none."""
 
 
@@ -42,8 +43,8 @@ class ItemCount(Message):
 class RequestChoice(Message):
     """One of several requests with the scanned barcode; staff pick one."""
 
-    external_id: str
-    title: str
+    external_id: Line
+    title: Line
     status: RequestStatus
     destination: Destination
 
@@ -67,14 +68,14 @@ class ReturnReply(StationMessage):
     outcome: Outcome
     reason: str
     """Reason code, for example `loaned` or `unknown_barcode`: stable, for programs."""
-    message: str
+    message: Line
     """Text for the screen, for example "The item's destination is Riverside University Library"."""
-    next_step: str | None = None
+    next_step: Line | None = None
     """Next step for staff; every refusal has one."""
-    barcode: str | None = None
-    title: str | None = None
+    barcode: Line | None = None
+    title: Line | None = None
     destination: Destination | None = None
-    request: str | None = None
+    request: Line | None = None
     """The request's external identifier."""
     status_before: RequestStatus | None = None
     status_after: RequestStatus | None = None
@@ -85,11 +86,11 @@ class ReturnReply(StationMessage):
     items: ItemCount | None = None
     """Count of the items, when the request has several."""
     urgent: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Line, ...] = ()
     choices: tuple[RequestChoice, ...] = ()
     returned_at: AwareDatetime | None = None
     """Time of the Return; for `already_returned`, of the first one."""
-    returned_by: str | None = None
+    returned_by: Line | None = None
     """Station of that Return."""
 
 
@@ -100,8 +101,8 @@ class SlipNotice(StationMessage):
     event_id: UUID
     """Event id of the Return that prints the slip."""
     job_id: UUID
-    state: str
+    state: Line
     """State of the print job (see `schemas.print_jobs.PrintState`)."""
-    message: str
+    message: Line
     """Text for the screen, for example "Slip sent to the printer main-slips"."""
     at: AwareDatetime

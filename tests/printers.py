@@ -172,6 +172,38 @@ class LabelPrinter(Listener):
             self._received.append(data)
 
 
+class ScriptedIppPrinter(Listener):
+    """A printer that returns given bytes, which no test printer sends: `respond` makes the response to an operation."""
+
+    def __init__(self, respond: Callable[[int], bytes]) -> None:
+        self._respond = respond
+        super().__init__()
+
+    @property
+    def uri(self) -> str:
+        """Its URI."""
+        return f"ipp://127.0.0.1:{self.port}/ipp/print"
+
+    def serve(self, client: socket.socket) -> None:
+        """Read one request, send the response, close."""
+        with client.makefile("rb") as request:
+            head = list(iter(request.readline, b"\r\n"))
+            length = next(int(line.split(b":")[1]) for line in head if line.lower().startswith(b"content-length"))
+            body = request.read(length)
+            response = self._respond(int.from_bytes(body[2:4], "big"))
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(response) + response)
+
+
+def ipp_response(status: int, *groups: tuple[int, dict[str, tuple[int, bytes]]]) -> bytes:
+    """An IPP response: its status, and groups of attributes, each attribute with its tag and its bytes."""
+    body = struct.pack(">BBHI", 1, 1, status, 1)
+    for kind, attributes in groups:
+        body += bytes([kind])
+        for name, (tag, value) in attributes.items():
+            body += struct.pack(">BH", tag, len(name)) + name.encode() + struct.pack(">H", len(value)) + value
+    return body + b"\x03"
+
+
 class FaultyConnection(Listener):
     """A port in front of a printer, with a fault.
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import Processor
 
+from schemas.external_text import text_lines
+
 ALLOWED_KEYS = frozenset(
     {
         "event", "level", "timestamp", "logger", "exception", "stack",
@@ -32,6 +34,14 @@ def keep_allowed(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> 
     return line
 
 
+def keep_printable(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Make each text a printable one, for a terminal. JSON escapes what is not printable."""
+    for key, value in line.items():
+        if isinstance(value, str):
+            line[key] = text_lines(value)
+    return line
+
+
 def configure(level: str = "info", style: Literal["auto", "json", "console"] = "auto") -> None:
     """Write every log line of this process to standard error, in one format."""
     shared: list[Processor] = [
@@ -42,7 +52,7 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
     ]
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderers: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [keep_printable, structlog.dev.ConsoleRenderer()]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

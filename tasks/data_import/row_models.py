@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows that can be imported: a model for each kind, with its columns and their validation."""
 
+import re
 import unicodedata
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.barcodes import clean
+from schemas.external_text import one_line
 from schemas.request_status import RequestStatus
 from schemas.topology import CODE_PATTERN
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 
 def _text(value: object) -> object:
-    """Remove control characters and fold white space."""
-    if not isinstance(value, str):
-        return value
-    plain = "".join(" " if c.isspace() else c for c in value if c.isspace() or unicodedata.category(c) != "Cc")
-    return " ".join(plain.split())
+    """One printable line. A lone surrogate stays: the row with it is refused."""
+    return value if not isinstance(value, str) or _SURROGATE.search(value) else one_line(value)
 
 
 def _optional(value: object) -> object:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas import topology
+from schemas.external_text import one_line
 from schemas.reasons import DeadLetterReason
 from tasks.ports import REDELIVERY_HEADERS, DeadLetter
 from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, event_id_of, station_of
@@ -115,4 +116,4 @@ def _argument(body: bytes) -> object:
 
 
 def _column_text(text: object, length: int) -> str | None:
-    return text.replace("\x00", "")[:length] or None if isinstance(text, str) else None
+    return one_line(text, length) or None if isinstance(text, str) else None

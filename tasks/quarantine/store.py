@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import insert, select, update
 
+from schemas.external_text import one_line
 from schemas.models import QuarantinedMessage, table
 from schemas.replies import Outcome, ReturnReply
 from schemas.reply_signature import sign_reply
@@ -74,10 +75,10 @@ def _row(message: RejectedMessage, uow: UnitOfWork) -> dict[str, Any]:
         "queue": RETURNS_QUEUE,
         "task": message.received.task,
         "reason": message.reason,
-        "detail": message.detail,
-        "station": (message.station or "").replace("\x00", "") or None,
+        "detail": one_line(message.detail, 1000),
+        "station": one_line(message.station or "", 100) or None,
         "event_id": None if message.event_id is None else str(message.event_id),
-        "reply_to": (message.received.reply_to or "")[:100].replace("\x00", "") or None,
+        "reply_to": one_line(message.received.reply_to or "", 100) or None,
         "body": body,
         "whole": whole,
     }

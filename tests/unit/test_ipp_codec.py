@@ -7,7 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.printing.printers.ipp_codec import InvalidResponseError, Operation, Response, decode, encode
+from schemas.external_text import one_line
+from tasks.printing.printers.ipp_codec import (
+    MAX_TEXT_LENGTH,
+    MAX_VALUES,
+    InvalidResponseError,
+    Operation,
+    Response,
+    decode,
+    encode,
+)
 
 
 def attribute(tag, name, value):
@@ -92,8 +101,8 @@ values = st.lists(st.tuples(st.sampled_from([0x41, 0x44, 0x45]), st.text(max_siz
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), values, max_size=5))
-def test_any_text_attributes_are_decoded_unchanged(attributes):
-    """Encoded attributes of any names and texts are decoded to the same values."""
+def test_any_text_attributes_are_decoded_as_printable_lines(attributes):
+    """Encoded attributes of any names and texts are decoded to the same values, each as one printable line."""
     body = b"".join(
         attribute(tag, name.encode() if number == 0 else b"", value.encode())
         for name, given in attributes.items()
@@ -102,7 +111,7 @@ def test_any_text_attributes_are_decoded_unchanged(attributes):
 
     reply = decode(b"\x01\x01\x00\x00\x00\x00\x00\x01\x01\x04" + body + b"\x03")
 
-    assert reply.printer == {name: tuple(value for _, value in given) for name, given in attributes.items()}
+    assert reply.printer == {name: tuple(one_line(value) for _, value in given) for name, given in attributes.items()}
 
 
 @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"\x01\x01\x00\x00\x00\x00\x00\x01" + tail))
@@ -116,3 +125,14 @@ def test_any_bytes_are_a_reply_or_no_ipp_error(body):
         return
 
     assert isinstance(reply, Response)
+
+
+def test_long_texts_and_many_values_are_bounded():
+    """A text is cut and values are left out; a response of the largest size with one byte per value is decoded."""
+    response = b"\x01\x01\x00\x00\x00\x00\x00\x01\x01\x04"
+    values = attribute(0x44, b"printer-state-reasons", b"x" * 60_000) + attribute(0x44, b"", b"a") * 150_000
+
+    decoded = decode(response + values + b"\x03").printer["printer-state-reasons"]
+
+    assert len(decoded) == MAX_VALUES
+    assert len(str(decoded[0])) == MAX_TEXT_LENGTH

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from schemas.external_text import text_lines
 from workers.commands.options import actor_option, json_option
 from workers.commands.sessions import acting, reading
 
@@ -245,5 +246,5 @@ def _act(
 
 
 def _printable(text: str) -> str:
-    """Replace control characters, with which a message could control the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    """The text as one line for the terminal; the stored body is not changed."""
+    return text_lines(text).replace("\n", " ")

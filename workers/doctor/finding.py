@@ -3,9 +3,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
+
+from schemas.external_text import one_line
+
+MAX_MESSAGE_LENGTH: Final = 1000
+"""Characters of a finding's message; a longer one is cut."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,10 @@ class Finding:
     ok: bool
     message: str
     advice: str = ""
+
+    def __post_init__(self) -> None:
+        # Names of workers and errors of servers come from outside.
+        object.__setattr__(self, "message", one_line(self.message, MAX_MESSAGE_LENGTH))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as a dictionary for JSON."""

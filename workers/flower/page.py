@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado.escape import xhtml_escape
 
 from schemas.database import READ_ONLY
+from schemas.external_text import one_line
 from tasks.context import Context
 from workers.flower.auth import Operators, basic_auth_name
 from workers.flower.saved_searches import SAVED_SEARCHES, SavedSearch
@@ -142,9 +143,8 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         )
 
     def text_field(self, name: str, max_length: int) -> str:
-        """Return a field of the form as one line without control characters, cut to `max_length` characters."""
-        value = self.get_body_argument(name, "")
-        return " ".join("".join(c if c.isprintable() else " " for c in value).split())[:max_length]
+        """Return a field of the form as one printable line, cut to `max_length` characters."""
+        return one_line(self.get_body_argument(name, ""), max_length)
 
 
 def when(moment: str | None) -> str:

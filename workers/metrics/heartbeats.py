@@ -10,10 +10,16 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Connection
 
+from schemas.external_text import one_line
+
 ALIVE_SECONDS: Final = 30.0
 """Workers send a heartbeat every two seconds. One without a heartbeat for this long counts as unresponsive."""
 DISCARD_SECONDS: Final = 600.0
 """A worker without a heartbeat for this long is discarded."""
+MAX_WORKERS: Final = 500
+"""Names of workers that are kept. Senders choose the names; a further one is ignored until another is discarded."""
+MAX_NAME_LENGTH: Final = 200
+"""Characters of a worker's name that are kept."""
 ROLES: Final = ("returns", "printing", "housekeeping")
 
 
@@ -60,11 +66,11 @@ class HeartbeatReceiver:
 
     def handle(self, event: dict[str, Any]) -> None:
         """Process one worker event."""
-        worker = str(event.get("hostname"))
+        worker = one_line(str(event.get("hostname")), MAX_NAME_LENGTH)
         with self._lock:
             if event.get("type") == "worker-offline":
                 self._last.pop(worker, None)
-            else:
+            elif worker in self._last or len(self._last) < MAX_WORKERS:
                 self._last[worker] = self._clock()
 
     def _run(self) -> None:

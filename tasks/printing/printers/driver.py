@@ -5,9 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeGuard
 
+from schemas.external_text import one_line
+
+MAX_DESCRIPTION_LENGTH: Final = 500
+"""Characters of a description for staff; a longer one is cut."""
+
 
 class PrinterError(Exception):
-    """The slip was not sent completely. The text contains the cause, for staff."""
+    """The slip was not sent completely. The text contains the cause, for staff: one printable line of bounded length.
+
+    It may quote a printer, a name server or a certificate.
+    """
+
+    def __init__(self, description: str) -> None:
+        super().__init__(one_line(description, MAX_DESCRIPTION_LENGTH))
 
 
 class PrinterUnavailableError(PrinterError):
@@ -31,6 +42,9 @@ class PrinterStatus:
     """For staff: `no paper; paused` for example."""
     reasons: tuple[str, ...] = ()
     """The printer's problems as IPP keywords (RFC 8011, section 5.4.12): `media-empty` for example."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "description", one_line(self.description, MAX_DESCRIPTION_LENGTH))
 
 
 @dataclass(frozen=True)
@@ -144,4 +158,5 @@ REASONS: Final = {
 
 def describe_reasons(reasons: tuple[str, ...]) -> str:
     """The reasons as text for staff, each once."""
-    return "; ".join(dict.fromkeys(REASONS.get(reason, reason.replace("-", " ")) for reason in reasons))
+    described = dict.fromkeys(REASONS.get(reason, reason.replace("-", " ")) for reason in reasons)
+    return one_line("; ".join(described), MAX_DESCRIPTION_LENGTH)

@@ -162,8 +162,9 @@ class IppPrinter:
         if not response.succeeded:
             raise PrinterUnavailableError(self._message(self._refusal(response)))
         for job in response.jobs:
-            if "job-id" in job:
-                return str(job["job-id"][0])
+            match job.get("job-id"):
+                case (int(number), *_) if number > 0:
+                    return str(number)
         raise PrinterInterruptedError(self._message("accepted a slip and did not return a job number"))
 
     def status(self) -> PrinterStatus:

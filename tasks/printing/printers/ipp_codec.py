@@ -11,12 +11,20 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
+from schemas.external_text import one_line
+
 Value = str | int | bool | bytes
 Group = dict[str, tuple[Value, ...]]
 Attributes = Mapping[str, Value | tuple[Value, ...]]
 
 MAX_RESPONSE_SIZE: Final = 1 << 20
 """Bytes; a larger response does not come from a printer."""
+
+MAX_TEXT_LENGTH: Final = 255
+"""Characters of a printer's text. IPP allows 1023 bytes (RFC 8011, section 5.1.2); staff read one line."""
+
+MAX_VALUES: Final = 100
+"""Values of an attribute; further ones are left out. A printer reports some ten problems at most."""
 
 
 class Operation(IntEnum):
@@ -133,12 +141,13 @@ def _decode(body: bytes) -> Response:
     if major not in {1, 2}:
         raise InvalidResponseError(f"IPP version {major} is not supported")
     at, name, depth = 8, "", 0
-    kind, group = 0, Group()
-    groups: list[tuple[int, Group]] = []
+    kind: int = 0
+    group: dict[str, list[Value]] = {}
+    groups: list[tuple[int, dict[str, list[Value]]]] = []
     while (tag := body[at]) != _Tag.END:
         at += 1
         if tag < _FIRST_VALUE:
-            kind, group, name = tag, Group(), ""
+            kind, group, name = tag, {}, ""
             groups.append((kind, group))
             continue
         key, at = _read_counted(body, at)
@@ -149,13 +158,16 @@ def _decode(body: bytes) -> Response:
             depth -= 1
         elif depth == 0:
             name = key.decode("utf-8", "replace") or name
-            group[name] = (*group.get(name, ()), _parse(tag, raw))
-    message = next((group.get("status-message", ()) for kind, group in groups if kind == _Tag.OPERATION), ())
+            values = group.setdefault(name, [])
+            if len(values) < MAX_VALUES:
+                values.append(_parse(tag, raw))
+    decoded = [(kind, {name: tuple(values) for name, values in group.items()}) for kind, group in groups]
+    message = next((group.get("status-message", ()) for kind, group in decoded if kind == _Tag.OPERATION), ())
     return Response(
         status=status,
-        message=" ".join(str(part) for part in message),
-        printer=next((group for kind, group in groups if kind == _Tag.PRINTER), {}),
-        jobs=tuple(group for kind, group in groups if kind == _Tag.JOB),
+        message=one_line(" ".join(str(part) for part in message), MAX_TEXT_LENGTH),
+        printer=next((group for kind, group in decoded if kind == _Tag.PRINTER), {}),
+        jobs=tuple(group for kind, group in decoded if kind == _Tag.JOB),
     )
 
 
@@ -174,5 +186,9 @@ def _parse(tag: int, raw: bytes) -> Value:
         return raw != b"\0"
     if tag in _WITH_LANGUAGE:
         _, at = _read_counted(raw, 0)
-        return _read_counted(raw, at)[0].decode("utf-8", "replace")
-    return raw.decode("utf-8", "replace") if tag in _TEXTS else raw
+        return _text(_read_counted(raw, at)[0])
+    return _text(raw) if tag in _TEXTS else raw
+
+
+def _text(raw: bytes) -> str:
+    return one_line(raw.decode("utf-8", "replace"), MAX_TEXT_LENGTH)
