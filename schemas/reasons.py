@@ -63,6 +63,8 @@ class ReplyReason(_Reason):
     EMPTY = "empty", "Nothing was scanned."
     TOO_LONG = "too_long", "The scanned text is longer than a barcode can be."
     CONTROL_CHARACTERS = "control_characters", "The scanned text contains control characters."
+    SPREADSHEET_DAMAGE = "spreadsheet_damage", "The text is a number or formula of a spreadsheet; digits may be lost."
+    WRONG_CHECK_DIGIT = "wrong_check_digit", "The check digit of the scanned barcode is wrong."
     UNKNOWN_BARCODE = "unknown_barcode", "No item has the barcode."
     UNKNOWN_REQUEST = "unknown_request", "No request has the external identifier."
     SEVERAL_REQUESTS = "several_requests", "Several open requests have the barcode; staff pick one."

@@ -17,7 +17,7 @@ from uuid import UUID
 from uuid6 import uuid7
 
 from schemas import signing
-from schemas.barcodes import clean
+from schemas.barcodes import read_line, verify_check_digit
 from schemas.circulation_events import TASKS, CirculationEvent, Reply
 from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEvent
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
@@ -98,12 +98,14 @@ class StationClient:
     def read_barcode(self, line: str) -> ItemBarcode:
         """Clean a scanned line and check that it is an item's barcode.
 
-        Raises `BarcodeRefusedError` when the line is not a barcode, and `PatronCardError`.
+        Raises `BarcodeRefusedError` when the line is not a barcode or its check digit is wrong, and `PatronCardError`.
         """
-        barcode = clean(line, self.settings.scanner_prefix)
+        barcode = read_line(line, self.settings.scanner)
         pattern = self.settings.patron_card_pattern
         if pattern is not None and re.fullmatch(pattern, barcode):
             raise PatronCardError
+        if self.settings.check_digit == "mod10":
+            verify_check_digit(barcode)
         return ItemBarcode(barcode)
 
     def scan(self, line: str, *, returned_at: datetime | None = None, print_slip: bool | None = None) -> UUID:

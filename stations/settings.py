@@ -5,11 +5,12 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from schemas.barcodes import ScannerFormat
 from schemas.broker_url import read_broker_url
 from schemas.configuration import ProgramSettings
 from schemas.topology import CODE_PATTERN
@@ -38,6 +39,16 @@ class StationSettings(ProgramSettings):
     """Age in hours of the oldest scan without a reply at which the station warns."""
     scanner_prefix: str = ""
     """Prefix that the scanner puts before each barcode."""
+    scanner_suffix: str = ""
+    """Suffix that the scanner puts after each barcode; Enter and white space are always removed."""
+    scanner_aim_prefix: bool = False
+    """Remove the symbology identifier (AIM) that the scanner puts before each barcode, for example `]C1`."""
+    scanner_codabar_letters: bool = False
+    """Remove the start and stop letters of Codabar, for example `A` and `B` in `A31000000000170B`."""
+    scanner_code39_asterisks: bool = False
+    """Remove the start and stop asterisks of Code 39."""
+    check_digit: Literal["none", "mod10"] = "none"
+    """Check of a barcode of 14 digits: `mod10` refuses one whose last digit is wrong, and sends nothing."""
     print_slip: bool = True
     """Print a slip for each scan."""
     patron_card_pattern: str | None = None
@@ -70,6 +81,17 @@ class StationSettings(ProgramSettings):
         if common and "broker_url" not in settings.model_fields_set:
             return settings.model_copy(update={"broker_url": SecretStr(common)})
         return settings
+
+    @property
+    def scanner(self) -> ScannerFormat:
+        """What the scanner adds to each barcode."""
+        return ScannerFormat(
+            self.scanner_prefix,
+            self.scanner_suffix,
+            self.scanner_aim_prefix,
+            self.scanner_codabar_letters,
+            self.scanner_code39_asterisks,
+        )
 
     @property
     def journal_limits(self) -> JournalLimits:

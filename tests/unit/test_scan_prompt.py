@@ -66,6 +66,34 @@ def test_scan_is_stored_signed_with_the_journals_number(client: StationClient) -
     assert all(signing.verify(event, KEY.encode()) for event in events)
 
 
+def test_wrong_check_digit_is_shown_and_not_sent(client: StationClient) -> None:
+    """With the check digit option a misread barcode is refused at the station; the journal stores nothing."""
+    client.settings = client.settings.model_copy(update={"check_digit": "mod10"})
+
+    events, screen = sent(client, "#31000000000170\r\n", "31000000000177", "310")
+
+    assert [event["barcode"] for event in events] == ["31000000000177", "310"]
+    assert "The check digit is wrong" in screen
+
+
+def test_barcode_pasted_from_a_spreadsheet_is_unwrapped_or_refused(client: StationClient) -> None:
+    """Quotes are removed; a number in its short form is refused, and the journal stores nothing."""
+    events, screen = sent(client, '="00A1"', "\ufeff\u00a0A2\u2003", "3.00E+13")
+
+    assert [event["barcode"] for event in events] == ["00A1", "A2"]
+    assert "spreadsheet" in screen
+
+
+def test_patron_card_in_another_form_is_still_a_card(client: StationClient) -> None:
+    """What a scanner or a spreadsheet adds to a card does not hide it."""
+    client.settings = client.settings.model_copy(update={"scanner_aim_prefix": True, "scanner_codabar_letters": True})
+
+    events, screen = sent(client, f"]F0A{CARD}B", f'="{CARD}"', f"{CARD}.0", f"#\ufeff{CARD}")
+
+    assert events == []
+    assert CARD not in screen
+
+
 def test_same_barcode_within_two_seconds_is_one_scan(client: StationClient) -> None:
     """A double trigger is shown and not sent, whatever the scanner adds to the second line."""
     events, screen = sent(client, "A1", "#A1 ", "A2", "A1")

@@ -54,7 +54,13 @@ def test_broker_in_the_file_overrides_the_common_one(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("CODE", "Main Desk"), ("KEY", ""), ("PATRON_CARD_PATTERN", "(("), ("RETRY_INTERVAL_SECONDS", "0")],
+    [
+        ("CODE", "Main Desk"),
+        ("KEY", ""),
+        ("PATRON_CARD_PATTERN", "(("),
+        ("RETRY_INTERVAL_SECONDS", "0"),
+        ("CHECK_DIGIT", "mod11"),
+    ],
 )
 def test_unusable_value_is_refused_with_the_setting_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
