@@ -129,3 +129,19 @@ class DeadLetterReason(_Reason):
 
 PROVISIONAL_REASONS = frozenset(RejectionReason)
 """Reasons of refusals that are not final: the message is quarantined, and may be processed after all."""
+
+UNMATCHED_REASONS = frozenset(
+    {
+        ReplyReason.EMPTY,
+        ReplyReason.TOO_LONG,
+        ReplyReason.CONTROL_CHARACTERS,
+        ReplyReason.UNKNOWN_BARCODE,
+        ReplyReason.UNKNOWN_REQUEST,
+        ReplyReason.UNKNOWN_SLIP,
+        ReplyReason.NO_BARCODE,
+        ReplyReason.WRONG_ITEM,
+        ReplyReason.PATRON_CARD,
+        ReplyReason.NOTHING_TO_UNDO,
+    }
+)
+"""Reasons of refusals whose scanned or typed text matched nothing stored: it may be a patron's number."""

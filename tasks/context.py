@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tasks.metrics.recorder import MetricsRecorder
 from tasks.ports import OpenDeadLetters, Publisher, TaskEventEmitter, no_events
+from tasks.privacy.policy import RetentionPolicy
 from tasks.unit_of_work import PublishedRows, UnitOfWork
 
 
@@ -32,8 +33,7 @@ class Context:
     """Longest time that a slip may wait for its printer. After that the worker does not send it."""
     dead_letters: OpenDeadLetters | None = None
     """Opens the broker's dead-letter queue; `None` where there is no broker."""
-    quarantine_retention: timedelta = timedelta(days=30)
-    """Retention of a quarantined message's content while no operator decides about it."""
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
     emit_task_event: TaskEventEmitter = no_events
 
     def unit_of_work(self) -> UnitOfWork:

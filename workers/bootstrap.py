@@ -11,6 +11,7 @@ from sqlalchemy.orm import sessionmaker
 
 from schemas.database import open_engine
 from tasks import context
+from tasks.privacy.policy import RetentionPolicy
 from tasks.unit_of_work import PublishedRows
 from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, broker_options, socket_timeouts
 from workers.dead_letters import open_dead_letters
@@ -53,6 +54,17 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         patron_card_pattern=settings.patron_card_pattern,
         slip_expiry=timedelta(hours=settings.slip_expiry_hours),
         dead_letters=lambda: open_dead_letters(lambda: connect(settings)),
-        quarantine_retention=timedelta(days=settings.quarantine_retention_days),
+        retention=retention_policy(settings),
         emit_task_event=TaskEventPublisher(lambda: connect(settings)),
+    )
+
+
+def retention_policy(settings: WorkerSettings) -> RetentionPolicy:
+    """Return how long content that may name a patron is kept."""
+    return RetentionPolicy(
+        unknown_barcodes=timedelta(hours=settings.unknown_barcode_retention_hours),
+        replies=timedelta(days=settings.reply_retention_days),
+        notes=timedelta(days=settings.note_retention_days),
+        quarantine=timedelta(days=settings.quarantine_retention_days),
+        key=None if settings.privacy_key is None else settings.privacy_key.get_secret_value(),
     )

@@ -3,7 +3,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -12,6 +12,8 @@ from sqlalchemy.exc import ArgumentError
 
 from schemas.broker_url import Broker, read_broker_url
 from schemas.configuration import PREFIX, ProgramSettings
+
+MIN_KEY_CHARACTERS: Final = 32
 
 
 class WorkerSettings(ProgramSettings):
@@ -51,6 +53,17 @@ class WorkerSettings(ProgramSettings):
     """How long a slip may wait for its printer, in hours; then it expires and must be reprinted, because its book may be gone."""
     quarantine_retention_days: int = Field(default=30, ge=1, le=365)
     """How long the content of a quarantined message is kept without a decision, in days; it may name a patron."""
+    unknown_barcode_retention_hours: int = Field(default=24, ge=1, le=720)
+    """How long a scanned or typed text that matched nothing is kept in the stored reply, in hours; it may be a patron's
+    number."""
+    reply_retention_days: int = Field(default=365, ge=30, le=3650)
+    """How long the content of a stored reply is kept, in days; then outcome and reason remain."""
+    note_retention_days: int = Field(default=365, ge=30, le=3650)
+    """How long typed texts of a request's history and of its slips are kept, in days: notes, reasons, names of supervisors
+    and operators."""
+    privacy_key: SecretStr | None = None
+    """Secret of this installation, at least 32 characters, for the keyed hash that replaces an unknown barcode. `None`:
+    the barcode is erased without a hash."""
     sweep_interval_seconds: float = Field(default=5.0, ge=0.5, le=60)
     """Interval at which housekeeping sweeps the outbox and the print jobs, in seconds."""
 
@@ -77,6 +90,15 @@ class WorkerSettings(ProgramSettings):
         if backend not in {"sqlite", "postgresql", "postgres"}:
             raise ValueError(f"bookdrop stores in SQLite or PostgreSQL, not in {backend}")
         return url
+
+    @field_validator("privacy_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < MIN_KEY_CHARACTERS:
+            raise ValueError(
+                f"has fewer than {MIN_KEY_CHARACTERS} characters; generate one with 'openssl rand -hex 32'"
+            )
+        return key
 
     @property
     def broker(self) -> Broker:

@@ -7,6 +7,7 @@ from schemas.models.messaging import InboxEntry, OutboxEntry, QuarantinedMessage
 from schemas.models.monitoring import MetricCell, StationHeartbeat
 from schemas.models.printing import PrintAttempt, PrintJob
 from schemas.models.requests import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, UndoPatronLink
+from schemas.models.retention import RetentionProgress
 
 __all__ = [
     "Branch",
@@ -25,6 +26,7 @@ __all__ = [
     "QuarantinedMessage",
     "Request",
     "RequestEvent",
+    "RetentionProgress",
     "Station",
     "StationHeartbeat",
     "UndoPatronLink",

@@ -18,12 +18,15 @@ class InboxEntry(Model):
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the event's canonical JSON."""
+    """SHA-256 of the event's canonical JSON. Empty after its barcode was erased: a hash without a key permits guesses."""
     station: Mapped[Code]
     answered_at: Mapped[datetime] = mapped_column(index=True)
     outcome: Mapped[Code]
     reply: Mapped[str] = mapped_column(Text)
-    """The reply's JSON as it was sent. A resent event gets it again, signed with the key of that sending."""
+    """The reply's JSON as it was sent, until its content is erased. A resent event gets it again, signed with the key of
+    that sending."""
+    barcode_digest: Mapped[str | None] = mapped_column(String(64))
+    """Keyed hash of an erased barcode that no item had (`tasks.privacy.digest`); equal for equal barcodes."""
 
 
 class OutboxEntry(Model):

@@ -46,7 +46,7 @@ def deduplicate(events: Sequence[VerifiedEvent[AnEvent]], session: Session) -> D
             fingerprint = new[event_id].fingerprint
         if fingerprint is None:
             new[event_id] = each
-        elif fingerprint != each.fingerprint:
+        elif fingerprint not in ("", each.fingerprint):  # empty: erased with the barcode of an old event
             reason, station = RejectionReason.OTHER_PAYLOAD, each.event.station
             conflicts.append(RejectedMessage(each.received, reason, "", event_id, station, True, each.reply_keys))
         elif reply is not None:

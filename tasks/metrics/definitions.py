@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from schemas.reasons import RejectionReason
+from tasks.privacy.policy import ContentKind
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,15 @@ RETURN_TO_SLIP: Final = MetricDefinition(
     "Time from a Return, or from the request for a copy, until the printer accepted the slip.",
     bounds=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 86400.0),
 )
+PATRON_LINKS: Final = "patron_links"
+"""Value of the label `kind` for links to patrons, which are deleted and not erased."""
+ERASED: Final = MetricDefinition(
+    "bookdrop_erased_rows_total",
+    "Rows whose expired content housekeeping erased, and links to patrons that it deleted, by kind.",
+    "kind",
+    (*ContentKind, PATRON_LINKS, "other"),
+)
 WORKER_METRICS: Final = (
-    SCAN_TO_REPLY, QUEUE_WAIT, TRANSACTION, REPLIES, DUPLICATES, QUARANTINED, PRINT_ATTEMPTS, RETURN_TO_SLIP,
+    SCAN_TO_REPLY, QUEUE_WAIT, TRANSACTION, REPLIES, DUPLICATES, QUARANTINED, PRINT_ATTEMPTS, RETURN_TO_SLIP, ERASED,
 )  # fmt: skip
 """All metrics that worker processes record. The exporter adds those that it reads at a scrape."""

@@ -78,9 +78,9 @@ class MetricsRecorder:
         seconds = max(seconds, 0.0)
         self._add(metric, label, bisect_left(metric.bounds, seconds), seconds)
 
-    def count(self, metric: MetricDefinition, label: str = "") -> None:
-        """Increment a counter by one."""
-        self._add(metric, label, 0, 0.0)
+    def count(self, metric: MetricDefinition, label: str = "", number: int = 1) -> None:
+        """Increment a counter by `number`."""
+        self._add(metric, label, 0, 0.0, number)
 
     def record_heartbeat(self, station: str, heartbeat: ReportedHeartbeat) -> None:
         """Store the report of `station`, unless a report with a later station timestamp is stored."""
@@ -105,15 +105,15 @@ class MetricsRecorder:
                 cell[1] += seconds
             self._batch.heartbeats = {**batch.heartbeats, **self._batch.heartbeats}
 
-    def _add(self, metric: MetricDefinition, label: str, bucket: int, seconds: float) -> None:
+    def _add(self, metric: MetricDefinition, label: str, bucket: int, seconds: float, number: int = 1) -> None:
         self._start()
         key = (metric.name, label if label in metric.values else "other", bucket)
         with self._lock:
             cell = self._batch.cells.get(key)
             if cell is None:
-                self._batch.cells[key] = [1, seconds]
+                self._batch.cells[key] = [number, seconds]
             else:
-                cell[0] += 1
+                cell[0] += number
                 cell[1] += seconds
 
     def _start(self) -> None:

@@ -16,7 +16,7 @@ from tasks.context import Context
 from tasks.operator import Operator
 from tasks.ports import Envelope, Outgoing
 from tasks.quarantine.dead_letter import decode_body, is_work_queue
-from tasks.quarantine.store import OPEN_STATES
+from tasks.quarantine.store import ERASED_CONTENT, OPEN_STATES
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 Result = TypeVar("Result")
@@ -136,6 +136,6 @@ def _settle(row: QuarantinedMessage, uow: UnitOfWork) -> None:
 
 
 def _erase(row: QuarantinedMessage, uow: UnitOfWork) -> None:
-    row.body = ""
-    row.envelope = None
+    for column, value in ERASED_CONTENT.items():
+        setattr(row, column, value)
     row.erased_at = uow.now

@@ -13,15 +13,16 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 
 from schemas import signing
-from schemas.models import InboxEntry, QuarantinedMessage, table
+from schemas.models import InboxEntry, QuarantinedMessage, RetentionProgress, table
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
 from tasks.ports import DeadLetter
+from tasks.privacy.policy import ContentKind
 from tasks.quarantine.dead_letter import quarantine_row
-from tasks.quarantine.store import OPEN_STATES
+from tasks.quarantine.store import ERASED_CONTENT, OPEN_STATES
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 BATCH_SIZE: Final = 200
@@ -49,7 +50,7 @@ def sweep(context: Context) -> SweepResult:
     collected = collect_dead_letters(context)
     with context.unit_of_work() as uow:
         settled = settle_retried(uow)
-        erased = erase_expired(uow, context.quarantine_retention)
+        erased = erase_expired(uow, context.retention.quarantine)
     return SweepResult(collected, settled, erased)
 
 
@@ -111,7 +112,7 @@ def settle_retried(uow: UnitOfWork) -> int:
         uow.session.execute(
             update(_quarantine)
             .where(_quarantine.c.id.in_(settled))
-            .values(state="settled", body="", envelope=None, erased_at=uow.now)
+            .values(state="settled", **ERASED_CONTENT, erased_at=uow.now)
         )
     return len(settled)
 
@@ -128,22 +129,33 @@ def _stored_event(event_id: str | None, body: str, envelope: str | None) -> tupl
 
 
 def erase_expired(uow: UnitOfWork, retention: timedelta) -> int:
-    """Erase the bodies of messages that waited longer than `retention`; return their number.
+    """Erase the bodies of messages that waited longer than `retention`; return their number, at most `BATCH_SIZE`.
 
-    Also delete the rows of closed messages that are older than `RECORD_RETENTION`.
+    Also delete as many rows of closed messages that are older than `RECORD_RETENTION`.
     """
+    expired = _first(
+        _quarantine.c.state.in_(OPEN_STATES),
+        _quarantine.c.received_at <= uow.now - retention,
+        or_(_quarantine.c.last_at.is_(None), _quarantine.c.last_at <= uow.now - retention),
+    )
     erased = uow.session.execute(
-        update(_quarantine)
-        .where(
-            _quarantine.c.state.in_(OPEN_STATES),
-            _quarantine.c.received_at <= uow.now - retention,
-            or_(_quarantine.c.last_at.is_(None), _quarantine.c.last_at <= uow.now - retention),
-        )
-        .values(state="expired", body="", envelope=None, erased_at=uow.now)
+        update(_quarantine).where(expired).values(state="expired", **ERASED_CONTENT, erased_at=uow.now)
     ).rowcount  # type: ignore[attr-defined]  # missing in its stubs
     uow.session.execute(
         delete(_quarantine).where(
-            _quarantine.c.state.not_in(OPEN_STATES), _quarantine.c.received_at <= uow.now - RECORD_RETENTION
+            _first(_quarantine.c.state.not_in(OPEN_STATES), _quarantine.c.received_at <= uow.now - RECORD_RETENTION)
         )
     )
+    if erased < BATCH_SIZE:
+        uow.session.execute(
+            update(RetentionProgress)
+            .where(RetentionProgress.kind == ContentKind.QUARANTINE)
+            .values(complete_at=uow.now)
+        )
     return int(erased)
+
+
+def _first(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition that selects the first rows that satisfy `conditions` and that no transaction has locked."""
+    ids = select(_quarantine.c.id).where(*conditions).order_by(_quarantine.c.id).limit(BATCH_SIZE)
+    return _quarantine.c.id.in_(ids.with_for_update(skip_locked=True))

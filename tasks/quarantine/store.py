@@ -2,7 +2,8 @@
 """Store rejected messages in the quarantine table, and refuse them to the station where it can be reached."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import insert, select, update
@@ -17,6 +18,9 @@ from tasks.unit_of_work import UnitOfWork
 
 OPEN_STATES: Final = ("kept", "retried")
 """States of a message that waits for a decision (`kept`) or for its reply (`retried`)."""
+
+ERASED_CONTENT: Final[Mapping[str, str | None]] = MappingProxyType({"body": "", "envelope": None, "detail": ""})
+"""Values of a row whose content is erased. The detail may quote the message."""
 
 
 def quarantine(rejected: Sequence[RejectedMessage], uow: UnitOfWork) -> None:

@@ -114,7 +114,7 @@ def machine(tmp_path, empty_databases, secrets, broker):
     assert default in settings
     replacement = f'BOOKDROP_DATABASE_URL="{empty_databases[0]}"'
     (etc / "bookdrop.env").write_text(machine.relocate(settings.replace(default, replacement)))
-    for name in ("broker-url", "flower-proxy"):
+    for name in ("broker-url", "flower-proxy", "privacy-key"):
         shutil.copy(secrets[0] / name, etc / name)
     shutil.copy(DEPLOY / "backup/back-up", machine.root / "bin/back-up")
     wrapper = (DEPLOY / "systemd/bookdrop").read_text(encoding="utf-8").replace("runuser -u bookdrop -- ", "")

@@ -9,7 +9,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import func, select
 
 from schemas import topology
-from schemas.models import OutboxEntry, PrintJob, QuarantinedMessage
+from schemas.models import OutboxEntry, PrintJob, QuarantinedMessage, RetentionProgress
 from schemas.print_jobs import PrintState
 from tasks.quarantine.store import OPEN_STATES
 from workers.doctor.finding import Finding
@@ -17,6 +17,8 @@ from workers.metrics.broker import lengths
 
 LATE = timedelta(seconds=30)
 """An older outbox row is overdue: the broker rejects messages, or no housekeeping worker runs."""
+RETENTION_LATE = timedelta(hours=6)
+"""Housekeeping erases expired content each minute. The first run on a large database may take hours."""
 MAX_UNREAD_REPLIES = 1_000
 
 
@@ -41,6 +43,7 @@ def in_database(database: Database, now: datetime) -> Iterator[Finding]:
         if quarantined
         else "",
     )
+    yield _retention(database, now)
     states = dict(
         database.execute(
             select(PrintJob.state, func.count())
@@ -56,6 +59,19 @@ def in_database(database: Database, now: datetime) -> Iterator[Finding]:
         ok=True,
         message=", ".join(f"{number} {state.value}" for state, number in sorted(states.items())) or "none in trouble",
         advice="Run 'bookdrop prints list --failed --held --unknown'." if states else "",
+    )
+
+
+def _retention(database: Database, now: datetime) -> Finding:
+    rows = database.execute(select(RetentionProgress.kind, RetentionProgress.complete_at).order_by("kind")).all()
+    late = [
+        f"{row.kind} since {_duration(now - row.complete_at)}" for row in rows if now - row.complete_at > RETENTION_LATE
+    ]
+    return Finding(
+        "retention",
+        ok=not late,
+        message=f"expired content is not erased: {', '.join(late)}" if late else "expired content is erased",
+        advice="Check that a housekeeping worker runs, and its log for the task privacy.purge_links." if late else "",
     )
 
 

@@ -138,7 +138,10 @@ class DataDirectory:
 
     def write_config(self, keys: Mapping[str, str]) -> None:
         """Write the settings of the workers and of each station in `keys`. The first one is the default station."""
-        workers = f'[workers]\nbroker_url = "{self.broker_url}"\ndatabase_url = "{self.database_url}"\nsweep_interval_seconds = 2\n'
+        workers = (
+            f'[workers]\nbroker_url = "{self.broker_url}"\ndatabase_url = "{self.database_url}"\n'
+            f'sweep_interval_seconds = 2\nprivacy_key = "{self._privacy_key()}"\n'
+        )
         for number, (code, key) in enumerate(keys.items()):
             station = (
                 f'[station]\ncode = "{code}"\nkey = "{key}"\nbroker_url = "{self.broker_url}"\n'
@@ -147,6 +150,13 @@ class DataDirectory:
             _write_private(self.station_config(code), station)
             if number == 0:
                 _write_private(self.config, f"{workers}\n{station}")
+
+    def _privacy_key(self) -> str:
+        """Return the secret for keyed hashes. The first call generates it; later ones return the same."""
+        path = self.path / "privacy-key"
+        if not path.exists():
+            _write_private(path, secrets.token_hex(32))
+        return path.read_text(encoding="utf-8")
 
     @contextmanager
     def lock(self) -> Iterator[None]:

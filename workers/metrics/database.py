@@ -16,6 +16,7 @@ from schemas.models import (
     OutboxEntry,
     PrintJob,
     QuarantinedMessage,
+    RetentionProgress,
     Station,
     StationHeartbeat,
     UndoPatronLink,
@@ -24,6 +25,7 @@ from schemas.print_jobs import IN_HAND, WAITING, PrintState
 from schemas.reasons import DeadLetterReason
 from tasks.metrics.definitions import QUARANTINED, WORKER_METRICS, MetricDefinition
 from tasks.printing.queries import printers
+from tasks.privacy.policy import ContentKind
 from tasks.quarantine.store import OPEN_STATES as UNDECIDED
 
 OPEN: Final = (*sorted(WAITING | IN_HAND), PrintState.ACCEPTED, PrintState.UNKNOWN)
@@ -64,6 +66,7 @@ def read(engine: Engine, now: datetime) -> list[Sample | HistogramSample]:
             *_printers(connection, now),
             *_quarantine(connection),
             *_links(connection, now),
+            *_retention(connection, now),
             *_stations(connection, now),
         ]
 
@@ -141,6 +144,13 @@ def _quarantine(connection: Connection) -> Iterator[Sample]:
 def _links(connection: Connection, now: datetime) -> Iterator[Sample]:
     oldest = connection.execute(select(func.min(UndoPatronLink.purge_after))).scalar_one()
     yield Sample("bookdrop_links_overdue_seconds", _age(oldest, now))
+
+
+def _retention(connection: Connection, now: datetime) -> Iterator[Sample]:
+    rows = connection.execute(select(RetentionProgress.kind, RetentionProgress.complete_at))
+    stored = {row.kind: row.complete_at for row in rows}
+    for kind in ContentKind:
+        yield Sample("bookdrop_retention_age_seconds", _age(stored.get(kind.value), now), (kind.value,))
 
 
 def _stations(connection: Connection, now: datetime) -> Iterator[Sample]:

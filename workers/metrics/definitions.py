@@ -55,6 +55,10 @@ FROM_DATABASE: Final = (
     _gauge(
         "database", "links_overdue_seconds", "Time since the oldest due link to a patron should have been deleted; 0 if none.",
     ),
+    _gauge(
+        "database", "retention_age_seconds",
+        "Time since housekeeping last left no content of the kind whose retention was over.", "kind",
+    ),
     _gauge("database", "stations", "Active stations.", "branch"),
     _gauge("database", "stations_seen", "Active stations that sent an event within the last hour.", "branch"),
     _gauge("database", "journal_held_events", "Events that stations held, unsent, at their last report.", "branch"),
