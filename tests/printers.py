@@ -204,6 +204,58 @@ def ipp_response(status: int, *groups: tuple[int, dict[str, tuple[int, bytes]]])
     return body + b"\x03"
 
 
+HTTP_OK = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "status line": (b"HTTP/1.1 200 ", b"O"),
+    "header": (HTTP_OK + b"X-Header: ", b"x"),
+    "body": (HTTP_OK + b"Content-Length: 100000\r\n\r\n", b"x"),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "handshake": (b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"x"),
+    "label status": (b"\x02", b"0"),
+}
+"""The first bytes of a response, and the bytes that follow again and again."""
+
+
+class DrippingPrinter(Listener):
+    """A printer that never ends an exchange, and is never silent for longer than 20 ms.
+
+    `read`: it reads a byte at a time. `status line`, `header`, `body`: it sends that part of a response a byte at a time.
+    `continue`: it sends HTTP 100 again and again. `flood`: it sends a body without an end, as fast as it is read.
+    `handshake`: it sends a TLS record. `label status`: it sends a status of a label printer.
+    """
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+        self.connections = 0
+        """The number of connections that are open now."""
+        super().__init__()
+
+    def serve(self, client: socket.socket) -> None:
+        """Drip until the other side closes the connection."""
+        self.connections += 1
+        try:
+            self._drip(client)
+        finally:
+            self.connections -= 1
+
+    def _drip(self, client: socket.socket) -> None:
+        match self._part:
+            case "read":
+                while not self._ended.wait(0.02) and client.recv(1):
+                    pass
+            case "flood":
+                client.sendall(HTTP_OK + b"\r\n")
+                while not self._ended.is_set():
+                    client.sendall(b"x" * 65536)
+            case part:
+                self._send_slowly(client, *DRIPS[part])
+
+    def _send_slowly(self, client: socket.socket, first: bytes, rest: bytes) -> None:
+        client.sendall(first)
+        while not self._ended.wait(0.02):
+            client.sendall(rest)
+
+
 class FaultyConnection(Listener):
     """A port in front of a printer, with a fault.
 

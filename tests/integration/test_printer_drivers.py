@@ -28,12 +28,12 @@ from tasks.printing.printers.driver import (
 from tasks.printing.printers.timeouts import PrinterTimeouts
 from tests.network import free_port
 from tests.polling import wait_until
-from tests.printers import PDF, FaultyConnection, LabelPrinter, cups_server, ipp_printer
+from tests.printers import PDF, DrippingPrinter, FaultyConnection, LabelPrinter, cups_server, ipp_printer
 
 LONG = PrinterTimeouts()
-PATIENT = PrinterTimeouts(*(timedelta(seconds=90) for _ in range(4)))
+PATIENT = PrinterTimeouts(*(timedelta(seconds=90) for _ in range(5)))
 """Longer than a busy machine takes: for every test in which something else than a timeout ends the exchange."""
-IMPATIENT = replace(PATIENT, transfer=timedelta(seconds=1), status=timedelta(seconds=0.5), close=timedelta(seconds=0.5))
+IMPATIENT = replace(PATIENT, exchange=timedelta(seconds=1), query=timedelta(seconds=1), status=timedelta(seconds=0.5))
 """For a printer that does not respond, where the timeout is the subject of the test."""
 LARGE = PDF + b"% more\n" * 200_000
 """More than the buffers between us and a printer hold, so that one that does not read is noticed."""
@@ -199,6 +199,59 @@ def test_printer_failing_mid_job_leaves_the_result_unknown(start_printer, kind, 
     assert printer.documents() == []
 
 
+@pytest.mark.parametrize("part", ["read", "status line", "header", "body", "continue"])
+def test_dripping_printer_is_ended_at_the_deadline(part):
+    """A printer that is never silent and never done: the slip ends at the deadline of the whole exchange."""
+    with closing(DrippingPrinter(part)) as printer:
+        driver = opened(f"ipp://127.0.0.1:{printer.port}/ipp/print", IMPATIENT)
+
+        with pytest.raises(PrinterInterruptedError, match="in time"):
+            driver.send(LARGE * 6, job_name="job-1", on_first_byte=ignore)
+        assert "in time" in driver.status().description
+        with pytest.raises(PrinterUnavailableError, match="in time"):
+            tracking(driver).job_fate("7")
+        with pytest.raises(PrinterUnavailableError, match="in time"):
+            tracking(driver).find_job("job-1")
+
+
+def test_dripping_handshake_is_ended_before_the_first_byte():
+    """An encrypted printer that never ends the handshake has received nothing of the slip."""
+    with closing(DrippingPrinter("handshake")) as printer:
+        driver = opened(f"ipps://127.0.0.1:{printer.port}/ipp/print?certificate=any", IMPATIENT)
+
+        with pytest.raises(PrinterUnavailableError, match="in time"):
+            driver.send(PDF, job_name="job-1", on_first_byte=ignore)
+
+
+@pytest.mark.parametrize(("part", "ready"), [("read", True), ("label status", True)])
+def test_dripping_label_printer_is_ended_at_the_deadline(part, ready):
+    """A label printer that reads a byte at a time, or never ends its status."""
+    with closing(DrippingPrinter(part)) as printer:
+        driver = opened(f"socket://127.0.0.1:{printer.port}", IMPATIENT)
+
+        with pytest.raises(PrinterInterruptedError, match="in time"):
+            driver.send(LARGE * 6, job_name="job-1", on_first_byte=ignore)
+        assert driver.status().ready is ready
+
+
+def test_cups_queue_that_drips_is_ended_at_the_deadline(monkeypatch):
+    """A queue of a print server that never ends its response."""
+    with closing(DrippingPrinter("header")) as printer:
+        monkeypatch.setenv("CUPS_SERVER", f"127.0.0.1:{printer.port}")
+
+        with pytest.raises(PrinterInterruptedError, match="in time"):
+            opened("lp://slips", IMPATIENT).send(PDF, job_name="job-1", on_first_byte=ignore)
+
+
+def test_response_without_an_end_is_ended_at_its_size():
+    """A printer that sends as fast as it is read, without an end: the driver reads a bounded number of bytes."""
+    with closing(DrippingPrinter("flood")) as printer:
+        driver = opened(f"ipp://127.0.0.1:{printer.port}/ipp/print")
+
+        with pytest.raises(PrinterInterruptedError, match="not as a printer does"):
+            driver.send(PDF, job_name="job-1", on_first_byte=ignore)
+
+
 def test_reset_after_the_whole_label_leaves_the_result_unknown(start_printer):
     """All was sent, and then the connection is reset: the printer may have been switched off before it read everything."""
     printer = start_printer("socket")
@@ -230,7 +283,8 @@ def test_slow_printer_receives_its_slip(start_printer, kind):
 
 def test_printer_timeouts_are_shorter_than_the_lease():
     """All timeouts together are shorter than a lease, or another worker would claim the job meanwhile."""
-    assert 2 * LONG.connect + 2 * LONG.transfer + LONG.status < LEASE
+    assert LONG.exchange + 2 * LONG.query + LONG.close < LEASE
+    assert LONG.connect < LONG.query
 
 
 def test_job_with_a_lost_response_is_found_by_its_name(start_printer):

@@ -19,7 +19,7 @@ def test_time_limit_is_a_hard_limit():
 def test_time_limit_covers_a_slow_printer():
     """The last slip of a print task may use all printer timeouts, whatever the visibility timeout is."""
     timeouts = PrinterTimeouts()
-    one_slip = timeouts.connect + 2 * timeouts.transfer
+    one_slip = timeouts.exchange + timeouts.close
 
     assert one_slip < LEASE
     assert (LONGEST_RUN + one_slip).total_seconds() < TIME_LIMIT

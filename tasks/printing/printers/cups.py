@@ -7,28 +7,27 @@ returns text.
 
 import socket
 from collections.abc import Mapping
-from http.client import HTTPConnection
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from tasks.printing.printers.exchange import Deadline
 from tasks.printing.printers.ipp import PORT, IppAddress, network_address
 
 SOCKETS: Final = (Path("/run/cups/cups.sock"), Path("/var/run/cupsd"))
 """The sockets on which CUPS listens, on Linux and on macOS."""
 
 
-class _SocketConnection(HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+def _connect_to_socket(path: str, deadline: Deadline, at_most: timedelta) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(deadline.remaining(at_most))
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def queue_address(queue: str, environment: Mapping[str, str]) -> IppAddress:
@@ -39,9 +38,7 @@ def queue_address(queue: str, environment: Mapping[str, str]) -> IppAddress:
     queue_path = f"/printers/{queue}"
     server = environment.get("CUPS_SERVER") or next((str(path) for path in SOCKETS if path.exists()), "localhost")
     if server.startswith("/"):
-        return IppAddress(
-            f"ipp://localhost{queue_path}", queue_path, lambda seconds: _SocketConnection(server, seconds)
-        )
+        return IppAddress(f"ipp://localhost{queue_path}", queue_path, partial(_connect_to_socket, server))
     host, _, port = server.partition("/")[0].rpartition(":")
     if host and port.isdecimal():
         return network_address(host.strip("[]"), int(port), queue_path, None)

@@ -6,14 +6,17 @@ asynchronous client (pyipp depends on aiohttp and its event loop). Only a client
 first byte of a slip leaves.
 """
 
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import IntEnum
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
 from typing import Final
+from urllib.parse import urlsplit
 
 from tasks.printing.printers.driver import (
     REASONS,
@@ -28,6 +31,7 @@ from tasks.printing.printers.driver import (
     Waiting,
     describe_reasons,
 )
+from tasks.printing.printers.exchange import Deadline, Exchange, connect, encrypt
 from tasks.printing.printers.ipp_codec import (
     MAX_RESPONSE_SIZE,
     Attributes,
@@ -114,8 +118,8 @@ class IppAddress:
     uri: str
     """The `printer-uri` of its requests: `ipp://host/ipp/print`."""
     path: str
-    connection: Callable[[float], HTTPConnection]
-    """Creates a connection with a timeout in seconds, not connected yet."""
+    connect: Callable[[Deadline, timedelta], socket.socket]
+    """Connects within the deadline of the exchange and a shorter time for connecting. Raises `OSError`."""
 
 
 def network_address(host: str, port: int | None, path: str, certificates: ssl.SSLContext | None) -> IppAddress:
@@ -124,13 +128,12 @@ def network_address(host: str, port: int | None, path: str, certificates: ssl.SS
     name = f"[{host}]" if ":" in host else host
     port = port or PORT
 
-    def connection(seconds: float) -> HTTPConnection:
-        if certificates is None:
-            return HTTPConnection(host, port, timeout=seconds)
-        return HTTPSConnection(host, port, timeout=seconds, context=certificates)
+    def open_connection(deadline: Deadline, at_most: timedelta) -> socket.socket:
+        connection = connect(host, port, deadline, at_most)
+        return connection if certificates is None else encrypt(connection, certificates, host, deadline)
 
     scheme = "ipp" if certificates is None else "ipps"
-    return IppAddress(f"{scheme}://{name}:{port}{path}", path, connection)
+    return IppAddress(f"{scheme}://{name}:{port}{path}", path, open_connection)
 
 
 class IppPrinter:
@@ -148,10 +151,10 @@ class IppPrinter:
         """Print-Job: the request contains the slip, so that no job exists without its document."""
         attributes = {"job-name": job_name, "document-format": "application/pdf"}
         request = self._request(Operation.PRINT_JOB, attributes, _NO_SCALING)
-        with self._connected(self._timeouts.transfer.total_seconds()) as connection:
+        with self._connected(self._timeouts.exchange) as exchange:
             on_first_byte()
             try:
-                response = self._exchange(connection, request + document)
+                response = self._exchange(exchange, request + document)
             except _HttpRefusalError as error:
                 kind = PrinterUnavailableError if error.is_certain else PrinterInterruptedError
                 raise kind(self._message(str(error))) from error
@@ -237,9 +240,9 @@ class IppPrinter:
 
     def _query(self, operation: Operation, attributes: Attributes) -> Response:
         """Run an operation that changes nothing. Raises `PrinterUnavailableError`."""
-        with self._connected(self._timeouts.connect.total_seconds()) as connection:
+        with self._connected(self._timeouts.query) as exchange:
             try:
-                return self._exchange(connection, self._request(operation, attributes))
+                return self._exchange(exchange, self._request(operation, attributes))
             except _FAILURES as error:
                 raise PrinterUnavailableError(self._message(_describe(error))) from error
 
@@ -254,23 +257,22 @@ class IppPrinter:
         return encode(operation, 1, {**target, "requesting-user-name": USER, **attributes}, job)
 
     @contextmanager
-    def _connected(self, timeout: float) -> Iterator[HTTPConnection]:
-        connection = self._address.connection(self._timeouts.connect.total_seconds())
+    def _connected(self, duration: timedelta) -> Iterator[Exchange]:
+        deadline = Deadline(duration)
         try:
-            try:
-                connection.connect()
-            except OSError as error:
-                raise PrinterUnavailableError(self._message(describe_error(error))) from error
-            connection.sock.settimeout(timeout)
-            yield connection
-        finally:
-            connection.close()
+            connection = self._address.connect(deadline, self._timeouts.connect)
+        except OSError as error:
+            raise PrinterUnavailableError(self._message(describe_error(error))) from error
+        with closing(connection):
+            yield Exchange(connection, deadline, MAX_RESPONSE_SIZE)
 
-    def _exchange(self, connection: HTTPConnection, body: bytes) -> Response:
+    def _exchange(self, exchange: Exchange, body: bytes) -> Response:
+        http = HTTPConnection(urlsplit(self._address.uri).netloc)
+        http.sock = exchange  # connected already; it ends every operation at the deadline
         # A printer that refuses a slip may close before it has read all of it. Its response can still be read.
         with suppress(BrokenPipeError, ConnectionResetError):
-            connection.request("POST", self._address.path, body, {"Content-Type": "application/ipp"})
-        response = connection.getresponse()
+            http.request("POST", self._address.path, body, {"Content-Type": "application/ipp"})
+        response = http.getresponse()
         if response.status != HTTPStatus.OK:
             raise _HttpRefusalError(response.status)
         return decode(response.read(MAX_RESPONSE_SIZE))

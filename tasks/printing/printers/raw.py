@@ -11,6 +11,7 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from datetime import timedelta
 from typing import Final
 
 from tasks.printing.printers.driver import (
@@ -19,11 +20,15 @@ from tasks.printing.printers.driver import (
     PrinterUnavailableError,
     describe_reasons,
 )
+from tasks.printing.printers.exchange import Deadline, Exchange, connect
 from tasks.printing.printers.timeouts import PrinterTimeouts, describe_error
 
 PORT: Final = 9100
 SEND_BUFFER: Final = 8192
 """Bytes that may wait on our side: the fewer, the more exactly the driver knows what the printer has received."""
+
+MAX_STATUS_SIZE: Final = 1024
+"""Bytes of a status response; it has some 80."""
 
 _POLL_INTERVAL: Final = 0.01
 _STATUS_LINE: Final = re.compile(rb"\x02([^\x02\x03]*)\x03")
@@ -43,14 +48,13 @@ class RawPrinter:
 
     def send(self, document: bytes, *, job_name: str, on_first_byte: Callable[[], None]) -> str:
         """Send the label, and wait until the printer's side has acknowledged the last byte."""
-        with closing(self._connect()) as connection:
+        deadline = Deadline(self._timeouts.exchange)
+        with closing(self._connect(deadline)) as connection:
             on_first_byte()
-            until = time.monotonic() + self._timeouts.transfer.total_seconds()
             try:
-                connection.settimeout(self._timeouts.transfer.total_seconds())
-                connection.sendall(document)
+                Exchange(connection, deadline, 0).sendall(document)
                 connection.shutdown(socket.SHUT_WR)
-                self._wait_until_acknowledged(connection, until)
+                self._wait_until_acknowledged(connection, deadline)
                 self._wait_until_closed(connection)
             except OSError as error:
                 message = self._message(f"{describe_error(error)} while it was sent a slip")
@@ -60,43 +64,43 @@ class RawPrinter:
     def status(self) -> PrinterStatus:
         """Query the host status (`~HS`, ZPL II) over a separate connection. No response counts as ready."""
         try:
-            with closing(self._connect()) as connection:
-                return _parse_status(self._query_status(connection))
+            deadline = Deadline(self._timeouts.query)
+            with closing(self._connect(deadline)) as connection:
+                return _parse_status(self._query_status(connection, deadline))
         except PrinterUnavailableError as error:
             return PrinterStatus(ready=False, description=str(error))
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, deadline: Deadline) -> socket.socket:
         try:
-            connection = socket.create_connection((self._host, self._port), self._timeouts.connect.total_seconds())
+            connection = connect(self._host, self._port, deadline, self._timeouts.connect)
         except OSError as error:
             raise PrinterUnavailableError(self._message(describe_error(error))) from error
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         return connection
 
-    def _query_status(self, connection: socket.socket) -> bytes:
-        """The bytes that the printer returns within the timeout; possibly none."""
-        connection.settimeout(self._timeouts.status.total_seconds())
+    def _query_status(self, connection: socket.socket, deadline: Deadline) -> bytes:
+        """The bytes that the printer returns within the timeout, as many as a status has; possibly none."""
         response = b""
         with suppress(OSError):
-            connection.sendall(b"~HS\r\n")
-            until = time.monotonic() + self._timeouts.status.total_seconds()
-            while len(_STATUS_LINE.findall(response)) < 3 and time.monotonic() < until:  # noqa: PLR2004 - lines of ~HS
-                part = connection.recv(1024)
-                if not part:
+            Exchange(connection, deadline, 0).sendall(b"~HS\r\n")
+            status = Deadline(timedelta(seconds=deadline.remaining(self._timeouts.status)))
+            buffer = bytearray(MAX_STATUS_SIZE)
+            exchange = Exchange(connection, status, MAX_STATUS_SIZE)
+            while len(_STATUS_LINE.findall(response)) < 3:  # noqa: PLR2004 - lines of ~HS
+                count = exchange.receive_into(buffer)
+                if count == 0:
                     break
-                response += part
+                response += buffer[:count]
         return response
 
-    def _wait_until_acknowledged(self, connection: socket.socket, until: float) -> None:
-        """Wait until the peer has acknowledged the last byte. Raises an `OSError` after an error or at `until`."""
+    def _wait_until_acknowledged(self, connection: socket.socket, deadline: Deadline) -> None:
+        """Wait until the peer has acknowledged the last byte. Raises an `OSError` after an error, or at the deadline."""
         with suppress(AttributeError):  # the system has no TIOCOUTQ
             request = termios.TIOCOUTQ
             while struct.unpack("i", fcntl.ioctl(connection, request, struct.pack("i", 0)))[0]:
                 if error := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(error, os.strerror(error))
-                if time.monotonic() > until:
-                    raise TimeoutError
-                time.sleep(_POLL_INTERVAL)
+                time.sleep(min(_POLL_INTERVAL, deadline.remaining()))
 
     def _wait_until_closed(self, connection: socket.socket) -> None:
         """Wait shortly for the printer to close. Raises the reset of a printer that had not read everything."""

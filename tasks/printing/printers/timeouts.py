@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPException
 
+from tasks.printing.printers.exchange import ResponseTooLargeError
+
 
 @dataclass(frozen=True)
 class PrinterTimeouts:
-    """Timeouts for one slip. A print worker's lease must be longer than their sum."""
+    """Timeouts of exchanges with a printer. A print worker's lease must be longer than all exchanges for one slip."""
 
+    exchange: timedelta = timedelta(seconds=30)
+    """For a slip: connecting, sending and the response together. Small printers read as slowly as they print."""
+    query: timedelta = timedelta(seconds=10)
+    """For a query: connecting, sending and the response together."""
     connect: timedelta = timedelta(seconds=5)
-    transfer: timedelta = timedelta(seconds=30)
-    """For sending a slip, and again for the response. Small printers read as slowly as they print."""
+    """For connecting, within the exchange or the query."""
     status: timedelta = timedelta(seconds=2)
-    """For a status query: many label printers never respond."""
+    """For the status response of a label printer, within the query. Many never respond."""
     close: timedelta = timedelta(seconds=1)
     """For a label printer to close its side after a slip. Many never do; one that fails resets the connection."""
 
@@ -38,6 +43,8 @@ _DESCRIPTIONS = {
 def describe_error(error: Exception) -> str:
     """A connection error as text for staff, to follow the name of the printer."""
     match error:
+        case ResponseTooLargeError():
+            description = "responds, but not as a printer does: its response has no end"
         case TimeoutError():
             description = "did not respond in time"
         case socket.gaierror():

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One exchange with a printer on the network: one deadline over connecting, sending and all responses.
+
+The timeout of a socket applies to each operation. A printer that sends a byte before each timeout holds a worker without
+an end. Here each operation gets the time that is left of the exchange.
+"""
+
+import io
+import socket
+import ssl
+import time
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+_CHUNK: Final = 65_536
+
+
+class ResponseTooLargeError(OSError):
+    """The printer sent more bytes than any response has."""
+
+
+class Deadline:
+    """The end of an exchange, on the monotonic clock."""
+
+    def __init__(self, duration: timedelta) -> None:
+        self._ends = time.monotonic() + duration.total_seconds()
+
+    def remaining(self, at_most: timedelta | None = None) -> float:
+        """Seconds that are left, at most `at_most`. Raises `TimeoutError` when none are left."""
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the exchange has taken too long")
+        return left if at_most is None else min(left, at_most.total_seconds())
+
+
+class Exchange:
+    """A connection whose operations all end at one deadline, and that receives `max_bytes` at most.
+
+    It has the methods that `http.client` uses of a socket.
+    """
+
+    def __init__(self, connection: socket.socket, deadline: Deadline, max_bytes: int) -> None:
+        self.connection = connection
+        self._deadline = deadline
+        self._left_bytes = max_bytes
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of `data`. Raises `TimeoutError` at the deadline, else the errors of the socket."""
+        view = memoryview(data)
+        while view:
+            self.connection.settimeout(self._deadline.remaining())
+            view = view[self.connection.send(view[:_CHUNK]) :]
+
+    def receive_into(self, buffer: bytearray | memoryview) -> int:
+        """Receive into `buffer`; return the number of bytes, 0 at the end of the stream.
+
+        Raises `TimeoutError` at the deadline, `ResponseTooLargeError` after too many bytes.
+        """
+        self.connection.settimeout(self._deadline.remaining())
+        count = self.connection.recv_into(buffer)
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise ResponseTooLargeError
+        return count
+
+    def makefile(self, _mode: Literal["rb"]) -> io.BufferedReader:
+        """A buffered reader of the responses."""
+        return io.BufferedReader(_Reader(self))
+
+    def close(self) -> None:
+        """Do nothing: `http.client` closes a socket while its response is still read. The driver closes it."""
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self._exchange = exchange
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._exchange.receive_into(buffer)
+
+
+def connect(host: str, port: int, deadline: Deadline, at_most: timedelta) -> socket.socket:
+    """Connect to the first address of `host` that accepts, within `at_most` for all of them together.
+
+    The resolver has its own timeouts, some 30 seconds at most. Raises `OSError`.
+    """
+    connecting = Deadline(at_most)
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(deadline.remaining(timedelta(seconds=connecting.remaining())))
+            connection.connect(address)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            connection.close()
+            failure = failure or error
+        else:
+            return connection
+    raise failure or OSError("no address")
+
+
+def encrypt(connection: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline) -> ssl.SSLSocket:
+    """TLS over `connection`. The handshake ends at the deadline. Closes the connection after an error: `OSError`."""
+    try:
+        connection.settimeout(deadline.remaining())
+        return context.wrap_socket(connection, server_hostname=host)
+    except BaseException:
+        connection.close()
+        raise
