@@ -21,17 +21,33 @@ def free_port() -> int:
     return port
 
 
-@contextmanager
-def tls_proxy(upstream: int | Path, folder: Path) -> Iterator[tuple[int, Path]]:
-    """A TLS port that forwards to `upstream`, a port or the path of a socket; gives it and its own certificate."""
+def issue_certificate(
+    folder: Path, host: str = "localhost", issuer: tuple[Path, Path] | None = None
+) -> tuple[Path, Path]:
+    """A key and a certificate for `host` in `folder`, signed by `issuer` (its key and certificate) or by itself."""
     if shutil.which("openssl") is None:
         skip_or_fail("openssl, to create a certificate")
+    folder.mkdir(parents=True, exist_ok=True)
     key, certificate = folder / "key.pem", folder / "certificate.pem"
+    names = f"subjectAltName=DNS:{host}" + (",IP:127.0.0.1" if host == "localhost" else "")
+    signed_by: list[str | Path] = [] if issuer is None else ["-CAkey", issuer[0], "-CA", issuer[1]]
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={host}",
+         "-addext", names, *signed_by, "-keyout", key, "-out", certificate],
         check=True, capture_output=True,
     )  # fmt: skip
+    return key, certificate
+
+
+@contextmanager
+def tls_proxy(
+    upstream: int | Path, folder: Path, issued: tuple[Path, Path] | None = None
+) -> Iterator[tuple[int, Path]]:
+    """A TLS port that forwards to `upstream`, a port or the path of a socket; gives it and its own certificate.
+
+    `issued`: its key and certificate; without them it creates its own for localhost.
+    """
+    key, certificate = issued or issue_certificate(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     listener = socket.create_server(("127.0.0.1", 0))

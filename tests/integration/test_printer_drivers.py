@@ -26,7 +26,7 @@ from tasks.printing.printers.driver import (
     is_job_tracking,
 )
 from tasks.printing.printers.timeouts import PrinterTimeouts
-from tests.network import free_port
+from tests.network import free_port, issue_certificate, tls_proxy
 from tests.polling import wait_until
 from tests.printers import PDF, DrippingPrinter, FaultyConnection, LabelPrinter, cups_server, ipp_printer
 
@@ -111,6 +111,13 @@ def tracking(driver: PrinterDriver) -> JobTrackingDriver:
     """The driver of a printer that knows its jobs."""
     assert is_job_tracking(driver)
     return driver
+
+
+def print_and_wait(uri):
+    """Print a slip, and wait until the printer is ready for the next one."""
+    driver = tracking(opened(uri))
+    spool_id = driver.send(PDF, job_name="job-2", on_first_byte=ignore)
+    wait_until(lambda: driver.job_fate(spool_id) == Completed(), "the job is done")
 
 
 def through(line, printer):
@@ -463,8 +470,45 @@ def test_self_signed_printer_needs_its_certificate(start_printer):
     with pytest.raises(PrinterUnavailableError, match="certificate that is not trusted"):
         opened(uri).send(PDF, job_name="job-1", on_first_byte=ignore)
     for trusted in ("any", its_own):
-        assert opened(f"{uri}?certificate={trusted}").send(PDF, job_name="job-2", on_first_byte=ignore)
-        wait_until(lambda: opened(printer.uri).status().description == "ready", "it is ready for the next one")
+        print_and_wait(f"{uri}?certificate={trusted}")
+
+
+@pytest.fixture
+def encrypted_printer(start_printer, tmp_path):
+    """A printer with a certificate for a host, which an authority issued; give its URI, and both certificates."""
+    printer = start_printer("ipp")
+    authority = issue_certificate(tmp_path / "authority", "an-authority")
+    with ExitStack() as stack:
+
+        def start(host):
+            issued = issue_certificate(tmp_path / host, host, authority)
+            port, _ = stack.enter_context(tls_proxy(printer.port, tmp_path, issued))
+            return f"ipps://localhost:{port}/ipp/print", authority[1], issued[1]
+
+        yield start
+
+
+def test_authority_is_trusted_for_the_printers_own_host(encrypted_printer):
+    """With ca= an authority's certificate for the host of the URI is accepted, one for another host is refused."""
+    right, authority, _ = encrypted_printer("localhost")
+    wrong, _, _ = encrypted_printer("other-printer.example")
+
+    print_and_wait(f"{right}?ca={authority}")
+    with pytest.raises(PrinterUnavailableError, match=r"not trusted .*[Hh]ostname mismatch"):
+        opened(f"{wrong}?ca={authority}").send(PDF, job_name="job-1", on_first_byte=ignore)
+    with pytest.raises(PrinterUnavailableError, match="not trusted"):
+        opened(right).send(PDF, job_name="job-1", on_first_byte=ignore)
+
+
+def test_named_certificate_takes_the_place_of_the_host_name(encrypted_printer):
+    """With certificate= exactly that certificate is accepted, for any host; no other one of the same authority."""
+    right, authority, its_own = encrypted_printer("localhost")
+    wrong, _, of_another = encrypted_printer("other-printer.example")
+
+    print_and_wait(f"{wrong}?certificate={of_another}")
+    for uri, certificate in ((right, of_another), (wrong, its_own), (right, authority), (wrong, authority)):
+        with pytest.raises(PrinterUnavailableError, match="not trusted"):
+            opened(f"{uri}?certificate={certificate}").send(PDF, job_name="job-1", on_first_byte=ignore)
 
 
 def test_another_service_on_the_port_is_reported(start_printer):

@@ -131,7 +131,7 @@ def test_uri_of_no_printer_is_refused_with_an_example(uri):
         ("ipp://host:many/ipp/print", "is not a valid printer URI: Port"),
         ("ipp://anna:secret@host/ipp/print", "ipp:// takes no user and no password"),
         ("ipp://host/ipp/print?page=1", "ipp:// takes nothing after the path"),
-        ("ipps://host/ipp/print?verify=no", "only certificate= is known"),
+        ("ipps://host/ipp/print?verify=no", "only certificate= and ca= are known"),
         ("ipps://host/ipp/print?certificate=relative.pem", "a file's whole path, or the word any"),
         ("ipps://host/ipp/print?certificate=/no/such.pem", "not a readable certificate"),
         ("socket://", "write socket://host:9100"),

@@ -9,6 +9,7 @@ import io
 import socket
 import ssl
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal
 
@@ -17,6 +18,19 @@ _CHUNK: Final = 65_536
 
 class ResponseTooLargeError(OSError):
     """The printer sent more bytes than any response has."""
+
+
+class WrongCertificateError(OSError):
+    """The printer's certificate is not the one that its URI names."""
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """TLS with a printer."""
+
+    context: ssl.SSLContext
+    pinned: frozenset[bytes] = frozenset()
+    """Certificates in DER. Unless it is empty, the printer must present one of them exactly, under any host name."""
 
 
 class Deadline:
@@ -64,14 +78,14 @@ class Exchange:
         return count
 
     def makefile(self, _mode: Literal["rb"]) -> io.BufferedReader:
-        """A buffered reader of the responses."""
-        return io.BufferedReader(_Reader(self))
+        """A buffered stream of the responses."""
+        return io.BufferedReader(_ResponseStream(self))
 
     def close(self) -> None:
         """Do nothing: `http.client` closes a socket while its response is still read. The driver closes it."""
 
 
-class _Reader(io.RawIOBase):
+class _ResponseStream(io.RawIOBase):
     def __init__(self, exchange: Exchange) -> None:
         super().__init__()
         self._exchange = exchange
@@ -104,11 +118,15 @@ def connect(host: str, port: int, deadline: Deadline, at_most: timedelta) -> soc
     raise failure or OSError("no address")
 
 
-def encrypt(connection: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline) -> ssl.SSLSocket:
+def encrypt(connection: socket.socket, encryption: Encryption, host: str, deadline: Deadline) -> ssl.SSLSocket:
     """TLS over `connection`. The handshake ends at the deadline. Closes the connection after an error: `OSError`."""
     try:
         connection.settimeout(deadline.remaining())
-        return context.wrap_socket(connection, server_hostname=host)
+        encrypted = encryption.context.wrap_socket(connection, server_hostname=host)
     except BaseException:
         connection.close()
         raise
+    if encryption.pinned and encrypted.getpeercert(binary_form=True) not in encryption.pinned:
+        encrypted.close()
+        raise WrongCertificateError
+    return encrypted

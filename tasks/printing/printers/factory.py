@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from tasks.printing.printers.cups import queue_address
 from tasks.printing.printers.driver import PrinterDriver, WrongPrinterUriError
+from tasks.printing.printers.exchange import Encryption
 from tasks.printing.printers.ipp import IppPrinter, network_address
 from tasks.printing.printers.raw import PORT, RawPrinter
 from tasks.printing.printers.spool import SpoolPrinter
@@ -26,6 +27,7 @@ KINDS: Final = {
 
 _REQUIRED: Final = {"spool": "folder", "lp": "queue", "socket": "host and port alone", "ipp": "host", "ipps": "host"}
 
+_PEM: Final = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _QUEUE: Final = re.compile(r"[^\s/#?@:]{1,127}")
 
 
@@ -43,8 +45,8 @@ def open_printer(uri: str, timeouts: PrinterTimeouts | None = None) -> PrinterDr
         case "socket" if parts.hostname and parts.path in {"", "/"}:
             return RawPrinter(parts.hostname, port or PORT, timeouts)
         case "ipp" | "ipps" as kind if parts.hostname:
-            trusted = _certificates(parts) if kind == "ipps" else None
-            return IppPrinter(network_address(parts.hostname, port, parts.path, trusted), timeouts)
+            encryption = _encryption(parts) if kind == "ipps" else None
+            return IppPrinter(network_address(parts.hostname, port, parts.path, encryption), timeouts)
         case kind:
             raise WrongPrinterUriError(f"{uri} names no {_REQUIRED[kind]}: write {KINDS[kind]}")
 
@@ -67,28 +69,42 @@ def _split(uri: str) -> tuple[SplitResult, int | None]:
     return parts, port
 
 
-def _certificates(parts: SplitResult) -> ssl.SSLContext:
-    """The TLS context of an `ipps://` printer: this machine's certificate authorities, or its `certificate=`.
+def _encryption(parts: SplitResult) -> Encryption:
+    """The TLS settings of an `ipps://` printer: which certificate it must have, and whether for its host name.
 
-    A file trusts that certificate alone, because printers sign their own; `any` encrypts without authentication.
+    Without an option and with `ca=FILE` an authority must have signed the certificate for the printer's host name.
+    `certificate=FILE` names the certificate itself, because printers sign their own, often for a name that is not
+    theirs: the comparison of the whole certificate takes the place of that of the name. `certificate=any` encrypts
+    without authentication.
     """
     options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=False)
-    if set(options) - {"certificate"}:
-        raise WrongPrinterUriError(f"of {', '.join(sorted(options))} only certificate= is known")
-    match options.get("certificate", []):
-        case []:
-            return ssl.create_default_context()
-        case ["any"]:
+    if set(options) - {"certificate", "ca"}:
+        raise WrongPrinterUriError(f"of {', '.join(sorted(options))} only certificate= and ca= are known")
+    match options.get("certificate", []), options.get("ca", []):
+        case [], []:
+            return Encryption(ssl.create_default_context())
+        case [], [file] if file.startswith("/"):
+            return Encryption(_trusting(file))
+        case ["any"], []:
             context = ssl.create_default_context()
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-            return context
-        case [file] if file.startswith("/"):
-            try:
-                context = ssl.create_default_context(cafile=file)
-            except (OSError, ssl.SSLError) as error:
-                raise WrongPrinterUriError(f"{file} is not a readable certificate") from error
+            return Encryption(context)
+        case [file], [] if file.startswith("/"):
+            context = _trusting(file)
             context.check_hostname = False
-            return context
+            context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+            blocks = _PEM.findall(Path(file).read_text(encoding="ascii", errors="replace"))
+            return Encryption(context, frozenset(map(ssl.PEM_cert_to_DER_cert, blocks)))
         case _:
-            raise WrongPrinterUriError("certificate= is a file's whole path, or the word any")
+            raise WrongPrinterUriError(
+                "certificate= is a file's whole path, or the word any; or ca= is a file's whole path"
+            )
+
+
+def _trusting(file: str) -> ssl.SSLContext:
+    """A TLS context that trusts the certificates of `file` and no others."""
+    try:
+        return ssl.create_default_context(cafile=file)
+    except (OSError, ssl.SSLError) as error:
+        raise WrongPrinterUriError(f"{file} is not a readable certificate") from error

@@ -7,7 +7,6 @@ first byte of a slip leaves.
 """
 
 import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from tasks.printing.printers.driver import (
     Waiting,
     describe_reasons,
 )
-from tasks.printing.printers.exchange import Deadline, Exchange, connect, encrypt
+from tasks.printing.printers.exchange import Deadline, Encryption, Exchange, connect, encrypt
 from tasks.printing.printers.ipp_codec import (
     MAX_RESPONSE_SIZE,
     Attributes,
@@ -122,17 +121,17 @@ class IppAddress:
     """Connects within the deadline of the exchange and a shorter time for connecting. Raises `OSError`."""
 
 
-def network_address(host: str, port: int | None, path: str, certificates: ssl.SSLContext | None) -> IppAddress:
-    """The address of a printer on the network; encrypted when `certificates` is given."""
+def network_address(host: str, port: int | None, path: str, encryption: Encryption | None) -> IppAddress:
+    """The address of a printer on the network; encrypted when `encryption` is given."""
     path = path if path not in {"", "/"} else "/ipp/print"
     name = f"[{host}]" if ":" in host else host
     port = port or PORT
 
     def open_connection(deadline: Deadline, at_most: timedelta) -> socket.socket:
         connection = connect(host, port, deadline, at_most)
-        return connection if certificates is None else encrypt(connection, certificates, host, deadline)
+        return connection if encryption is None else encrypt(connection, encryption, host, deadline)
 
-    scheme = "ipp" if certificates is None else "ipps"
+    scheme = "ipp" if encryption is None else "ipps"
     return IppAddress(f"{scheme}://{name}:{port}{path}", path, open_connection)
 
 

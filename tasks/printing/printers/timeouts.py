@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPException
 
-from tasks.printing.printers.exchange import ResponseTooLargeError
+from tasks.printing.printers.exchange import ResponseTooLargeError, WrongCertificateError
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ def describe_error(error: Exception) -> str:
     match error:
         case ResponseTooLargeError():
             description = "responds, but not as a printer does: its response has no end"
+        case WrongCertificateError():
+            description = "has a certificate that is not trusted (it is not the one of certificate=)"
         case TimeoutError():
             description = "did not respond in time"
         case socket.gaierror():
