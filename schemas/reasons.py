@@ -125,6 +125,8 @@ class DeadLetterReason(_Reason):
     LOST_TOO_OFTEN = "lost_too_often", "Every worker that received the message ended or lost its connection."
     REJECTED = "rejected", "A worker rejected the message."
     UNROUTABLE = "unroutable", "No queue took the message."
+    HANDOVER_FAILED = "handover_failed", "A worker could not hand the message over to one of its processes."
+    NOT_RESTORED = "not_restored", "A worker could not return the unacknowledged message to its queue."
 
 
 PROVISIONAL_REASONS = frozenset(RejectionReason)

@@ -133,6 +133,11 @@ class Application(Celery):
     finalized: bool
     _tasks: dict[str, Any]
 
+    @property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """The class of this application's workers."""
+        return self.subclass_with_self("workers.runtime.handover:Worker")  # type: ignore[arg-type]  # its stubs omit names
+
     def on_configure(self) -> None:  # type: ignore[override]  # a signal in its stubs; Celery calls a method as well
         """Validate the settings. Raises `ConfigurationError`."""
         WorkerSettings.load()

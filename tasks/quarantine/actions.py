@@ -73,7 +73,7 @@ def outgoing(row: QuarantinedMessage, origin: str) -> Outgoing:
 
     A dead letter keeps its envelope; an event, of which the body is stored alone, gets a new one.
     """
-    if row.reason == DeadLetterReason.MALFORMED:
+    if row.reason in {DeadLetterReason.MALFORMED, DeadLetterReason.NOT_RESTORED}:
         raise DecisionRefusedError("No worker can read it, so it would come back here. Examine it, then drop it.")
     if not row.whole:
         raise DecisionRefusedError(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from schemas import topology
+from schemas import task_message, topology
 from schemas.external_text import one_line
 from schemas.reasons import DeadLetterReason
 from tasks.ports import REDELIVERY_HEADERS, DeadLetter
@@ -27,7 +27,7 @@ def quarantine_row(letter: DeadLetter) -> dict[str, Any]:
     """The letter as columns of the quarantine table."""
     headers = letter.envelope.headers
     queue = _queue_of(letter)
-    reason, detail = _reason_of(letter)
+    reason, detail = _reason_of(letter, queue)
     text, encoding = _encode_body(letter.body)
     payload = _argument(letter.body)
     event_id = event_id_of(payload)
@@ -80,24 +80,37 @@ def _queue_of(letter: DeadLetter) -> str | None:
     return str(death["queue"]) if "queue" in death else letter.routing_key
 
 
-def _reason_of(letter: DeadLetter) -> tuple[DeadLetterReason, str]:
+def _reason_of(letter: DeadLetter, queue: str | None) -> tuple[DeadLetterReason, str]:
     """The reason code, and a detail for the operator."""
-    marked = letter.envelope.headers.get("x-quarantine-reason")
+    headers = letter.envelope.headers
+    marked, marked_detail = headers.get("x-quarantine-reason"), headers.get("x-quarantine-detail")
     death = str(_death(letter).get("reason", ""))
+    detail = marked_detail if isinstance(marked_detail, str) else ""
     if marked == DeadLetterReason.LOST_TOO_OFTEN or death == "delivery_limit":
         return DeadLetterReason.LOST_TOO_OFTEN, "every worker that received it died or lost it"
+    for reason in (DeadLetterReason.HANDOVER_FAILED, DeadLetterReason.NOT_RESTORED):
+        if marked == reason:
+            return reason, detail
     if isinstance(marked, str) and marked != DeadLetterReason.REJECTED:
         return DeadLetterReason.MALFORMED, marked
-    try:
-        call = json.loads(letter.body)
-    except (ValueError, RecursionError):
-        return DeadLetterReason.MALFORMED, "not_json"
-    task = letter.envelope.headers.get("task")
-    if not isinstance(task, str) or not isinstance(call, list):
-        return DeadLetterReason.MALFORMED, "no task message"
+    detail = detail or _defect(letter, queue) or death
+    task = headers.get("task")
+    if not isinstance(task, str) or not isinstance(_call(letter.body), list):
+        return DeadLetterReason.MALFORMED, detail
     if task not in topology.ALL_TASKS:
         return DeadLetterReason.UNKNOWN_TASK, task
-    return (DeadLetterReason.REJECTED if marked or death else DeadLetterReason.UNROUTABLE), death
+    return (DeadLetterReason.REJECTED if marked or death else DeadLetterReason.UNROUTABLE), detail
+
+
+def _defect(letter: DeadLetter, queue: str | None) -> str | None:
+    """The defect for which a worker rejected the letter, determined again: RabbitMQ stores no reason with it."""
+    envelope = letter.envelope
+    headers = {name: value for name, value in envelope.headers.items() if not name.startswith(DEATH_HEADERS)}
+    properties = {name: getattr(envelope, name) for name in task_message.PROPERTIES}
+    defect = task_message.envelope_defect(queue or "", properties, headers, letter.body)
+    if defect is not None:
+        return defect
+    return task_message.call_defect(queue or "", headers["id"], _call(letter.body))
 
 
 def _death(letter: DeadLetter) -> Mapping[str, Any]:
@@ -106,12 +119,20 @@ def _death(letter: DeadLetter) -> Mapping[str, Any]:
     return deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
 
 
+def _call(body: bytes) -> object:
+    """The body of a task message; `None` for a body that is not JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _argument(body: bytes) -> object:
     """The first argument of a task message; `None` when the body is not one."""
+    call: Any = _call(body)
     try:
-        call = json.loads(body)
         return call[0][0]
-    except (ValueError, RecursionError, LookupError, TypeError):
+    except (LookupError, TypeError):
         return None
 
 

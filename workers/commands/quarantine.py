@@ -46,6 +46,8 @@ def quarantine_group() -> None:
     lost_too_often    each worker that processed it died: find the cause, then 'retry'
     rejected          the worker rejected it: its arguments do not fit the task
     unroutable        its queue does not exist
+    handover_failed   a worker raised an error before it processed it: see the worker's log, upgrade, then 'retry'
+    not_restored      it could not be returned to its queue on Redis: 'drop'; a station resends its event
 
     Exit codes: 0 done, 1 an action was refused and changed nothing, 2 usage or settings error
     """  # fmt: skip

@@ -26,10 +26,25 @@ LOSS_COUNTS_EXPIRE: Final = 7 * 24 * 3600
 _FAILOVER_ERRORS = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 """Prefixes of the errors of a server that is no longer the master."""
 
+_SERVER_ERRORS = (*_FAILOVER_ERRORS, "OOM", "LOADING", "BUSY", "MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN")
+"""Prefixes of the errors that the state of the server causes, and no message."""
+
 
 def is_failover_error(error: "redis.ResponseError") -> bool:
     """Return True if the server refuses the command because another server is now the master."""
     return isinstance(error, redis.exceptions.ReadOnlyError) or str(error).startswith(_FAILOVER_ERRORS)
+
+
+def is_server_error(error: "redis.ResponseError") -> bool:
+    """Return True if the server may accept the same command later."""
+    return isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith(_SERVER_ERRORS)
+
+
+def _is_transient(error: Exception, connection_errors: tuple[type[Exception], ...]) -> bool:
+    """Return True if the same message may be requeued later: kombu lists `KeyError` among the connection's errors."""
+    if isinstance(error, redis.ResponseError):
+        return is_server_error(error) and not isinstance(error, redis.exceptions.NoPermissionError)
+    return isinstance(error, connection_errors) and not isinstance(error, KeyError)
 
 
 class MalformedEnvelopeError(Exception):
@@ -90,6 +105,9 @@ class QoS(kombu_redis.QoS):
         self.pending_acks: deque[str] = deque()
         """Delivery tags that the program has acknowledged and that are not sent to the server yet."""
         self._recorded: set[str] = set()
+        self._lost: set[str] = set()
+        self.counts_all_losses = False
+        """True when the program ends by an error: each message that it holds counts as lost."""
         super().__init__(*args, **kwargs)
 
     def add_recorded(self, tags: Iterable[str]) -> None:
@@ -125,17 +143,26 @@ class QoS(kombu_redis.QoS):
         kombu_virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Requeue a message at the end of its queue; without `requeue`, make it a dead letter, as RabbitMQ does."""
+        """Requeue a message at the end of its queue; without `requeue`, make it a dead letter, as RabbitMQ does.
+
+        The program may set headers of the dead letter as the attribute `rejection` of the message.
+        """
         if requeue:
             super().reject(delivery_tag, requeue=True)
             return
         message = self._delivered.get(delivery_tag)
         if message is not None:
             queue = message.delivery_info["routing_key"]
-            letter = self.channel.make_dead_letter(message._raw, "rejected", queue)  # noqa: SLF001
+            marks = dict(getattr(message, "rejection", {}))
+            reason = marks.pop("x-quarantine-reason", "rejected")
+            letter = self.channel.make_dead_letter(message._raw, reason, queue, **marks)  # noqa: SLF001
             self.move_to_dead_letters(delivery_tag, letter)
-            log.error("message_quarantined", reason="rejected", queue=self.channel.dead_letters, state=queue)
+            log.error("message_quarantined", reason=reason, queue=self.channel.dead_letters, state=queue)
         self.ack(delivery_tag)
+
+    def count_loss(self, tag: str) -> None:
+        """Count the message `tag` as lost when the channel closes and returns it to its queue."""
+        self._lost.add(tag)
 
     def flush_acks(self) -> None:
         """Send pending acknowledgements to the server. On an error they stay pending."""
@@ -147,22 +174,33 @@ class QoS(kombu_redis.QoS):
             self.pending_acks.popleft()
 
     def restore(self, tags: Sequence[str]) -> None:
-        """Return messages that no consumer has begun to the front of their queues. Not counted as a loss."""
+        """Return messages that no consumer has begun to the front of their queues. Not counted as a loss.
+
+        A message that the server refuses now stays unacknowledged, and does not stop the others. The sweep restores it.
+        """
+        returned: list[str] = []
         for tag in reversed(tags):
-            self.restore_by_tag(tag)
+            try:
+                self.restore_by_tag(tag)
+                returned.append(tag)
+            except redis.ResponseError as error:
+                if is_failover_error(error):
+                    raise
+                log.error("message_not_restored", error=str(error)[:200])  # noqa: TRY400
             self._delivered.pop(tag, None)
             self._recorded.discard(tag)
-        self._uncount_losses(tags)
+        self._uncount_losses([tag for tag in returned if tag not in self._lost and not self.counts_all_losses])
 
-    def move_to_dead_letters(self, tag: str, letter: dict[str, Any]) -> None:
-        """Replace the unacknowledged message `tag` by `letter` in the dead-letter queue."""
-        self.channel.run_script(
+    def move_to_dead_letters(self, tag: str, letter: dict[str, Any]) -> bool:
+        """Replace the unacknowledged message `tag` by `letter` in the dead-letter queue; False if there is none."""
+        found = self.channel.run_script(
             scripts.MOVE_TO_DEAD_LETTERS,
             ("unacked_key", "unacked_index_key", "deliveries_key", "dead_letters"),
             (tag, json.dumps(letter)),
         )
         self._delivered.pop(tag, None)
         self._recorded.discard(tag)
+        return bool(found)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Return all messages to their queues when the channel closes.
@@ -201,14 +239,25 @@ class QoS(kombu_redis.QoS):
                     self.restore_by_tag(bytes_to_str(tag), client)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Requeue a message. A record that cannot be read, or names a forbidden queue, becomes a dead letter."""
-        try:
-            super().restore_by_tag(tag, client, leftmost)
-        except (ValueError, TypeError, RecursionError, redis.exceptions.NoPermissionError):
-            with self.channel.conn_or_acquire(client) as connected:
-                record = connected.hget(self.unacked_key, tag) or b""
-            self.move_to_dead_letters(tag, self.channel.wrap_as_dead_letter(record, "unreadable"))
-            log.error("message_quarantined", reason="unreadable", queue=self.channel.dead_letters)  # noqa: TRY400
+        """Requeue a message. One that itself prevents that becomes a dead letter.
+
+        Raises the errors of the connection, and those that the state of the server causes.
+        """
+        with self.channel.conn_or_acquire(client) as connected:
+            record = connected.hget(self.unacked_key, tag)
+            try:
+                super().restore_by_tag(tag, connected, leftmost)
+            except Exception as error:
+                if _is_transient(error, self.channel.connection_errors):
+                    raise
+                letter = self.channel.wrap_as_dead_letter(record or b"", "not_restored", type(error).__name__)
+                # If the transaction had begun, the record is gone: publish the letter separately.
+                if not self.move_to_dead_letters(tag, letter) and record is not None:
+                    self.channel.publish_dead_letter(letter)
+                log.error(  # noqa: TRY400
+                    "message_quarantined", reason="not_restored", queue=self.channel.dead_letters,
+                    error=type(error).__name__,
+                )  # fmt: skip
 
     def _delete_records(self, tags: Sequence[str]) -> None:
         # Not a transaction: a server whose memory is full may refuse one. A tag in the index alone has no effect.

@@ -22,7 +22,7 @@ from uuid import uuid4
 import redis
 import structlog
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 
 from workers.redis_transport import scripts
 from workers.redis_transport.qos import (
@@ -133,14 +133,15 @@ class AtomicReceive(_Mixin):
             },
         }
 
-    def wrap_as_dead_letter(self, raw: bytes | str, reason: str) -> dict[str, Any]:
+    def wrap_as_dead_letter(self, raw: bytes | str, reason: str, detail: str = "") -> dict[str, Any]:
         """Return a dead letter with `raw` as its body, in the form that `TAKE` writes."""
         content = raw.encode() if isinstance(raw, str) else raw
+        marks = {"x-quarantine-reason": reason, "x-quarantine-queue": self._queue}
         return {
             "body": b64encode(content).decode(),
             "content-type": "application/octet-stream",
             "content-encoding": "binary",
-            "headers": {"x-quarantine-reason": reason, "x-quarantine-queue": self._queue},
+            "headers": marks | ({"x-quarantine-detail": detail} if detail else {}),
             "properties": {
                 "body_encoding": "base64",
                 "delivery_tag": str(uuid4()),
@@ -149,6 +150,33 @@ class AtomicReceive(_Mixin):
                 "delivery_info": {"exchange": "", "routing_key": self.dead_letters},
             },
         }
+
+    def publish_dead_letter(self, letter: dict[str, Any]) -> None:
+        """Append `letter` to the dead-letter queue."""
+        self.plain_client().lpush(self.global_keyprefix + self.dead_letters, json.dumps(letter))
+
+    # Losses and restoring
+
+    def count_loss(self, tag: str) -> None:
+        """Count the message `tag` as lost when the channel closes."""
+        self.qos.count_loss(tag)
+
+    def count_all_losses(self) -> None:
+        """Count each message that the channel holds as lost when it closes: an error ends the program."""
+        self.qos.counts_all_losses = True
+
+    def _do_restore_message(
+        self, payload: Any, exchange: Any, routing_key: Any, pipe: Any, leftmost: bool = False
+    ) -> None:
+        """Append the commands that requeue a message to `pipe`. kombu logs an error and drops the message; this raises."""
+        headers = validate_envelope(payload).get("headers") or {}
+        if not isinstance(headers, dict):
+            raise MalformedEnvelopeError("no_headers")
+        payload["headers"] = {**headers, "redelivered": True}
+        payload["properties"]["delivery_info"]["redelivered"] = True
+        for queue in self._lookup(exchange, routing_key):
+            key = self._q_for_pri(queue, self._get_message_priority(payload, reverse=False))
+            (pipe.lpush if leftmost else pipe.rpush)(key, dumps(payload))
 
     # Commands
 
@@ -350,7 +378,7 @@ class AtomicReceive(_Mixin):
         if with_ack:
             self.qos.move_to_dead_letters(tag, letter)
         else:
-            self.plain_client().lpush(self.global_keyprefix + self.dead_letters, json.dumps(letter))
+            self.publish_dead_letter(letter)
         log.error("message_quarantined", reason=reason, queue=self.dead_letters)
 
     # Closing

@@ -29,6 +29,7 @@ from tasks import context
 from tasks.events.processing import process
 from tasks.handlers import BATCH_HANDLERS
 from tasks.quarantine.rejection import Received
+from workers.runtime.handover import release_slot
 
 log = structlog.get_logger()
 
@@ -146,22 +147,26 @@ class EventBatcher:
         if len(group) == 1:
             self._controller._process_task(group[0])  # noqa: SLF001
             return
-        calls: list[EventCall] = [
-            (each.id, each.args[0] if each.args else None, each.reply_to, each.request_dict.get(HEADER))
-            for each in group
-        ]
         job = BatchJob(group, self._run_one_by_one)
-        self._controller.pool.apply_async(
-            run_batch,
-            args=(self._task.name, calls),
-            accept_callback=job.on_accepted,
-            timeout_callback=job.on_timeout,
-            callback=job.on_finished,
-            error_callback=job.on_failure,
-            soft_timeout=self._task.soft_time_limit,
-            timeout=self._task.time_limit,
-            correlation_id=group[0].id,
-        )
+        try:
+            calls: list[EventCall] = [
+                (each.id, each.args[0] if each.args else None, each.reply_to, each.request_dict.get(HEADER))
+                for each in group
+            ]
+            self._controller.pool.apply_async(
+                run_batch,
+                args=(self._task.name, calls),
+                accept_callback=job.on_accepted,
+                timeout_callback=job.on_timeout,
+                callback=job.on_finished,
+                error_callback=job.on_failure,
+                soft_timeout=self._task.soft_time_limit,
+                timeout=self._task.time_limit,
+                correlation_id=group[0].id,
+            )
+        except Exception as error:  # noqa: BLE001 - any error: each event is handed over alone, and only the cause fails
+            release_slot(self._controller, group[0].id)
+            job.split(type(error).__name__)
 
     def _run_one_by_one(self, group: Sequence[Any]) -> None:
         """Run each request in Celery's own way."""
@@ -201,7 +206,7 @@ class BatchJob:
         """Called with the result of `run_batch`: all events have succeeded, or none has."""
         outcomes, error, seconds = result
         if outcomes is None:
-            self._split(error)
+            self.split(error)
             return
         self._is_over = True
         for request, outcome in zip(self._group, outcomes, strict=True):
@@ -209,13 +214,14 @@ class BatchJob:
 
     def on_failure(self, info: ExceptionInfo, **_: Any) -> None:
         """Called when the process has died, or was ended at its time limit."""
-        self._split(type(getattr(info.exception, "exc", info.exception)).__name__)
+        self.split(type(getattr(info.exception, "exc", info.exception)).__name__)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Called when the job exceeds its time limit. After a hard limit the pool reports a failure as well."""
         log.warning("batch_timed_out", count=len(self._group), seconds=timeout, state="soft" if soft else "hard")
 
-    def _split(self, error: str) -> None:
+    def split(self, error: str) -> None:
+        """Run each event in Celery's own way, once; `error` names the cause."""
         if self._is_over:
             return
         self._is_over = True

@@ -6,42 +6,61 @@ a message: those end the worker.
 """
 
 from collections.abc import Callable
-from logging import getLogger
 from typing import Any
-
-import structlog
 
 from schemas.task_message import call_defect, envelope_defect, kept_headers
 from workers.runtime.event_dispatcher import NonBlockingConsumer
+from workers.runtime.handover import discard_request
 from workers.runtime.pool_drain import drain_job_acceptance
-
-log = structlog.get_logger()
+from workers.runtime.rejection import count_loss, reject, reject_unhandled
 
 
 class Consumer(NonBlockingConsumer):
     """Rejects malformed and unknown messages. RabbitMQ and the atomic transport on Redis store them as dead letters."""
 
     controller: Any
+    channel_errors: tuple[type[Exception], ...]
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Return the handler of each message: Celery's, behind a check of the message."""
         handle = super().create_task_handler(*args, **options)
 
         def on_task_received(message: Any) -> Any:
-            defect = self._defect(message)
+            try:
+                defect = self._defect(message)
+            except Exception as error:  # noqa: BLE001 - no part of the check depends on the broker
+                return reject_unhandled(message, self.connection_errors, error)
             if defect is not None:
                 return self._reject(message, defect)
             try:
                 return handle(message)
-            except (
-                TypeError,
-                ValueError,
-                LookupError,
-                AttributeError,
-            ) as error:  # a header that `_defect` does not check
-                return self._reject(message, type(error).__name__)
+            except self._broker_errors:
+                # Handling this message may have caused it: the broker redelivers it as often as the limit allows.
+                count_loss(message)
+                raise
+            except Exception as error:  # noqa: BLE001 - any error: it would end the worker, and the next one
+                discard_request(message)
+                return reject_unhandled(message, self.connection_errors, error)
 
         return on_task_received
+
+    @property
+    def _broker_errors(self) -> tuple[type[Exception], ...]:
+        """Errors after which Celery connects again. kombu lists `KeyError` among them for Redis."""
+        errors: tuple[type[Exception], ...] = (*self.connection_errors, *self.channel_errors)
+        return tuple(error for error in errors if error is not KeyError)
+
+    def start(self) -> None:
+        """Run until the worker ends. An error that ends it counts as a loss of each message that it holds."""
+        try:
+            super().start()
+        except Exception:
+            count_all = getattr(
+                getattr(getattr(self, "task_consumer", None), "channel", None), "count_all_losses", None
+            )
+            if count_all is not None:
+                count_all()
+            raise
 
     def on_close(self) -> None:
         """Called when the connection closes. Running jobs finish; the broker redelivers the rest."""
@@ -98,11 +117,5 @@ class Consumer(NonBlockingConsumer):
             return "other_arguments"
         return None
 
-    def _reject(self, message: Any, reason: str) -> None:
-        if message.acknowledged:
-            return
-        queue = (message.delivery_info or {}).get("routing_key")
-        headers = message.headers if isinstance(message.headers, dict) else {}
-        task_id = headers.get("id")
-        log.error("message_rejected", reason=reason, queue=queue, task_id=task_id if isinstance(task_id, str) else None)
-        message.reject_log_error(getLogger(__name__), self.connection_errors)
+    def _reject(self, message: Any, defect: str) -> None:
+        reject(message, self.connection_errors, defect)
