@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handle receive, loan, discharge and complete: lock the request, decide, write the effects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, assert_never
 
 from schemas.barcodes import BarcodeRefusedError, clean
@@ -86,7 +87,10 @@ def _receive(event: ItemsReceived, verified: VerifiedEvent[CirculationEvent], uo
             effects.add_item(request.request_id, position, item, uow)
         more = {"return_address": list(event.return_address)} if event.return_address else {}
         effects.update_request(request, decision, uow, **more)
-        _record(verified, request, decision, uow, HistoryKind.RECEIVED, items=[n for n, _ in enumerate(new, first)])
+        positions = [position for position, _ in enumerate(new, first)]
+        # An import keeps a return address that was entered here.
+        details = {"return_address": bool(event.return_address)}
+        _record(verified, request, decision, uow, HistoryKind.RECEIVED, items=positions, details=details)
     count = len(request.items) + (len(new) if isinstance(decision, rules.Done) else 0)
     return _reply(event, request, decision, items=ItemCount(here=count, of=count) if count > 1 else None)
 
@@ -189,6 +193,7 @@ def _record(
     *,
     items: Sequence[int] = (),
     at: datetime | None = None,
+    details: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write the line of history. `items`: positions. `at`: the time of the event unless it differs."""
     line = HistoryLine(
@@ -201,7 +206,7 @@ def _record(
         recorded_at=uow.now,
         branch=verified.station.branch,
         station=verified.station.code,
-        details={"reason": decision.reason} | ({"items": list(items)} if items else {}),
+        details={"reason": decision.reason, **({"items": list(items)} if items else {}), **details},
     )
     record(uow.session, line)
 

@@ -197,7 +197,9 @@ class ItemRow(Row):
     """A physical item: of a request, or owned by the library."""
 
     kind: ClassVar[str] = "items"
-    natural_key: ClassVar[str] = "request and position; the first barcode for an item that the library owns"
+    natural_key: ClassVar[str] = (
+        "request and position, or request and barcode; the first barcode for an item that the library owns"
+    )
     new_columns: ClassVar[tuple[str, ...]] = ("barcode",)
     barcode: Annotated[list[str], BeforeValidator(_barcodes), Field(min_length=1, max_length=20)] = []
     """Barcodes of the item, separated by `|`."""
@@ -207,8 +209,8 @@ class ItemRow(Row):
     """Temporary barcodes, put on at receipt, separated by `|`."""
     request: OptionalText = None
     """External identifier of its request; empty for an item that the library owns."""
-    position: Annotated[int, Field(ge=1, le=1000)] = 1
-    """1 for the first item of its request."""
+    position: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, BeforeValidator(_optional)] = None
+    """1 for the first item of its request. Empty: the item with one of the barcodes, else a further item."""
     description: OptionalText = None
 
     @model_validator(mode="after")
@@ -224,7 +226,8 @@ class LoanRow(Row):
     kind: ClassVar[str] = "loans"
     natural_key: ClassVar[str] = "barcode and loaned_at"
     barcode: Annotated[str, BeforeValidator(lambda v: clean(v) if isinstance(v, str) else v)]
-    """A barcode of the item. If several items have it, the loan is of the one added last."""
+    """A barcode of the item. If several items have it, the loan is of the open request's; a past loan is of the item
+    whose request fits its time."""
     patron: OptionalText = None
     """Number of the patron; not stored for a discharged loan, unless a fee is open."""
     loaned_at: Annotated[datetime, BeforeValidator(_moment)]

@@ -8,26 +8,27 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from schemas.models import Branch, Partner, Patron, Printer, Station
+from tasks.data_import.outcome import RowResult
 from tasks.data_import.row_models import PrinterRow, Row, StationRow
-from tasks.data_import.upsert import Outcome, RowRefusedError, StoreContext, ids_by_key, record_of, upsert
+from tasks.data_import.upsert import RowRefusedError, StoreContext, ids_by_key, record_of, upsert
 
 
-def store_branches(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
+def store_branches(rows: Sequence[Row], session: Session, context: StoreContext) -> list[RowResult]:
     """Upsert branches by code."""
     return upsert(session, Branch, "code", [record_of(row, row.model_dump()) for row in rows])
 
 
-def store_partners(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
+def store_partners(rows: Sequence[Row], session: Session, context: StoreContext) -> list[RowResult]:
     """Upsert lending libraries by code."""
     return upsert(session, Partner, "code", [record_of(row, row.model_dump()) for row in rows])
 
 
-def store_patrons(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
+def store_patrons(rows: Sequence[Row], session: Session, context: StoreContext) -> list[RowResult]:
     """Upsert patrons by number."""
     return upsert(session, Patron, "number", [record_of(row, row.model_dump()) for row in rows])
 
 
-def store_printers(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
+def store_printers(rows: Sequence[Row], session: Session, context: StoreContext) -> list[RowResult]:
     """Upsert printers by code."""
     printers = [cast("PrinterRow", row) for row in rows]
     branches = ids_by_key(session, Branch.code, (row.branch for row in printers), "branch")
@@ -51,7 +52,7 @@ def store_printers(rows: Sequence[Row], session: Session, context: StoreContext)
     )
 
 
-def store_stations(rows: Sequence[Row], session: Session, context: StoreContext) -> list[Outcome]:
+def store_stations(rows: Sequence[Row], session: Session, context: StoreContext) -> list[RowResult]:
     """Upsert stations by code. Raises `RowRefusedError` for another key of a stored station, unless keys rotate."""
     stations = [cast("StationRow", row) for row in rows]
     branches = ids_by_key(session, Branch.code, (row.branch for row in stations), "branch")

@@ -2,24 +2,16 @@
 """Upsert rows by their natural key, one batch at a time. A stored row changes only in the columns that a row names."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from schemas.models import Model, table
+from tasks.data_import.outcome import Note, Outcome, RowResult, refused
 from tasks.data_import.row_models import Row
-
-
-class Outcome(StrEnum):
-    """Effect of a row on its table."""
-
-    ADDED = "added"
-    CHANGED = "changed"
-    UNCHANGED = "unchanged"
 
 
 class RowRefusedError(Exception):
@@ -31,11 +23,23 @@ def ids_by_key(
 ) -> dict[str, int]:
     """Ids by natural key. Raises `RowRefusedError` for the first missing one, in sorted order; `noun` names its kind."""
     wanted = {key for key in keys if key is not None}
-    rows = session.execute(select(column, column.class_.id).where(column.in_(wanted))).all()
-    found = {row[0]: row[1] for row in rows}
+    found = find_ids(session, column, wanted)
     for key in sorted(wanted - set(found)):
-        raise RowRefusedError(f"there is no {noun} {key}; import it first")
+        raise RowRefusedError(unknown_reference(noun, key))
     return found
+
+
+def find_ids(session: Session, column: InstrumentedAttribute[str], keys: Iterable[str | None]) -> dict[str, int]:
+    """Ids by natural key, of the keys that are stored."""
+    wanted = {key for key in keys if key}
+    if not wanted:
+        return {}
+    return {row[0]: row[1] for row in session.execute(select(column, column.class_.id).where(column.in_(wanted)))}
+
+
+def unknown_reference(noun: str, key: str) -> str:
+    """The reason of a row that refers to a missing row."""
+    return f"there is no {noun} {key}; import it first"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class StoreContext:
     now: datetime
     rotate_keys: bool = False
     """True to let a row change the key of a stored station."""
+    added_items: set[int] = field(default_factory=set)
+    """Items that this import added, in batches that are stored."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,13 @@ class Record:
     missing: Sequence[str]
     """Columns that a new row needs and that the row does not name."""
 
-    def require_all(self) -> None:
-        """Raise `RowRefusedError` if a new row needs more columns."""
-        if self.missing:
-            raise RowRefusedError(f"is not stored yet; a new row needs {', '.join(self.missing)}")
+    notes: tuple[Note, ...] = ()
+    """Notes on parts of the row that do not apply."""
+
+
+def missing_columns(names: Iterable[str]) -> str:
+    """The reason of a new row without columns that it needs."""
+    return f"is not stored yet; a new row needs {', '.join(names)}"
 
 
 def record_of(row: Row, values: dict[str, Any]) -> Record:
@@ -70,11 +79,13 @@ def record_of(row: Row, values: dict[str, Any]) -> Record:
     return Record(values, frozenset(named), row.missing_columns())
 
 
-def upsert(session: Session, model: type[Model], key: str, records: Sequence[Record]) -> list[Outcome]:
-    """Insert new rows, update changed ones in their named columns; return each row's outcome.
+def upsert(session: Session, model: type[Model], key: str, records: Sequence[Record]) -> list[RowResult]:
+    """Insert new rows, update changed ones in their named columns; return each row's result.
 
-    `key` is the column of the natural key. Raises `RowRefusedError` for a new row without a required column.
+    `key` is the column of the natural key. A new row without a required column is refused.
     """
+    if not records:
+        return []
     target = table(model)
     columns = [target.c[name] for name in {"id", *(name for record in records for name in record.values)}]
     keys = [record.values[key] for record in records]
@@ -83,17 +94,19 @@ def upsert(session: Session, model: type[Model], key: str, records: Sequence[Rec
     }
     inserts: dict[Any, dict[str, Any]] = {}
     updates: dict[int, dict[str, Any]] = {}
-    outcomes: list[Outcome] = []
+    results: list[RowResult] = []
     for record in records:
         natural_key = record.values[key]
         before = inserts.get(natural_key) or stored.get(natural_key)
         if before is None:
-            record.require_all()
+            if record.missing:
+                results.append(refused(missing_columns(record.missing)))
+                continue
             inserts[natural_key] = dict(record.values)
-            outcomes.append(Outcome.ADDED)
+            results.append(RowResult(Outcome.ADDED, record.notes))
             continue
         changes = {name: record.values[name] for name in record.named if before[name] != record.values[name]}
-        outcomes.append(Outcome.CHANGED if changes else Outcome.UNCHANGED)
+        results.append(RowResult(Outcome.CHANGED if changes else Outcome.UNCHANGED, record.notes))
         before.update(changes)
         if changes and "id" in before:
             updates.setdefault(before["id"], {}).update(changes)
@@ -107,4 +120,4 @@ def upsert(session: Session, model: type[Model], key: str, records: Sequence[Rec
     for names, rows in groups.items():
         values = {name: bindparam(f"b_{name}", type_=target.c[name].type) for name in names}
         session.connection().execute(update(target).where(target.c.id == bindparam("b_id")).values(values), rows)
-    return outcomes
+    return results

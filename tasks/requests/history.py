@@ -33,6 +33,8 @@ class HistoryKind(StrEnum):
     SLIP_SEEN = "slip_seen"
     SLIP_CANCELLED = "slip_cancelled"
     SLIP_MOVED = "slip_moved"
+    BARCODE_ADDED = "barcode_added"
+    BARCODE_REMOVED = "barcode_removed"
 
 
 @dataclass(frozen=True)

@@ -160,13 +160,17 @@ def test_one_file_of_every_kind(run, engine):
 
 
 def test_an_import_reopens_nothing(run, engine):
-    """A request that went home is not taken back by a file; nor is a discharged loan opened again."""
+    """A file does not reopen a returned request or a discharged loan; its rows are unchanged, with notes."""
     run(EVERYTHING)
     run(EVERYTHING.replace("Loaned to patron", "Returned item to partner").replace('"due_at"', '"discharged_at"'))
 
     result = report(run(EVERYTHING.replace('"due_at": "2026-12-01"', '"discharged_at": null'), "--json"))
 
-    assert [bad["line"] for bad in result["refused"]] == [2, 5]
+    assert (result["unchanged"], result["refused"]) == (5, [])
+    assert [(note["kind"], note["note"], note["rows"]) for note in result["notes"]] == [
+        ("loans", "discharged", 1),
+        ("requests", "already_returned", 1),
+    ]
     with engine.connect() as connection:
         assert connection.execute(select(Request.status)).scalar_one() is RequestStatus.RETURNED_TO_PARTNER
         assert connection.execute(select(Request.patron_id)).scalar_one() is None

@@ -15,7 +15,7 @@ from workers.commands.options import json_option
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.data_import.importer import ImportReport, RowCounts
+    from tasks.data_import.report import ImportReport, RowCounts
 
 SOME_REFUSED, INVALID_FILE = 1, 2
 KIND_NAMES = ("branches", "printers", "stations", "partners", "patrons", "requests", "items", "loans")
@@ -59,6 +59,9 @@ def import_command(
 
     With --kind every row is of that kind. Without it the columns identify the kind, or a column `kind` names the kind
     of each row; stations and printers then need --allow.
+
+    A row that is older than what happened here does not undo it. It is unchanged, and a line under its kind has the
+    number of such rows, for example those already returned here.
 
     \b
     Import in this order, because each kind refers to those before it:
@@ -129,7 +132,11 @@ def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
         refused = [{"line": row.line, "kind": row.kind, "reason": row.reason} for row in report.refused]
         counts = {"read": total.read, "added": total.added, "changed": total.changed, "unchanged": total.unchanged}
         by_kind = {kind: asdict(counts) for kind, counts in report.by_kind.items()}
-        content = {**counts, "kept": report.committed, "by_kind": by_kind, "refused": refused}
+        notes = [
+            {"kind": kind, "note": note.value, "rows": rows, "text": note.text}
+            for (kind, note), rows in sorted(report.notes.items())
+        ]
+        content = {**counts, "kept": report.committed, "by_kind": by_kind, "notes": notes, "refused": refused}
         click.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return
     for row in report.refused[:MAX_SHOWN]:
@@ -138,6 +145,9 @@ def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
         click.echo(f"... and {len(report.refused) - MAX_SHOWN} more; --json lists all.", err=True)
     for kind, of_kind in report.by_kind.items():
         click.echo(f"{kind}: {_counts(of_kind)}")
+        for (noted_kind, note), rows in sorted(report.notes.items()):
+            if noted_kind == kind:
+                click.echo(f"  {rows} {'row' if rows == 1 else 'rows'}: {note.text}")
     summary = f"{total.read} rows: {_counts(total)}"
     if report.committed:
         click.echo(f"{summary}.")
