@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -144,27 +145,32 @@ def _measure_in_turns(chosen: argparse.Namespace) -> tuple[Figures, Figures]:
             skip = False
     new: Figures = {}
     old: Figures = {}
+    with tempfile.TemporaryDirectory(prefix="bd-") as folder, checkout_of(chosen.against) as other:
+        for number in range(chosen.rounds):
+            for code, into in ((other, old), (checkout, new)):
+                progress.print(f"round {number + 1} of {chosen.rounds}: {chosen.against if into is old else 'this'}")
+                file = Path(folder) / "round.json"
+                command = [sys.executable, chosen.script, *arguments, "--rounds", "1", "--json", str(file)]
+                subprocess.run(
+                    command, check=True, env={**os.environ, "PYTHONPATH": str(code)}, stdout=subprocess.DEVNULL
+                )
+                for candidate, by_name in json.loads(file.read_text())["figures"].items():
+                    for name, numbers in by_name.items():
+                        add(into, candidate, name, numbers)
+    return new, old
+
+
+@contextmanager
+def checkout_of(commit: str) -> Iterator[Path]:
+    """Check a commit out into a temporary folder; yield the folder."""
     with tempfile.TemporaryDirectory(prefix="bd-") as folder:
         other = Path(folder) / "commit"
-        git = ["git", "-C", str(checkout), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(other), chosen.against], check=True)
+        git = ["git", "-C", str(Path(__file__).parents[1]), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(other), commit], check=True)
         try:
-            for number in range(chosen.rounds):
-                for code, into in ((other, old), (checkout, new)):
-                    progress.print(
-                        f"round {number + 1} of {chosen.rounds}: {chosen.against if into is old else 'this'}"
-                    )
-                    file = Path(folder) / "round.json"
-                    command = [sys.executable, chosen.script, *arguments, "--rounds", "1", "--json", str(file)]
-                    subprocess.run(
-                        command, check=True, env={**os.environ, "PYTHONPATH": str(code)}, stdout=subprocess.DEVNULL
-                    )
-                    for candidate, by_name in json.loads(file.read_text())["figures"].items():
-                        for name, numbers in by_name.items():
-                            add(into, candidate, name, numbers)
+            yield other
         finally:
             subprocess.run([*git, "remove", "--force", str(other)], check=True)
-    return new, old
 
 
 def _write(found: Figures, file: Path, bounds: Sequence[Bound]) -> None:

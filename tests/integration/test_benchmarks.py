@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NO_SCRIPTS = {"environment", "figures", "floor", "loading"}
-"""Modules that the scripts import or start."""
+NO_SCRIPTS = {"environment", "figures", "floor", "loading", "interleaved"}
+"""Modules that the scripts import or start, and the comparison with a commit, which has a test of its own."""
 SMALLEST = {
     "growth": ["--sizes", "200,400", "--scans", "10"],
     "replay": ["--held", "20"],
@@ -40,3 +40,20 @@ def test_benchmark_writes_its_figures(name, tmp_path):
     figures = json.loads(file.read_text())["figures"]
     assert figures
     assert all(numbers for candidate in figures.values() for numbers in candidate.values())
+
+
+@pytest.mark.skipif(not (FOLDER.parent / ".git").exists(), reason="the sources are not a git checkout")
+def test_comparison_with_a_commit_reports_a_ratio_for_each_figure(tmp_path):
+    """Both sides are measured in the same blocks."""
+    file = tmp_path / "figures.json"
+    command = ["interleaved.py", "HEAD", "--blocks", "2", "--scans", "5", "--backlog", "20", "--json", file]
+
+    done = subprocess.run(
+        [sys.executable, FOLDER / command[0], *command[1:]],
+        cwd=FOLDER.parent, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(file.read_text())["summary"]
+    assert set(summary) == {"latency", "drain", "cpu of latency", "cpu of drain"}
+    assert all(row["low"] <= row["ratio"] <= row["high"] for row in summary.values())

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A commit and this checkout, scan by scan: the workers of both run at the same time, and blocks of scans alternate.
+
+`--against` of the other scripts alternates whole rounds, minutes apart; on a machine whose disk or clock varies by a
+tenth, it cannot show a difference of 3 %. This script measures a block of some dozen scans on one side, then on the
+other, and compares the two blocks. It reports the median of these ratios with its 95 % interval (bootstrap).
+
+    python benchmarks/interleaved.py HEAD~20
+    python benchmarks/interleaved.py v1.0.0 --database postgresql+psycopg:///postgres --blocks 100
+    python benchmarks/interleaved.py v1.0.0 --rabbitmq amqp://guest:guest@127.0.0.1/a amqp://guest:guest@127.0.0.1/b
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from environment import Station, open_environment, workers
+from figures import checkout_of, progress
+from rich.console import Console
+from rich.table import Table
+
+Numbers = dict[str, list[float]]
+"""A figure's name, and one number for each block."""
+
+FIGURES = {
+    "latency": "1 station, p50 ms",
+    "cpu of latency": "worker's CPU for a lone scan, ms",
+    "drain": "drain, returns/s",
+    "cpu of drain": "worker's CPU for a scan of a backlog, ms",
+}
+WARM_UP = 4
+"""Blocks of lone scans before the first measured one."""
+RESAMPLES = 2000
+"""Resamples of the bootstrap."""
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Processor time of the processes and of their children, in seconds (Linux)."""
+    total = 0
+    for pid in pids:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (str(pid), *children):
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def serve(chosen: argparse.Namespace, commands: IO[str]) -> None:
+    """Measure one side: a line `latency N` or `drain N` is answered with a line of JSON."""
+    scans = WARM_UP * chosen.scans + chosen.blocks * (chosen.scans + chosen.backlog)
+    rabbitmq = chosen.rabbitmq[0] if chosen.rabbitmq else None
+    with open_environment(chosen.database, rabbitmq, 1, scans) as environment:
+        broker = rabbitmq or f"redis+socket://{environment.valkey}"
+        station = Station(environment, broker, "main-desk-1")
+        with workers(environment, "batch", broker) as pids:
+            latencies(station, WARM_UP * chosen.scans)
+            print("ready", flush=True)
+            for line in commands:
+                what, number = line.split()
+                before = cpu_seconds(pids)
+                result = latencies(station, int(number)) if what == "latency" else drain(station, int(number))
+                cpu = (cpu_seconds(pids) - before) * 1000 / int(number)
+                print(json.dumps({what: result, f"cpu of {what}": cpu}), flush=True)
+        station.close()
+
+
+def latencies(station: Station, scans: int) -> float:
+    """Median of the milliseconds from scan to reply; each scan waits for the reply before it."""
+    found = []
+    for event_id, payload in [station.next_scan() for _ in range(scans)]:
+        began = time.perf_counter()
+        station.send(event_id, payload)
+        station.receive()
+        found.append((time.perf_counter() - began) * 1000)
+    return statistics.median(found)
+
+
+def drain(station: Station, scans: int) -> float:
+    """Replies per second, from the last scan published to the last reply."""
+    for event_id, payload in [station.next_scan() for _ in range(scans)]:
+        station.send(event_id, payload)
+    began = time.perf_counter()
+    for _ in range(scans):
+        station.receive()
+    return scans / (time.perf_counter() - began)
+
+
+class Side:
+    """A process that measures one checkout."""
+
+    def __init__(self, code: Path, arguments: list[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", *arguments],
+            env={**os.environ, "PYTHONPATH": str(code)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.numbers: Numbers = {name: [] for name in FIGURES}
+
+    def wait_until_ready(self) -> None:
+        """Wait for the end of the warm-up."""
+        if self._read() != "ready":
+            raise SystemExit("One side did not start; its error is above.")
+
+    def measure(self, what: str, scans: int) -> None:
+        """Measure one block."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what} {scans}\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        if not answer:
+            raise SystemExit("One side ended; its error is above.")
+        for name, number in json.loads(answer).items():
+            self.numbers[name].append(number)
+
+    def close(self) -> None:
+        """End the process and its workers."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@contextmanager
+def sides(chosen: argparse.Namespace) -> Iterator[tuple[Side, Side]]:
+    """Start the commit's side and this checkout's."""
+    shared = ["--database", chosen.database, "--blocks", str(chosen.blocks)]
+    shared += ["--scans", str(chosen.scans), "--backlog", str(chosen.backlog)]
+    hosts = chosen.rabbitmq or [None, None]
+    with checkout_of(chosen.commit) as other, ExitStack() as stack:
+        started = []
+        for code, host in zip((other, Path(__file__).parents[1]), hosts, strict=True):
+            side = Side(code, shared + (["--rabbitmq", host] if host else []))
+            stack.callback(side.close)
+            started.append(side)
+        for side in started:
+            side.wait_until_ready()
+        yield started[0], started[1]
+
+
+def measure(chosen: argparse.Namespace) -> tuple[Numbers, Numbers]:
+    """The numbers of the commit and of this checkout, block by block."""
+    with sides(chosen) as both:
+        for block in range(chosen.blocks):
+            for what, scans in (("latency", chosen.scans), ("drain", chosen.backlog)):
+                for side in both if block % 2 else reversed(both):
+                    side.measure(what, scans)
+            if (block + 1) % 10 == 0:
+                progress.print(f"block {block + 1} of {chosen.blocks}")
+        return both[0].numbers, both[1].numbers
+
+
+def compare(old: list[float], new: list[float]) -> dict[str, float]:
+    """The median ratio of the blocks, with its 95 % interval."""
+    ratios = [after / before for before, after in zip(old, new, strict=True)]
+    draw = random.Random(1)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
+    return {
+        "commit": statistics.median(old),
+        "this": statistics.median(new),
+        "ratio": statistics.median(ratios),
+        "low": medians[RESAMPLES * 25 // 1000],
+        "high": medians[RESAMPLES * 975 // 1000],
+    }
+
+
+def show(result: dict[str, dict[str, float]], commit: str) -> None:
+    """Print a row for each figure."""
+    table = Table("", commit, "this", "ratio", "95 % interval")
+    for name, row in result.items():
+        interval = f"{row['low']:.3f} to {row['high']:.3f}"
+        table.add_row(
+            FIGURES[name], f"{row['commit']:,.2f}", f"{row['this']:,.2f}", f"{row['ratio']:.3f}", interval
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("commit", nargs="?", default="HEAD", help="the commit to compare with")
+    parser.add_argument("--database", default="sqlite://", help="sqlite:// (the default), or the URL of a PostgreSQL")
+    parser.add_argument("--rabbitmq", nargs="+", metavar="URL", help="two unused virtual hosts of RabbitMQ")
+    parser.add_argument("--blocks", type=int, default=60, help="blocks on each side")
+    parser.add_argument("--scans", type=int, default=50, help="lone scans in a block")
+    parser.add_argument("--backlog", type=int, default=500, help="scans of the backlog in a block")
+    parser.add_argument("--json", type=Path, help="also write the figures of every block to this file")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.serve:
+        serve(chosen, sys.stdin)
+        return
+    if chosen.rabbitmq and len(chosen.rabbitmq) != 2:  # noqa: PLR2004 - one for each side
+        parser.error("--rabbitmq takes two URLs: both sides use the same queue names")
+    old, new = measure(chosen)
+    result = {name: compare(old[name], new[name]) for name in FIGURES}
+    if chosen.json:
+        document: dict[str, Any] = {"commit": chosen.commit, "summary": result, "blocks": {"commit": old, "this": new}}
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+    show(result, chosen.commit)
+
+
+if __name__ == "__main__":
+    main()
