@@ -106,7 +106,7 @@ def list_tasks(url: str, login: str | None = None) -> str:
     """Flower's list of tasks as JSON, requested as its page requests it."""
     form = "draw=1&start=0&length=500&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
     request = urllib.request.Request(f"{url}/tasks/datatable", data=form.encode(), headers=_authorization(login))
-    with urllib.request.urlopen(request, timeout=60) as page:
+    with urllib.request.urlopen(request, timeout=300) as page:
         return page.read().decode()
 
 
@@ -152,7 +152,7 @@ class FlowerClient:
     def _request(self, path: str, form: bytes | None, headers: dict[str, str]) -> tuple[int, str]:
         request = urllib.request.Request(f"{self._url}{path}", form, {**self._headers, **headers})
         try:
-            with self._open(request, timeout=60) as response:
+            with self._open(request, timeout=300) as response:
                 return response.status, response.read().decode()
         except HTTPError as error:
             with error:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-TIMEOUT = 90.0
-"""Seconds. A machine that is busy with other work needs many of them; pytest ends a test after 120 s."""
+TIMEOUT = 300.0
+"""Seconds. A machine that is busy with other work needs many of them; pytest ends a test after 600 s."""
 
 
 def wait_until(

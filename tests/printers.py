@@ -82,7 +82,7 @@ class IppPrinterProcess:
         return False
 
     def _set_paper(self, state: str) -> None:
-        with urlopen(f"http://localhost:{self.port}/media?{state}", timeout=60) as page:
+        with urlopen(f"http://localhost:{self.port}/media?{state}", timeout=300) as page:
             page.read()
 
 

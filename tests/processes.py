@@ -165,5 +165,5 @@ class Deployment:
     def _run(self, command: list[str], environment: dict[str, str], stdin: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", *command],
-            input=stdin, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=100, check=False,
+            input=stdin, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip

@@ -43,7 +43,7 @@ class Exporter:
 
     def scrape(self) -> Scrape:
         """The metrics now."""
-        with urllib.request.urlopen(self.url, timeout=60) as response:
+        with urllib.request.urlopen(self.url, timeout=300) as response:
             return Scrape(response.read().decode())
 
     def scrape_until(self, condition: Callable[[Scrape], object]) -> Scrape:
@@ -74,5 +74,5 @@ def exporter(deployment: Deployment) -> Iterator[Exporter]:
         yield Exporter(port)
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == 0

@@ -35,7 +35,7 @@ def run_station(
     """Run a `bookdrop-station` command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "stations.cli", *arguments],
-        input=stdin, env=environment(settings, **more), capture_output=True, text=True, timeout=100, check=False,
+        input=stdin, env=environment(settings, **more), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def test_worker_does_not_start_on_a_planted_runtime_folder(shared, tmp_path, rol
     (shared / runtime_folder().name).symlink_to(tmp_path / "target")
 
     process = start(role, shared)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 2
     assert f"{shared / runtime_folder().name} is a symbolic link" in output
@@ -145,7 +145,7 @@ def test_worker_does_not_start_on_a_planted_heartbeat_file(shared, tmp_path):
     (shared / "beat").symlink_to(tmp_path / "target")
 
     process = start("returns", shared, BOOKDROP_HEARTBEAT_FILE=str(shared / "beat"))
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
 
     assert process.returncode == 2
     assert "is a symbolic link" in output

@@ -14,7 +14,7 @@ from tests.fault.servers import NotHereError
 from tests.proxy import Proxy
 from tests.requirements import skip_or_fail
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long]
 
 CASES = {case.name: case for case in directed(long=False)}
 

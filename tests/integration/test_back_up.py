@@ -21,7 +21,7 @@ def back_up(tmp_path):
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOKDROP_")}
         done = subprocess.run(
             [SCRIPT, folder], env={**clean, "BOOKDROP_DATABASE_URL": url, **settings},
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         return done, folder
 

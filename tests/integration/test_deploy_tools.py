@@ -35,7 +35,7 @@ def root(tmp_path):
 
 def analyze(*arguments):
     """Exit code and output of systemd-analyze."""
-    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stderr + done.stdout
 
 
@@ -67,7 +67,7 @@ def test_make_secrets_writes_every_secret_of_compose_once(tmp_path):
     folder = tmp_path / "secrets"
 
     def run():
-        subprocess.run([DEPLOY / "make-secrets", folder], check=True, capture_output=True, timeout=60)
+        subprocess.run([DEPLOY / "make-secrets", folder], check=True, capture_output=True, timeout=300)
         return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
     first, second = run(), run()
@@ -89,7 +89,7 @@ def test_nginx_accepts_the_proxy_settings(upstream, tmp_path):
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         skip_or_fail("nginx")
-    subprocess.run([DEPLOY / "make-secrets", tmp_path], check=True, capture_output=True, timeout=60)
+    subprocess.run([DEPLOY / "make-secrets", tmp_path], check=True, capture_output=True, timeout=300)
     settings = (
         (DEPLOY / "nginx/bookdrop.conf").read_text(encoding="utf-8").replace("/etc/nginx/bookdrop/", f"{tmp_path}/")
     )
@@ -103,7 +103,7 @@ def test_nginx_accepts_the_proxy_settings(upstream, tmp_path):
 
     done = subprocess.run(
         [nginx, "-t", "-e", str(tmp_path / "errors"), "-c", str(tmp_path / "nginx.conf")],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
@@ -117,7 +117,7 @@ def test_kubectl_renders_a_complete_example():
     if shutil.which("kubectl") is None:
         pytest.skip("needs kubectl")
     done = subprocess.run(
-        ["kubectl", "kustomize", KUBERNETES / "example"], capture_output=True, text=True, timeout=60, check=False
+        ["kubectl", "kustomize", KUBERNETES / "example"], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     objects = list(yaml.safe_load_all(done.stdout))
@@ -143,4 +143,4 @@ def test_script_is_executable_and_parsed_by_a_posix_shell(script):
     path = DEPLOY / script
 
     assert os.access(path, os.X_OK)
-    subprocess.run(["sh", "-n", path], check=True, timeout=30)
+    subprocess.run(["sh", "-n", path], check=True, timeout=300)

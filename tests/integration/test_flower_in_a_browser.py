@@ -32,7 +32,7 @@ from tests.printers import FaultyConnection, LabelPrinter
 from tests.processes import Deployment
 from tests.raw_station import RawStation
 
-pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 NAME, PASSWORD = "ann", "a password: of ann"
 BOOKS = ("The Left Hand of Darkness", "Война и мир", "Silent Spring")

@@ -32,7 +32,7 @@ from tests.requirements import skip_or_fail
 from tests.systemd import Machine, Unit
 
 # A config installation, on machines that are busy with other tests as well.
-pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -72,7 +72,7 @@ def secrets(tmp_path):
     folder = tmp_path / "secrets"
     subprocess.run(
         [DEPLOY / "make-secrets", folder],
-        env={**os.environ, "VALKEY": "127.0.0.1"}, check=True, capture_output=True, timeout=60,
+        env={**os.environ, "VALKEY": "127.0.0.1"}, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     url = folder / "broker-url"
     url.write_text(url.read_text().replace(":6379", f":{port}"))
@@ -164,7 +164,7 @@ class PageRunner:
         done = subprocess.run(
             ["sh", "-c", self.machine.relocate(command)],
             env={**environment, **self.exported}, cwd=self.machine.root,
-            capture_output=True, text=True, timeout=100, check=False, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -245,7 +245,7 @@ def test_flower_behind_nginx_requires_a_login(machine, secrets, proxy):
         """Status and page; 0 while the port has no listener."""
         request = urllib.request.Request(url, headers={name.replace("_", "-"): text for name, text in headers.items()})
         try:
-            with urllib.request.urlopen(request, timeout=60, context=ssl._create_unverified_context()) as response:
+            with urllib.request.urlopen(request, timeout=300, context=ssl._create_unverified_context()) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as refusal:
             return refusal.code, ""

@@ -32,7 +32,7 @@ from workers.metrics.collector import BookdropCollector
 NAME, NUMBER = "Zyphora Unmistakable-Canaria", "CANARY4711007"
 TELLTALES = (NAME, "Zyphora", "Canaria", NUMBER)
 
-pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite")]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def name_all_patrons(library):
 
 
 def fetch(url, data=None):
-    with urllib.request.urlopen(url, data=data, timeout=60) as page:
+    with urllib.request.urlopen(url, data=data, timeout=300) as page:
         return page.read().decode()
 
 

@@ -34,7 +34,7 @@ from tests.clock import Clock
 from tests.library import Library
 from tests.task_context import POLICY, NullPublisher
 
-pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
 
 class WorkerKilledError(BaseException):

@@ -15,7 +15,7 @@ from tests.polling import wait_until
 from tests.printers import FaultyConnection, LabelPrinter, ipp_printer
 from tests.processes import kill_group
 
-pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite")]
 
 
 @pytest.fixture

@@ -253,7 +253,7 @@ def test_printed_users_complete_a_scan_and_are_denied_more(library, rabbitmq, de
     }
     _, [barcode] = library.request()
     try:
-        subprocess.run(["sh", "-e"], input="\n".join(lines), text=True, check=True, capture_output=True, timeout=110)
+        subprocess.run(["sh", "-e"], input="\n".join(lines), text=True, check=True, capture_output=True, timeout=300)
         of_worker = replace(deployment, broker_url=url["worker"])
         of_station = replace(deployment, broker_url=url["station-main-desk-1"])
         with of_worker.worker("returns"), StationClient(of_station.station_settings()) as station:

@@ -79,7 +79,7 @@ def test_flower_and_operations_work(secured_server, user_deployment, library):
     port = free_port()
 
     def api(path):
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=60) as response:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=300) as response:
             return json.load(response)
         return {}
 

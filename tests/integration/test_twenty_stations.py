@@ -19,7 +19,7 @@ STATIONS = tuple(f"main-desk-{n}" for n in range(1, 21))
 SCANS = 2000
 ITEMS_IN_CI, ITEMS_LOCALLY = 1200, 300
 """Their slips take most of the time; all other scans are repeats."""
-TIMEOUT = 240
+TIMEOUT = 900
 
 pytestmark = [pytest.mark.long, pytest.mark.databases("sqlite"), pytest.mark.timeout(2 * TIMEOUT)]
 
