@@ -75,7 +75,9 @@ class VirtualHost:
 
 def rabbitmqctl(*command: str) -> str:
     """Run `rabbitmqctl`; return its output."""
-    done = subprocess.run(["rabbitmqctl", "--quiet", *command], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        ["rabbitmqctl", "--quiet", *command], capture_output=True, text=True, check=False, timeout=300
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or done.stdout.strip())
     return done.stdout

@@ -29,8 +29,10 @@ COMMANDS = {
     "privacy": ("workers.commands.privacy", "privacy_group"),
     "quarantine": ("workers.commands.quarantine", "quarantine_group"),
     "requests": ("workers.commands.requests", "requests_group"),
+    "export": ("workers.commands.export", "export_group"),
     "prints": ("workers.commands.prints", "prints_group"),
     "printers": ("workers.commands.printers", "printers_group"),
+    "completions": ("workers.commands.completions", "completions_command"),
 }
 
 

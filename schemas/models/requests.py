@@ -49,6 +49,8 @@ class Request(Model):
     status: Mapped[RequestStatus] = mapped_column(index=True)
     title: Mapped[str] = mapped_column(String(1000))
     author: Mapped[str | None] = mapped_column(String(500))
+    isbn: Mapped[str | None] = mapped_column(String(13), index=True)
+    """13 digits, whichever form the import had."""
     patron_id: Mapped[int | None] = mapped_column(ForeignKey("patrons.id"), index=True)
     return_address: Mapped[list[str] | None]
     """Return address that the lender gave with this item, in place of the partner's. Its first line is the name."""

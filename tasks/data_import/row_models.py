@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from schemas.barcodes import clean
 from schemas.external_text import one_line
+from schemas.isbn import find_isbn
 from schemas.request_status import RequestStatus
 from schemas.topology import CODE_PATTERN
 
@@ -50,6 +51,10 @@ def _moment(value: object) -> object:
         return moment.astimezone(UTC) if isinstance(moment, datetime) else moment
     except (OverflowError, OSError):
         raise ValueError("is outside the years 1 to 9999 in UTC") from None
+
+
+def _isbn(value: object) -> object:
+    return find_isbn(value) if isinstance(value, str) else value
 
 
 def _flag(value: object) -> object:
@@ -184,6 +189,8 @@ class RequestRow(Row):
     """Status by its label, for example `Loaned to patron`."""
     title: LongText = UNNAMED
     author: OptionalText = None
+    isbn: Annotated[str | None, BeforeValidator(_isbn)] = None
+    """The first valid ISBN in the text, of 10 or 13 digits; stored with 13. A text without one counts as empty."""
     patron: OptionalText = None
     """Number of the patron."""
     return_address: Lines = []

@@ -146,6 +146,7 @@ def _record(
         "status": row.status,
         "title": row.title,
         "author": row.author,
+        "isbn": row.isbn,
         "patron_id": stored.patrons[patron] if patron else None,
         "return_address": row.return_address or None,
         "damage_note": row.damage_note,

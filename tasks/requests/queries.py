@@ -1,66 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read-only queries over requests: status, items, slips, history. They select no patron column."""
+"""Read-only queries over one request: status, items, slips, history. They select no patron column."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, select
+from sqlalchemy import Connection, Select, select
 
 from schemas.models import Branch, Item, ItemBarcode, Loan, Partner, PrintJob, Request, RequestEvent
-from schemas.request_status import RequestStatus
-
-
-@dataclass(frozen=True)
-class Filter:
-    """The requests to list. `after` is the internal id where the previous page ended."""
-
-    status: RequestStatus | None = None
-    partner: str | None = None
-    branch: str | None = None
-    overdue: bool = False
-    after: int = 0
-    limit: int = 50
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some requests, in the order of their creation, and where the next page begins."""
-
-    requests: list[dict[str, Any]]
-    next_after: int | None
-    """`None` when this was the last page."""
-
-
-def page(connection: Connection, wanted: Filter, now: datetime) -> Page:
-    """The requests that match `wanted`. Overdue: an open loan was due before `now`."""
-    question = _requests().where(Request.id > wanted.after).order_by(Request.id).limit(wanted.limit + 1)
-    if wanted.status is not None:
-        question = question.where(Request.status == wanted.status)
-    if wanted.partner is not None:
-        question = question.where(Partner.code == wanted.partner)
-    if wanted.branch is not None:
-        question = question.where(Branch.code == wanted.branch)
-    if wanted.overdue:
-        question = question.where(
-            exists()
-            .where(Item.request_id == Request.id, Loan.item_id == Item.id)
-            .where(Loan.discharged_at.is_(None), Loan.due_at < now)
-        )
-    rows = connection.execute(question).all()
-    shown = rows[: wanted.limit]
-    return Page([_summary(row) for row in shown], shown[-1].id if len(rows) > wanted.limit else None)
 
 
 def story(connection: Connection, external_id: str) -> dict[str, Any] | None:
     """One request with its items, slips and history, ready for JSON; `None` when there is no such request."""
-    row = connection.execute(_requests().where(Request.external_id == external_id)).one_or_none()
+    row = connection.execute(select_requests().where(Request.external_id == external_id)).one_or_none()
     if row is None:
         return None
     return {
-        **_summary(row),
-        "author": row.author,
+        **summary(row),
         "return_address": row.return_address,
         "damage_note": row.damage_note,
         "items": _items(connection, row.id),
@@ -69,7 +25,8 @@ def story(connection: Connection, external_id: str) -> dict[str, Any] | None:
     }
 
 
-def _requests() -> Select[*tuple[Any, ...]]:
+def select_requests() -> Select[*tuple[Any, ...]]:
+    """Requests with partner and branch: the columns of `summary` and of `story`."""
     return (
         select(
             Request.id,
@@ -77,6 +34,7 @@ def _requests() -> Select[*tuple[Any, ...]]:
             Request.status,
             Request.title,
             Request.author,
+            Request.isbn,
             Request.return_address,
             Request.damage_note,
             Request.created_at,
@@ -92,12 +50,15 @@ def _requests() -> Select[*tuple[Any, ...]]:
     )
 
 
-def _summary(row: Any) -> dict[str, Any]:
+def summary(row: Any) -> dict[str, Any]:
+    """A row of `select_requests`, ready for JSON."""
     return {
         "request": row.external_id,
         "status": row.status.value,
         "status_label": row.status.label,
         "title": row.title,
+        "author": row.author,
+        "isbn": row.isbn,
         "partner": row.partner,
         "partner_name": row.partner_name,
         "delivery_code": row.delivery_code,

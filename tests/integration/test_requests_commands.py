@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bookdrop requests list|show` on both databases: filters, pages, and one request without its patron."""
+"""`bookdrop requests find|list|show` on both databases: search, filters, pages, and one request without its patron."""
 
+import csv
+import io
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import update
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
 
+from schemas.models import Request
 from schemas.request_status import RequestStatus
 from tasks.events.policy import LibraryPolicy
 from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
+from tasks.requests.search import Filter, identify, page
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.unit_of_work import UnitOfWork
 from tests.library import LENDER
@@ -56,7 +63,7 @@ def test_filters_by_due_date_partner_and_branch(run, library):
     in_time, _ = library.request()
 
     assert listed(run("list", "--overdue", "--json")) == [late]
-    assert listed(run("list", "--partner", "XX-RUL", "--branch", "main", "--json")) == [late, in_time]
+    assert listed(run("list", "--partner", "XX-RUL", "--branch", "main", "--json")) == [in_time, late]
     assert listed(run("list", "--partner", "XX-OTHER", "--json")) == []
     assert listed(run("list", "--branch", "south", "--json")) == []
 
@@ -69,7 +76,8 @@ def test_pages_list_each_request_once(run, library):
     second = json.loads(run("list", "--limit", "3", "--after", str(first["next_after"]), "--json").stdout)
     words = run("list", "--limit", "3").stdout
 
-    assert [row["request"] for row in first["requests"] + second["requests"]] == made
+    assert [row["request"] for row in first["requests"] + second["requests"]] == made[::-1]
+    assert first["total"] == second["total"] == 5
     assert second["next_after"] is None
     assert f"More: --after {first['next_after']}" in words
 
@@ -95,11 +103,11 @@ def test_show_lists_the_effects_of_a_return(run, library, engine):
 
 
 def test_unknown_request_ends_with_code_1(run):
-    """An unknown request ends with code 1 and the command that lists requests."""
+    """An unknown request ends with code 1 and the command that searches."""
     result = run("show", "BR-NONE")
 
     assert result.exit_code == 1
-    assert "requests list" in result.output
+    assert "requests find" in result.output
 
 
 def test_database_without_tables_ends_with_code_1(monkeypatch, tmp_path):
@@ -110,3 +118,109 @@ def test_database_without_tables_ends_with_code_1(monkeypatch, tmp_path):
 
     assert result.exit_code == 1
     assert "bookdrop doctor" in result.output
+
+
+def title(engine, external_id, **columns):
+    """Change columns of a request, for example its title."""
+    with engine.begin() as connection:
+        connection.execute(update(Request).where(Request.external_id == external_id).values(**columns))
+
+
+def test_words_match_from_their_beginning_without_case_and_diacritics(run, library, engine):
+    """All words must match, in title and author together; the index follows a changed title."""
+    garden, _ = library.request()
+    other, _ = library.request()
+    title(engine, garden, title="Gärten der Müllerin: node.js, 2nd ed.", author="Ó Briain, Séamus")
+    title(engine, other, title="Garten und Haus", author="Müller, Eva")
+
+    assert listed(run("find", "garten", "--json")) == [other, garden]
+    assert listed(run("find", "MÜLL", "gart", "--json")) == [other, garden]
+    assert listed(run("find", "briain gärt", "--json")) == [garden]
+    assert listed(run("find", "node js", "--json")) == [garden]
+    assert listed(run("find", "arten", "--json")) == []
+    assert listed(run("list", "--words", "haus", "--json")) == [other]
+    title(engine, other, title="Something else")
+    assert listed(run("find", "haus", "--json")) == []
+
+
+def test_cyrillic_words_match(run, library, engine):
+    """A letter that decomposes, such as й, matches on both databases."""
+    war, _ = library.request()
+    title(engine, war, title="Война и мир")
+
+    assert listed(run("find", "война", "--json")) == [war]
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_can_be_searched(engine, library, phrase):
+    """No text is a syntax error of the search."""
+    with engine.connect() as connection:
+        assert page(connection, Filter(words=phrase), library.now).total == 0
+        identify(connection, phrase)
+
+
+def test_barcode_and_isbn_find_their_requests(run, library, engine):
+    """A barcode finds all requests with it, an ISBN in either form its requests, an identifier its request."""
+    request, [barcode] = library.request()
+    title(engine, request, isbn="9783161484100")
+
+    assert listed(run("find", barcode, "--json")) == [request]
+    assert listed(run("find", f" {barcode}\r", "--json")) == [request]
+    assert listed(run("find", "3-16-148410-X", "--json")) == [request]
+    assert listed(run("find", request, "--json")) == [request]
+    assert listed(run("find", "39999999", "--json")) == []
+
+
+def test_reused_barcode_shows_the_open_request(run, library):
+    """`show` with a barcode shows the open request and names the others; two open requests are listed instead."""
+    old, [barcode] = library.request(RequestStatus.COMPLETED)
+    still_open, _ = library.request(barcodes=[[barcode]])
+
+    shown = run("show", barcode)
+
+    assert shown.stdout.startswith(still_open)
+    assert f"Other requests: {old}" in shown.stdout
+    second, _ = library.request(barcodes=[[barcode]])
+    ambiguous = run("show", barcode)
+    assert ambiguous.exit_code == 1
+    assert f"{second}, {still_open}" in ambiguous.output
+
+
+def test_list_shows_heading_barcodes_dates_and_total(run, library, engine):
+    """The text has a heading, each request's barcodes and day, and the number of all."""
+    request, [barcode] = library.request()
+    title(engine, request, created_at=datetime(2026, 1, 31, 12, tzinfo=UTC))
+    for _ in range(2):
+        library.request()
+
+    shown = run("list", "--limit", "2").stdout
+    line = next(line for line in run("list").stdout.splitlines() if line.startswith(request))
+
+    assert shown.startswith("REQUEST ")
+    assert "2 of 3." in shown
+    assert barcode in line
+    assert "  2026-01-31  " in line
+
+
+def test_dates_filter_by_creation(run, library, engine):
+    """Both days are included."""
+    early, _ = library.request()
+    late, _ = library.request()
+    title(engine, early, created_at=datetime(2026, 1, 31, 12, tzinfo=UTC))
+    title(engine, late, created_at=datetime(2026, 2, 2, 12, tzinfo=UTC))
+
+    assert listed(run("list", "--from", "2026-01-31", "--to", "2026-02-01", "--json")) == [early]
+    assert listed(run("list", "--from", "2026-02-02", "--json")) == [late]
+    assert run("list", "--from", "yesterday").exit_code == 2
+
+
+def test_csv_has_no_cell_that_a_spreadsheet_runs(run, library, engine):
+    """A title that begins as a formula gets an apostrophe; the barcodes of an item are one cell."""
+    request, _ = library.request(barcodes=[["31000001", "TMP1"]])
+    title(engine, request, title='=HYPERLINK("https://example.org")')
+
+    [row] = csv.DictReader(io.StringIO(run("list", "--csv").stdout))
+
+    assert row["title"] == '\'=HYPERLINK("https://example.org")'
+    assert row["barcodes"] == "31000001|TMP1"

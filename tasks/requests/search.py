@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read-only search for requests: by status, date and words, or by what identifies one. It selects no patron column."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, exists, false, func, select
+
+from schemas.barcodes import BarcodeRefusedError, clean
+from schemas.isbn import find_isbn
+from schemas.models import Branch, Item, ItemBarcode, Loan, Partner, Request
+from schemas.request_status import CLOSED, RequestStatus
+from schemas.title_search import matches, split_words
+from tasks.requests.queries import select_requests, summary
+
+MAX_IDENTIFIED: Final = 100
+"""Most requests that one barcode or ISBN identifies."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The requests to list."""
+
+    status: RequestStatus | None = None
+    partner: str | None = None
+    branch: str | None = None
+    overdue: bool = False
+    words: str | None = None
+    """Title and author together have a word that begins with each of these."""
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    ids: Sequence[int] | None = None
+    """Only requests with these internal ids."""
+    after: int | None = None
+    """Internal id of the previous page's last request."""
+    limit: int = 50
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some requests, newest first, and where the next page begins."""
+
+    requests: list[dict[str, Any]]
+    total: int
+    """Number of matching requests on all pages."""
+    next_after: int | None
+    """`None` when this was the last page."""
+
+
+def page(connection: Connection, wanted: Filter, now: datetime) -> Page:
+    """The requests that match `wanted`. Overdue: an open loan was due before `now`."""
+    conditions = _conditions(connection, wanted, now)
+    question = select_requests().where(*conditions).order_by(Request.id.desc()).limit(wanted.limit + 1)
+    if wanted.after is not None:
+        question = question.where(Request.id < wanted.after)
+    rows = connection.execute(question).all()
+    total = connection.execute(
+        select(func.count())
+        .select_from(Request)
+        .join(Partner, Partner.id == Request.partner_id)
+        .join(Branch, Branch.id == Request.branch_id)
+        .where(*conditions)
+    ).scalar_one()
+    shown = rows[: wanted.limit]
+    barcodes = _barcodes(connection, [row.id for row in shown])
+    return Page(
+        [summary(row) | {"barcodes": barcodes[row.id]} for row in shown],
+        total,
+        shown[-1].id if len(rows) > wanted.limit else None,
+    )
+
+
+def _conditions(connection: Connection, wanted: Filter, now: datetime) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.ids is not None:
+        conditions.append(Request.id.in_(wanted.ids))
+    if wanted.status is not None:
+        conditions.append(Request.status == wanted.status)
+    if wanted.partner is not None:
+        conditions.append(Partner.code == wanted.partner)
+    if wanted.branch is not None:
+        conditions.append(Branch.code == wanted.branch)
+    if wanted.created_from is not None:
+        conditions.append(Request.created_at >= wanted.created_from)
+    if wanted.created_before is not None:
+        conditions.append(Request.created_at < wanted.created_before)
+    if wanted.words is not None:
+        words = split_words(wanted.words)
+        conditions.append(matches(connection, words) if words else false())
+    if wanted.overdue:
+        conditions.append(
+            exists()
+            .where(Item.request_id == Request.id, Loan.item_id == Item.id)
+            .where(Loan.discharged_at.is_(None), Loan.due_at < now)
+        )
+    return conditions
+
+
+def _barcodes(connection: Connection, request_ids: list[int]) -> dict[int, list[str]]:
+    """Barcodes of all items of each request, in the order of the items."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for row in connection.execute(
+        select(Item.request_id, ItemBarcode.barcode)
+        .join(Item, Item.id == ItemBarcode.item_id)
+        .where(Item.request_id.in_(request_ids))
+        .order_by(Item.position, ItemBarcode.id)
+    ):
+        found[row.request_id].append(row.barcode)
+    return found
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A request that a text identifies."""
+
+    id: int
+    external_id: str
+    is_open: bool
+
+
+def identify(connection: Connection, text: str) -> list[Identified]:
+    """The requests whose external identifier, item's barcode or ISBN is `text`: open ones first, newest first.
+
+    The first of the three that matches counts.
+    """
+    found = select(Request.id, Request.external_id, Request.status)
+    by_barcode = select(Item.request_id).join(ItemBarcode, ItemBarcode.item_id == Item.id)
+    text = "".join(character for character in text if character.isprintable()).strip()
+    isbn = find_isbn(text)
+    for condition in (
+        Request.external_id == text,
+        Request.id.in_(by_barcode.where(ItemBarcode.barcode == _cleaned(text))),
+        Request.isbn == isbn if isbn else None,
+    ):
+        if condition is None:
+            continue
+        rows = connection.execute(found.where(condition).order_by(Request.id.desc()).limit(MAX_IDENTIFIED)).all()
+        if rows:
+            each = [Identified(row.id, row.external_id, row.status not in CLOSED) for row in rows]
+            return sorted(each, key=lambda request: not request.is_open)
+    return []
+
+
+def _cleaned(text: str) -> str | None:
+    try:
+        return clean(text)
+    except BarcodeRefusedError:
+        return None
