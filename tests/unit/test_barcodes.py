@@ -56,7 +56,7 @@ def test_barcode_without_the_prefix_is_accepted(prefix, barcode):
     assert clean(barcode, prefix) == barcode
 
 
-@pytest.mark.parametrize("barcode", ["000123", "a/B$c%d", "Ab-cD", "12 34", "*A123*", "Ж-77"])
+@pytest.mark.parametrize("barcode", ["000123", "a/B$c%d", "Ab-cD", "12 34", "*A123*", "Ж-77", "X0X"])
 def test_significant_characters_are_kept(barcode):
     """Leading zeros, `/`, `$`, `%`, inner spaces and the case of letters belong to the barcode."""
     assert clean(f"{barcode}\r\n") == barcode
