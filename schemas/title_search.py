@@ -18,7 +18,7 @@ MAX_WORD: Final = 60
 
 # NFKD separates diacritics from their letters. Punctuation becomes a space: PostgreSQL's parser would keep "node.js" as one
 # word. Every function is immutable, as an index requires.
-# A change of this expression or of CREATE needs a migration that creates the index anew.
+# A change of this expression or of CREATE needs a migration that drops the index and creates it again.
 _WORDS_OF_ROW: Final = (
     "to_tsvector('simple', regexp_replace(regexp_replace(normalize(title || ' ' || coalesce(author, ''), NFKD),"
     " '[\\u0300-\\u036f]', '', 'g'), '[!-/:-@\\[-`{-~]+', ' ', 'g'))"
