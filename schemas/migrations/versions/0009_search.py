@@ -6,8 +6,8 @@ from alembic import op
 
 from schemas.title_search import CREATE
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
