@@ -30,6 +30,7 @@ COMMANDS = {
     "quarantine": ("workers.commands.quarantine", "quarantine_group"),
     "requests": ("workers.commands.requests", "requests_group"),
     "export": ("workers.commands.export", "export_group"),
+    "items": ("workers.commands.items", "items_group"),
     "prints": ("workers.commands.prints", "prints_group"),
     "printers": ("workers.commands.printers", "printers_group"),
     "completions": ("workers.commands.completions", "completions_command"),
