@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from schemas.reasons import PROVISIONAL_REASONS
+
 SIGNATURE_FIELDS: Final = ("signature", "second_signature")
 
 
@@ -32,6 +34,8 @@ class ReplyDefect(StrEnum):
 
     UNREADABLE = "unreadable"
     UNSIGNED = "unsigned"
+    UNSIGNED_REFUSAL = "unsigned_refusal"
+    """A refusal as a worker sends it for an event that no valid key of the station verifies."""
     OTHER_STATION = "other_station"
     BAD_SIGNATURE = "bad_signature"
 
@@ -60,7 +64,7 @@ def reply_defect(message: Mapping[str, Any], station: str, key: str) -> ReplyDef
     values = [message.get(name) for name in SIGNATURE_FIELDS]
     given = [value.encode() for value in values if isinstance(value, str) and value.isascii()]
     if not given:
-        return ReplyDefect.UNSIGNED
+        return ReplyDefect.UNSIGNED_REFUSAL if _is_provisional_refusal(message) else ReplyDefect.UNSIGNED
     if message.get("station") != station:
         return ReplyDefect.OTHER_STATION
     try:
@@ -69,6 +73,11 @@ def reply_defect(message: Mapping[str, Any], station: str, key: str) -> ReplyDef
         return ReplyDefect.BAD_SIGNATURE
     matches = [hmac.compare_digest(wanted, each) for each in given]
     return None if any(matches) else ReplyDefect.BAD_SIGNATURE
+
+
+def _is_provisional_refusal(message: Mapping[str, Any]) -> bool:
+    reason = message.get("reason")
+    return message.get("outcome") == "refused" and isinstance(reason, str) and reason in PROVISIONAL_REASONS
 
 
 def _hmac(message: bytes, key: str) -> str:

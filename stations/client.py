@@ -23,6 +23,7 @@ from schemas.events import BarcodeScanned, Override, ReturnRequested, StationEve
 from schemas.topology import PROCESS_RETURN, PROCESS_SCAN
 from stations.journal.events import Entry, Journal, NewEvent
 from stations.journal.replay import Progress, ReplayProgressTracker
+from stations.journal.signing_key import adopt_key
 from stations.notifier import ReplyNotifier
 from stations.receiver import ReplyReceiver
 from stations.sender import EventSender
@@ -62,6 +63,7 @@ class StationClient:
     ) -> None:
         self.settings = settings
         self.journal = Journal(settings.journal_file, settings.code, settings.journal_limits)
+        adopt_key(self.journal, settings.key.get_secret_value())
         self._now = now
         self._new_id = new_id
         self._closing = threading.Event()

@@ -10,8 +10,10 @@ from typing import Final, assert_never
 from schemas.barcodes import BarcodeRefusedError
 from schemas.circulation_events import ActionOutcome, ActionReply, Reply, read_reply
 from schemas.replies import Outcome, ReturnReply
+from schemas.reply_signature import ReplyDefect
 from stations.journal.events import Entry, JournalStats
-from stations.journal.monitor import JournalNotice, RepliesOverdue, WritesBlocked, WritesResumed
+from stations.journal.monitor import JournalNotice, MessagesRejected, RepliesOverdue, WritesBlocked, WritesResumed
+from stations.journal.rejected_messages import RejectedMessages
 from stations.journal.replay import Progress
 
 
@@ -147,6 +149,8 @@ def format_notice(notice: JournalNotice) -> ScreenMessage:
             return ScreenMessage(("Scans are taken again.",))
         case RepliesOverdue(stats):
             return replies_overdue(stats)
+        case MessagesRejected(rejected):
+            return messages_rejected(rejected)
         case _:
             assert_never(notice)
 
@@ -159,6 +163,25 @@ def replies_overdue(stats: JournalStats) -> ScreenMessage:
             f"NO REPLY SINCE {since}",
             f"{stats.unanswered} scans wait at this station. They are safe, and are sent automatically.",
             "-> Inform the person who runs the stations. Do not wipe this machine; its journal can be moved.",
+        ),
+        "yellow",
+        _PENDING_TONE,
+    )
+
+
+def messages_rejected(rejected: RejectedMessages) -> ScreenMessage:
+    """A warning that the station ignored messages. It shows nothing of their content."""
+    if rejected.last_defect == ReplyDefect.UNSIGNED_REFUSAL:
+        cause = "The last one is a refusal, as the server sends it to a station with a wrong code or key."
+        step = "-> Have the person who runs the stations check the code and the key of this station."
+    else:
+        cause = f"The last one: {(rejected.last_defect or '-').replace('_', ' ')}."
+        step = "-> Inform the person who runs the stations: another program may write to this station's reply queue."
+    return ScreenMessage(
+        (
+            f"MESSAGES IGNORED  {rejected.count} without a valid signature for this station",
+            f"{cause} Scans stay here and are sent again until a signed reply arrives.",
+            step,
         ),
         "yellow",
         _PENDING_TONE,

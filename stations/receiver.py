@@ -6,23 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from pydantic import Field, TypeAdapter
-
-from schemas.circulation_events import ActionReply, Reply
+from schemas.circulation_events import Reply
 from schemas.reasons import PROVISIONAL_REASONS
-from schemas.replies import ReturnReply, SlipNotice
+from schemas.replies import SlipNotice
 from stations.journal.events import Journal
+from stations.journal.file import JournalError
 from stations.notifier import ReplyNotifier
+from stations.reply_check import ReplyCheck
 from stations.sender import EventSender
 from stations.settings import StationSettings
 from stations.transport import ReplyConsumer
-
-_MESSAGE: Final[TypeAdapter[Reply | SlipNotice]] = TypeAdapter(
-    Annotated[ReturnReply | ActionReply | SlipNotice, Field(discriminator="type")]
-)
-"""Every message that a reply queue carries."""
 
 _RECEIVE_SECONDS: Final = 0.2
 _MOVED_CHECK_SECONDS: Final = 1.0
@@ -48,6 +43,13 @@ class ReplyReceiver:
     ) -> None:
         self._url, self._station = settings.broker_url.get_secret_value(), settings.code
         self._journal = journal
+        self._check = ReplyCheck(
+            journal,
+            settings.code,
+            settings.key.get_secret_value(),
+            requires_signatures=settings.require_signed_replies,
+            now=now,
+        )
         self._notifier = notifier
         self._sender = sender
         self._now = now
@@ -62,6 +64,8 @@ class ReplyReceiver:
                     closing.wait(_MOVED_CHECK_SECONDS)
             except Exception:  # noqa: BLE001 - whatever the transport or the disk raises: reconnect after a moment
                 closing.wait(_RECONNECT_SECONDS)
+        with contextlib.suppress(JournalError):
+            self._check.count(at_once=True)
 
     def _consume(self, closing: threading.Event) -> None:
         """Consume until `closing` is set or the journal moves to another machine."""
@@ -69,6 +73,7 @@ class ReplyReceiver:
             checked_at = time.monotonic()
             while not closing.is_set():
                 consumer.receive(_RECEIVE_SECONDS, gather=self._sender.expects_many)
+                self._check.count()
                 if time.monotonic() - checked_at > _MOVED_CHECK_SECONDS:
                     checked_at = time.monotonic()
                     if self._journal.moved_to() is not None:
@@ -77,20 +82,22 @@ class ReplyReceiver:
     def handle(self, bodies: Sequence[str]) -> None:
         """Store all replies in one write, then each slip notice; notify about each after its write.
 
-        A message that cannot be read is skipped; the sender resends its event. Of several replies to one event the
-        first final one counts.
+        A message that cannot be read, or that must be signed and is not, is skipped; the sender resends its event. Of
+        several replies to one event the first final one counts.
         """
         replies: dict[str, _Received] = {}
         notices: list[SlipNotice] = []
         for body in bodies:
-            with contextlib.suppress(ValueError):
-                message = _MESSAGE.validate_json(body)
-                if isinstance(message, SlipNotice):
-                    notices.append(message)
-                    continue
-                earlier = replies.get(str(message.event_id))
-                if earlier is None or _is_provisional(earlier.reply):
-                    replies[str(message.event_id)] = _Received(message, body)
+            received = self._check.read(body)
+            if received is None:
+                continue
+            message = received.message
+            if isinstance(message, SlipNotice):
+                notices.append(message)
+                continue
+            earlier = replies.get(str(message.event_id))
+            if earlier is None or _is_provisional(earlier.reply):
+                replies[str(message.event_id)] = _Received(message, received.body)
         if replies:
             self._store_replies(replies)
         for notice in notices:

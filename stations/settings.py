@@ -53,6 +53,8 @@ class StationSettings(ProgramSettings):
     """Print a slip for each scan."""
     patron_card_pattern: str | None = None
     """Regular expression of the patron cards' numbers; the station neither stores nor sends a line that fully matches."""
+    require_signed_replies: bool = False
+    """Ignore replies and slip notices that are not signed with this station's key; `bookdrop stations add` sets it."""
     reply_timeout_seconds: float = Field(default=15.0, gt=0, le=3600)
     """Time in seconds that a command waits for its replies."""
     retry_interval_seconds: float = Field(default=3.0, gt=0, le=30)

@@ -40,7 +40,8 @@ def journal_group() -> None:
 def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refused: bool, as_json: bool) -> None:
     """List the last scans of this station, with their replies and slips.
 
-    Warns when the oldest unanswered scan is older than the setting unanswered_warning_hours.
+    Warns when the oldest unanswered scan is older than the setting unanswered_warning_hours, and when messages without a
+    valid signature were ignored (setting require_signed_replies).
 
     \b
     bookdrop-station journal list --limit 100
@@ -48,15 +49,19 @@ def journal_list_command(ctx: click.Context, limit: int, unanswered: bool, refus
     bookdrop-station journal list --json | jq 'select(.reply == null)'
     """
     from stations import messages
+    from stations.journal.rejected_messages import rejected_messages
 
     settings = load_settings(ctx.obj)
     with _open_journal(settings) as journal:
         entries = journal.recent(limit, unanswered=unanswered, refused=refused)
         stats = journal.stats()
         moved = journal.moved_to()
+        rejected = rejected_messages(journal)
     _print_entries(entries, as_json=as_json)
     if stats.is_overdue(datetime.now(UTC), settings.unanswered_warning_after):
         click.echo("Warning: " + "\n  ".join(messages.replies_overdue(stats).lines), err=True)
+    if rejected.count:
+        click.echo("Warning: " + "\n  ".join(messages.messages_rejected(rejected).lines), err=True)
     if moved is not None:
         click.echo(f"Warning: this journal was moved to {moved}. This machine accepts and sends nothing.", err=True)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from schemas.configuration import ConfigurationError
+from schemas.reply_signature import SIGNATURE_FIELDS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -101,7 +102,7 @@ class ReplyPrinter:
             shown = messages.pending(subject, is_connected=self._client.is_connected)
             return self.without_reply(shown, subject, "pending", event_id)
         if self._as_json:
-            click.echo(reply.model_dump_json(exclude_none=True))
+            click.echo(reply.model_dump_json(exclude_none=True, exclude=set(SIGNATURE_FIELDS)))
         else:
             show(messages.format_reply(reply, subject))
         return REFUSED if reply.outcome == "refused" else SUCCESS
@@ -124,6 +125,19 @@ class ReplyPrinter:
         return REFUSED if outcome == "refused" else PENDING
 
 
+@contextmanager
+def warn_of_rejected_messages(client: "StationClient") -> Iterator[None]:
+    """Warn on standard error if the station ignored messages meanwhile."""
+    from stations.journal.rejected_messages import rejected_messages
+    from stations.messages import messages_rejected
+
+    before = rejected_messages(client.journal).count
+    yield
+    rejected = rejected_messages(client.journal)
+    if rejected.count > before:
+        click.echo("Warning: " + "\n  ".join(messages_rejected(rejected).lines), err=True)
+
+
 def show(shown: "ScreenMessage") -> None:
     """Print a message on standard output."""
     from stations.terminal import Screen
@@ -141,7 +155,7 @@ def send_and_print(
     from stations.client import PatronCardError, StationClient
 
     settings = load_settings(code)
-    with journal_errors(), StationClient(settings) as client:
+    with journal_errors(), StationClient(settings) as client, warn_of_rejected_messages(client):
         printer = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
         try:
             event_id = send(client)

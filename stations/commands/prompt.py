@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command that opens the prompt for a scanner, or reads a pipe of barcodes."""
 
+import contextlib
 import sys
 
 import click
 
-from stations.commands.output import NOT_STORED, PENDING, SUCCESS, journal_errors, load_settings
+from stations.commands.output import (
+    NOT_STORED,
+    PENDING,
+    SUCCESS,
+    journal_errors,
+    load_settings,
+    warn_of_rejected_messages,
+)
 
 
 @click.command("desk")
@@ -39,6 +47,7 @@ def desk_command(code: str | None) -> None:
         StationClient(
             settings, on_reply=prompt.on_reply, on_slip=prompt.on_slip, on_progress=prompt.on_progress
         ) as client,
+        contextlib.nullcontext() if interactive else warn_of_rejected_messages(client),
     ):
         if interactive:
             click.echo(f"Station {settings.code}. Scan an item, or :help.")

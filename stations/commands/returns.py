@@ -20,6 +20,7 @@ from stations.commands.output import (
     load_settings,
     send_and_print,
     wait_option,
+    warn_of_rejected_messages,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def scan_command(
     from stations.messages import printable
 
     settings = load_settings(code)
-    with journal_errors(), StationClient(settings) as client:
+    with journal_errors(), StationClient(settings) as client, warn_of_rejected_messages(client):
         printer = ReplyPrinter(client, settings.reply_timeout_seconds if wait is None else wait, as_json=as_json)
         steps: list[Callable[[], int]] = []
         failure: CommandError | None = None

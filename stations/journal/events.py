@@ -90,6 +90,9 @@ class Journal(JournalFile):
     Every method raises `JournalError` when the file cannot be used.
     """
 
+    key_check: str | None = None
+    """Check value of the key that signs the events of this process (`stations.journal.signing_key`)."""
+
     def append(self, event: NewEvent, now: datetime, resend_at: datetime) -> Entry:
         """Assign the next sequence number, encode the event with it, and store it in one transaction.
 
@@ -105,6 +108,8 @@ class Journal(JournalFile):
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (sequence, event.event_id, event.task, event.subject, payload, to_text(now), to_text(resend_at)),
             )
+            if self.key_check is not None:  # another process may use another key: the next start signs these again
+                connection.execute("UPDATE station SET key_check = ? WHERE key_check IS NOT ?", (self.key_check,) * 2)
         return Entry(
             sequence, event.event_id, event.task, event.subject, payload, now, 1, resend_at, None, None, None, None
         )

@@ -22,6 +22,10 @@ _LATER_COLUMNS = (
     ("events", "ticked_at", "TEXT"),
     ("station", "moved_at", "TEXT"),
     ("station", "moved_to", "TEXT"),
+    ("station", "key_check", "TEXT"),
+    ("station", "rejected_messages", "INTEGER NOT NULL DEFAULT 0"),
+    ("station", "rejected_at", "TEXT"),
+    ("station", "rejected_defect", "TEXT"),
 )
 """Columns that are missing from the journal of an earlier program."""
 _SCHEMA = """

@@ -82,7 +82,7 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
                 "UPDATE events SET next_resend_at = ?, held = 1 WHERE answered_at IS NULL AND next_resend_at IS NULL",
                 (to_text(now),),
             )
-            connection.execute("UPDATE station SET moved_at = NULL, moved_to = NULL")
+            connection.execute("UPDATE station SET moved_at = NULL, moved_to = NULL, key_check = NULL")
             after = _counts(connection)
     return TransferCounts(after.events - before.events, after.unanswered - before.unanswered)
 

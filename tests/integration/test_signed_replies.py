@@ -102,7 +102,7 @@ def test_old_key_is_refused_after_the_overlap(library: Library, send: Send, engi
     [reply] = send(resigned(payload, NEW_KEY))
 
     assert (refused["outcome"], refused["reason"]) == ("refused", "bad_signature")
-    assert reply_defect(refused, STATION, NEW_KEY) is ReplyDefect.UNSIGNED
+    assert reply_defect(refused, STATION, NEW_KEY) is ReplyDefect.UNSIGNED_REFUSAL
     assert reply["outcome"] == "returned"
     assert (reply_defect(reply, STATION, NEW_KEY), "second_signature" in reply) == (None, False)
 
@@ -148,7 +148,7 @@ def test_refusal_is_signed_only_for_the_signer(library: Library, send: Send) -> 
     assert [reply["reason"] for reply in signed] == ["oversize", "unknown_version", "bad_schema"]
     assert [reply_defect(reply, STATION, KEY) for reply in signed] == [None] * 3
     assert [reply["outcome"] for reply in others] == ["refused"] * 5
-    assert [reply_defect(reply, STATION, KEY) for reply in others] == [ReplyDefect.UNSIGNED] * 5
+    assert [reply_defect(reply, STATION, KEY) for reply in others] == [ReplyDefect.UNSIGNED_REFUSAL] * 5
 
 
 def test_refusal_of_another_payload_is_signed(library: Library, send: Send) -> None:
@@ -187,7 +187,7 @@ def test_failed_event_is_refused_with_its_signature(library: Library, context: A
     messages = [commit_failure(each, RuntimeError(), context).messages[0] for each in sent]
 
     defects = [reply_defect(json.loads(message.body), STATION, KEY) for message in messages]
-    assert defects == [None, ReplyDefect.UNSIGNED]
+    assert defects == [None, ReplyDefect.UNSIGNED_REFUSAL]
 
 
 def test_slip_notice_is_signed_with_the_valid_keys(library: Library, send: Send, engine: Engine, context: Any) -> None:

@@ -145,7 +145,7 @@ class DataDirectory:
         for number, (code, key) in enumerate(keys.items()):
             station = (
                 f'[station]\ncode = "{code}"\nkey = "{key}"\nbroker_url = "{self.broker_url}"\n'
-                f'journal = "{self.path / "stations" / code}.journal"\n'
+                f'journal = "{self.path / "stations" / code}.journal"\nrequire_signed_replies = true\n'
             )
             _write_private(self.station_config(code), station)
             if number == 0:
