@@ -52,7 +52,12 @@ def canonical_reply(message: Mapping[str, Any]) -> bytes:
 
 def sign_reply(body: str, keys: ReplyKeys) -> str:
     """The JSON of a message, with the station and its signatures. Equal arguments give equal bytes."""
-    canonical = canonical_reply({**json.loads(body), "station": keys.station})
+    return signed_json(json.loads(body), keys)
+
+
+def signed_json(message: Mapping[str, Any], keys: ReplyKeys) -> str:
+    """As `sign_reply`, of a message as an object."""
+    canonical = canonical_reply({**message, "station": keys.station})
     signatures = f'"signature":"{_hmac(canonical, keys.key)}"'
     if keys.second_key is not None:
         signatures += f',"second_signature":"{_hmac(canonical, keys.second_key)}"'

@@ -32,6 +32,7 @@ COMMANDS = {
     "export": ("workers.commands.export", "export_group"),
     "items": ("workers.commands.items", "items_group"),
     "prints": ("workers.commands.prints", "prints_group"),
+    "stations": ("workers.commands.stations", "stations_group"),
     "printers": ("workers.commands.printers", "printers_group"),
     "completions": ("workers.commands.completions", "completions_command"),
 }

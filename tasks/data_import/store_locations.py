@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import cast
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from schemas.models import Branch, Partner, Patron, Printer, Station
@@ -53,13 +53,17 @@ def store_printers(rows: Sequence[Row], session: Session, context: StoreContext)
 
 
 def store_stations(rows: Sequence[Row], session: Session, context: StoreContext) -> list[RowResult]:
-    """Upsert stations by code. Raises `RowRefusedError` for another key of a stored station, unless keys rotate."""
+    """Upsert stations by code. Raises `RowRefusedError` for another key of a stored station, unless keys rotate.
+
+    A rotation has no overlap here: each earlier key of the station ends.
+    """
     stations = [cast("StationRow", row) for row in rows]
     branches = ids_by_key(session, Branch.code, (row.branch for row in stations), "branch")
     printers = ids_by_key(session, Printer.code, (row.printer for row in stations), "printer")
-    if not context.rotate_keys:
-        _refuse_other_keys(stations, session)
-    return upsert(
+    changed = _other_keys(stations, session)
+    if changed and not context.rotate_keys:
+        raise RowRefusedError(f"station {changed[0]} has another key here; only --rotate-keys changes it")
+    outcomes = upsert(
         session,
         Station,
         "code",
@@ -70,6 +74,7 @@ def store_stations(rows: Sequence[Row], session: Session, context: StoreContext)
                     "code": row.code,
                     "branch_id": branches.get(row.branch),
                     "key": row.key,
+                    "key_since": context.now,
                     "active": row.active,
                     "printer_id": printers[row.printer] if row.printer else None,
                 },
@@ -77,11 +82,17 @@ def store_stations(rows: Sequence[Row], session: Session, context: StoreContext)
             for row in stations
         ],
     )
+    if changed:
+        session.connection().execute(
+            update(Station)
+            .where(Station.code.in_(changed))
+            .values(key_since=context.now, previous_key=None, previous_key_until=None)
+        )
+    return outcomes
 
 
-def _refuse_other_keys(stations: Sequence[StationRow], session: Session) -> None:
+def _other_keys(stations: Sequence[StationRow], session: Session) -> list[str]:
+    """The codes of stations that have another key in the database, or in an earlier row."""
     stored = select(Station.code, Station.key).where(Station.code.in_([row.code for row in stations]))
     keys = {row.code: row.key for row in session.execute(stored.with_for_update())}
-    for row in stations:
-        if row.key is not None and keys.setdefault(row.code, row.key) != row.key:
-            raise RowRefusedError(f"station {row.code} has another key here; only --rotate-keys changes it")
+    return [row.code for row in stations if row.key is not None and keys.setdefault(row.code, row.key) != row.key]

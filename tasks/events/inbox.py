@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from schemas.models import InboxEntry, table
 from schemas.reasons import RejectionReason
-from schemas.reply_signature import sign_reply
+from schemas.reply_signature import sign_reply, signed_json
 from schemas.topology import reply_queue
 from tasks.events.model import AnEvent, HandlerResult, ProcessedEvent, VerifiedEvent
 from tasks.ports import PendingMessage
@@ -62,7 +62,7 @@ def store(events: Sequence[VerifiedEvent[AnEvent]], result: HandlerResult, uow: 
         return ()
     processed = [ProcessedEvent(each, reply) for each, reply in zip(events, result.replies, strict=True)]
     replies = [
-        sign_reply(reply.model_dump_json(exclude_none=True), each.reply_keys)
+        signed_json(reply.model_dump(mode="json", exclude_none=True), each.reply_keys)
         for each, reply in zip(events, result.replies, strict=True)
     ]
     uow.session.execute(

@@ -34,7 +34,11 @@ MAX_SHOWN = 20
     multiple=True,
     help="Without --kind, import rows of this kind as well. Repeatable.",
 )
-@click.option("--rotate-keys", is_flag=True, help="Let a row change the key of a stored station.")
+@click.option(
+    "--rotate-keys",
+    is_flag=True,
+    help="Let a row change the key of a stored station. Every earlier key of it ends at once.",
+)
 @click.option(
     "--mapping", type=click.Path(path_type=Path), help="TOML file that maps another system's columns and values."
 )
@@ -166,13 +170,18 @@ def _counts(counts: "RowCounts") -> str:
 @click.command("add")
 @click.argument("kind", type=click.Choice(KIND_NAMES))
 @click.argument("values", nargs=-1, required=True, metavar="COLUMN=VALUE...")
-@click.option("--rotate-keys", is_flag=True, help="Change the key of a stored station: to KEY, or to a generated one.")
+@click.option(
+    "--rotate-keys",
+    is_flag=True,
+    help="Change the key of a stored station, to KEY or a generated one. Every earlier key ends at once.",
+)
 @json_option
 def add_command(kind: str, values: tuple[str, ...], rotate_keys: bool, as_json: bool) -> None:
     """Add or change one record of KIND. The columns are those of an import.
 
     A stored record changes only in the columns that are named; an empty value sets the column's default. A new station
-    without a key gets a generated one, which is shown once.
+    without a key gets a generated one, which is shown once. 'bookdrop stations rotate-key' gives a station another key
+    while the previous one is still valid.
 
     \b
     bookdrop add branches code=main name='Main Library' library='Our Public Library' address='1 Home Street|Hometown'
@@ -231,6 +240,7 @@ def add_command(kind: str, values: tuple[str, ...], rotate_keys: bool, as_json: 
         return
     click.echo(f"{outcome}.")
     if key:
+        click.echo("Set BOOKDROP_STATION_REQUIRE_SIGNED_REPLIES=true on the station: it ignores forged replies.")
         click.echo(f"Its key (BOOKDROP_STATION_KEY), shown only now: {key}")
 
 
