@@ -87,6 +87,28 @@ def test_invalid_line_is_refused_at_the_prompt(deployment, line, words):
     assert listed.stdout == ""
 
 
+def test_wrong_key_leaves_the_scan_pending_where_replies_must_be_signed(deployment, library):
+    """The unsigned refusal closes no scan: it is pending (code 3), and the warning names the key, not the message's text."""
+    _, [barcode] = library.request()
+    strict = {"BOOKDROP_STATION_REQUIRE_SIGNED_REPLIES": "true"}
+
+    with deployment.worker("returns"):
+        wrong = deployment.station("scan", barcode, "--wait", "20", BOOKDROP_STATION_KEY="not-its-key", **strict)
+        listed = deployment.station("journal", "list", **strict)
+        replayed = deployment.station("journal", "replay", "--json", **strict)
+        scanned = deployment.station("scan", barcode, "--json", **strict)
+
+    assert wrong.returncode == 3, wrong.stdout + wrong.stderr
+    assert "PENDING" in wrong.stdout
+    assert "signature is wrong" not in wrong.stdout + wrong.stderr
+    for result in (wrong, listed):
+        assert "MESSAGES IGNORED" in result.stderr
+        assert "the key of this station" in result.stderr
+    assert json.loads(replayed.stdout) == {"held": 1, "answered": 1, "pending": 0, "refused": []}
+    assert json.loads(scanned.stdout)["outcome"] == "already_returned"
+    assert "signature" not in scanned.stdout
+
+
 def test_wrong_key_is_reported(deployment, library):
     """A station with a wrong key is refused with the cause."""
     _, [barcode] = library.request()
