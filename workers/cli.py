@@ -26,6 +26,7 @@ COMMANDS = {
     "add": ("workers.commands.data", "add_command"),
     "demo-data": ("workers.commands.data", "demo_data_command"),
     "acl": ("workers.commands.acl", "acl_group"),
+    "patrons": ("workers.commands.patrons", "patrons_group"),
     "privacy": ("workers.commands.privacy", "privacy_group"),
     "quarantine": ("workers.commands.quarantine", "quarantine_group"),
     "requests": ("workers.commands.requests", "requests_group"),
