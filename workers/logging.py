@@ -68,6 +68,8 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
     # At level "info" these repeat what the product logs itself, one line per event.
     for verbose in ("celery.app.trace", "celery.worker.strategy", "kombu.pidbox", "kombu.mixins", "amqp"):
         logging.getLogger(verbose).setLevel(max(logging.WARNING, root.level))
+    # At level "debug" it logs the arguments of each task, and with them scanned barcodes and notes.
+    logging.getLogger("celery.pool").setLevel(max(logging.INFO, root.level))
     # It warns of queues that ETA tasks cannot use. These queues are bound to the anonymous exchange; no task has an ETA.
     logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)
     structlog.configure(

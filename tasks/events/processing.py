@@ -10,8 +10,8 @@ from typing import Any
 import structlog
 from uuid6 import uuid7
 
-from schemas.circulation_events import ActionReply
-from schemas.reasons import RejectionReason
+from schemas.circulation_events import ActionReply, Reply
+from schemas.reasons import UNMATCHED_REASONS, RejectionReason
 from tasks.context import Context
 from tasks.events.handler import EventHandler
 from tasks.events.inbox import deduplicate, store
@@ -108,13 +108,20 @@ def log_results(batch: ProcessedBatch) -> None:
         if reply is None:
             bound.info("reply_sent_again")
         elif isinstance(reply, ActionReply):
-            bound.info(f"action_{reply.outcome.value}", request=reply.request, reason=reply.reason)
+            bound.info(f"action_{reply.outcome.value}", request=_known_request(reply), reason=reply.reason)
         else:
             verb = "return_applied" if reply.outcome == "returned" else f"return_{reply.outcome.value}"
-            bound.info(verb, request=reply.request, reason=reply.reason)
+            bound.info(verb, request=_known_request(reply), reason=reply.reason)
     for rejected in batch.rejected:
         received = rejected.received
         log.warning(
-            "message_quarantined", reason=rejected.reason, station=rejected.station, task=received.task,
+            "message_quarantined", reason=rejected.reason,
+            station=rejected.station if rejected.is_registered else None,  # else it is any text
+            task=received.task,
             task_id=received.task_id,
         )  # fmt: skip
+
+
+def _known_request(reply: Reply) -> str | None:
+    """The identifier of the reply's request; `None` if it is a typed text that matched nothing: it may be a patron's."""
+    return None if reply.reason in UNMATCHED_REASONS and reply.title is None else reply.request

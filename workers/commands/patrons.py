@@ -23,6 +23,7 @@ TEXTS: Final = {
 ELSEWHERE: Final = (
     "Stations' journals: new scans replace the last thousand. At once: delete the file of a station that holds no event.",
     "Messages on their way: replies that a station has not received expire after a week.",
+    "The broker's files: Redis and Valkey keep acknowledged messages until BGREWRITEAOF, which you may run at once.",
     "Backups: each contains the patron until it is deleted. After a restore run this command again.",
     "Printed slips, spool folders of other machines, and exported files.",
     "Your library system: its next export brings the patron back if it still contains one.",

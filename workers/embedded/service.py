@@ -139,6 +139,7 @@ def _valkey(directory: DataDirectory) -> Program:
             *("--dir", str(directory.path / "valkey")),
             *("--appendonly", "yes"),
             *("--appendfsync", "everysec"),
+            *("--auto-aof-rewrite-min-size", "8mb"),
             *("--maxmemory-policy", "noeviction"),
             *("--save", ""),
         ),
