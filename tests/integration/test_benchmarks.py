@@ -13,6 +13,7 @@ NO_SCRIPTS = {"environment", "figures", "floor", "loading", "interleaved"}
 """Modules that the scripts import or start, and the comparison with a commit, which has a test of its own."""
 SMALLEST = {
     "growth": ["--sizes", "200,400", "--scans", "10"],
+    "imports": ["--rows", "50"],
     "replay": ["--held", "20"],
     "scans": ["--stations", "1", "--scans", "40"],
     "slips": ["--slips", "2"],
