@@ -74,6 +74,10 @@ class WorkerSettings(ProgramSettings):
     flower_operators: str = ""
     """Users who may act in `bookdrop flower`, separated by commas; empty: every identified user."""
 
+    flower_metrics_token: SecretStr | None = None
+    """Bearer token with which a monitoring system reads Flower's `/metrics`. Without it `/metrics` requires the login of the
+    pages."""
+
     @field_validator("broker_url")
     @classmethod
     def _known_broker(cls, url: SecretStr) -> SecretStr:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 from celery import Celery
-from flower.app import Flower, rewrite_handler
+from flower.app import rewrite_handler
 from flower.command import apply_env_options, apply_options, extract_settings, setup_logging
 from flower.options import options
 from flower.urls import settings as flower_settings
@@ -20,8 +20,9 @@ from tornado.web import StaticFileHandler, url
 from schemas.database import open_engine
 from workers import bootstrap
 from workers.flower.auth import Operators
-from workers.flower.page import Resources
+from workers.flower.guard import GuardedFlower
 from workers.flower.prints import PrintsPage, RetryAllPage, SlipPage
+from workers.flower.resources import Resources
 from workers.flower.returns import ReturnsPage
 from workers.flower.slip_events import SlipEventReceiver
 from workers.flower.task_format import format_task
@@ -65,7 +66,7 @@ def read_options(arguments: Sequence[str]) -> None:
 
 
 @contextmanager
-def create(capp: Celery, settings: WorkerSettings) -> Iterator[Flower]:
+def create(capp: Celery, settings: WorkerSettings) -> Iterator[GuardedFlower]:
     """Create Flower's application with bookdrop's pages, from the options read before. Raises `ConfigurationError`."""
     operators = Operators.from_settings(settings)
     engine = open_engine(settings.database_url)
@@ -79,7 +80,7 @@ def create(capp: Celery, settings: WorkerSettings) -> Iterator[Flower]:
         "template_loader": TemplateLoader(Path(flower_settings["template_path"])),
         "xsrf_cookie_kwargs": {"samesite": "Lax"},
     }
-    flower = Flower(
+    flower = GuardedFlower(
         options=options, capp=capp, events=_events(capp, loop), io_loop=loop, **flower_settings, **own_settings
     )
     prefix = options.url_prefix

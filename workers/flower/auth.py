@@ -44,11 +44,14 @@ class Operators:
         """Return whether the user `name` may act."""
         return not self.names or name in self.names
 
+    def is_proxy(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the headers contain the proxy's secret."""
+        secret = headers.get(PROXY_HEADER, "").encode()
+        return bool(self.proxy_secret) and hmac.compare_digest(secret, self.proxy_secret.encode())
+
     def name_from_proxy(self, headers: Mapping[str, str]) -> str | None:
         """Return the user that the proxy names; `None` if the proxy's secret is missing or wrong."""
-        if self.user_header is None or not self.proxy_secret:
-            return None
-        if not hmac.compare_digest(headers.get(PROXY_HEADER, "").encode(), self.proxy_secret.encode()):
+        if self.user_header is None or not self.is_proxy(headers):
             return None
         return headers.get(self.user_header, "").strip()[:MAX_NAME_LENGTH] or None
 
@@ -62,3 +65,9 @@ def basic_auth_name(authorization: str) -> str | None:
         return b64decode(credentials).decode().partition(":")[0] or None
     except (Base64Error, UnicodeDecodeError):
         return None
+
+
+def has_bearer_token(headers: Mapping[str, str], token: str) -> bool:
+    """Return whether the headers contain `token` as a bearer token (RFC 6750). An empty `token` is never contained."""
+    scheme, _, given = headers.get("Authorization", "").partition(" ")
+    return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())

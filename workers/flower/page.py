@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base class of bookdrop's pages in Flower: user, permission, XSRF token, database access outside the event loop."""
+"""The base class of bookdrop's pages in Flower: XSRF token, database access outside the event loop, rendering."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -11,17 +9,14 @@ from urllib.parse import parse_qsl, urlencode
 import structlog
 import tornado.web
 from flower.utils.template import naturaltime
-from flower.views import BaseHandler
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.escape import xhtml_escape
 
 from schemas.database import READ_ONLY
 from schemas.external_text import one_line
 from tasks.context import Context
-from workers.flower.auth import Operators, basic_auth_name
-from workers.flower.saved_searches import SAVED_SEARCHES, SavedSearch
-from workers.settings import WorkerSettings
+from workers.flower.user import UserHandler
 
 log = structlog.get_logger()
 
@@ -30,60 +25,8 @@ Result = TypeVar("Result")
 _FLASH_COOKIE: Final = "bookdrop_flash"
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Settings, connections and threads of the pages. One instance for each Flower process."""
-
-    settings: WorkerSettings
-    engine: Engine
-    context: Context
-    operators: Operators
-    action_executor: ThreadPoolExecutor
-    """One thread, because actions publish on one connection that stays open."""
-    saved_searches: tuple[SavedSearch, ...] = SAVED_SEARCHES
-
-
-class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
+class Page(UserHandler):
     """A page with Flower's look, login and read-only mode. Every form requires the XSRF token."""
-
-    @property
-    def resources(self) -> Resources:
-        """Settings, connections and threads of the pages."""
-        resources: Resources = self.settings["bookdrop"]
-        return resources
-
-    @property
-    def user_name(self) -> str | None:
-        """Name of the user, which the history of each action contains; `None` if the user is not identified."""
-        options = self.application.options
-        user = self.current_user  # first: here Flower rejects a wrong password
-        if not user:
-            return None
-        if options.auth:
-            return str(user)
-        if options.basic_auth:
-            return basic_auth_name(self.request.headers.get("Authorization", ""))
-        return self.resources.operators.name_from_proxy(self.request.headers)
-
-    @property
-    def denial(self) -> str | None:
-        """Reason why the user cannot act; `None` if the user can."""
-        operators = self.resources.operators
-        if self.application.options.read_only:
-            return "This Flower is read-only: no action is possible here."
-        name = self.user_name
-        if name is not None:
-            return None if operators.includes(name) else f"{name} may see the pages, and may not act."
-        if operators.user_header is not None:
-            return "The proxy did not send your name: no action is possible here."
-        return "This Flower has no login: no action is possible here."
-
-    def operator_name(self) -> str:
-        """Return the operator's name. Raises 403 if the user may not act, because hiding a button is not enough."""
-        denial, name = self.denial, self.user_name
-        if denial is not None or name is None:
-            raise tornado.web.HTTPError(403, denial or "You are not identified.")
-        return name
 
     def set_default_headers(self) -> None:
         """Add to Flower's headers: no framing, no caching."""

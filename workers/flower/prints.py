@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from schemas.print_jobs import IN_HAND
 from schemas.print_jobs import PrintState as State
-from tasks.operator import MAX_REASON_LENGTH, Operator
+from tasks.operator import MAX_REASON_LENGTH
 from tasks.printing import actions, queries
 from tasks.printing.actions import RefusedActionError
 from tasks.printing.queries import UNCONFIRMED, SlipFilter
@@ -123,7 +123,7 @@ class SlipPage(Page):
     @tornado.web.authenticated
     async def post(self, slip: str) -> None:
         """Perform an action."""
-        name, job_id = self.operator_name(), _id(slip)
+        job_id = _id(slip)
         action, back = self.get_body_argument("do", ""), self.get_body_argument("back", "")
         reason, to = self.text_field("reason", MAX_REASON_LENGTH), self.text_field("to", 40)
         if action not in SLIP_ACTIONS:
@@ -131,10 +131,9 @@ class SlipPage(Page):
         if not reason:
             await self._show(job_id, action, back, status=400, error=REASON_REQUIRED)
             return
+        operator = self.operator(reason)
         try:
-            done = await self.execute(
-                lambda context: perform(cast("Name", action), job_id, Operator(name, reason), context, to=to)
-            )
+            done = await self.execute(lambda context: perform(cast("Name", action), job_id, operator, context, to=to))
         except RefusedActionError as refusal:
             await self._show(job_id, "", back, status=409, error=f"{refusal} Nothing was changed.")
             return
@@ -177,13 +176,12 @@ class RetryAllPage(Page):
     @tornado.web.authenticated
     async def post(self, printer: str) -> None:
         """Dispatch all of them, the oldest first."""
-        name = self.operator_name()
         reason, back = self.text_field("reason", MAX_REASON_LENGTH), self.get_body_argument("back", "")
         if not reason:
             self.set_status(400)
             await self._show(printer, back, error=REASON_REQUIRED)
             return
-        done = await self.execute(partial(actions.retry_all, Operator(name, reason), printer=printer))
+        done = await self.execute(partial(actions.retry_all, self.operator(reason), printer=printer))
         log.info("slips_retried", printer=printer, count=len(done))
         self.flash(f"Retried for printer {printer}: {len(done)}." if done else "No slip waits for this printer.")
         self.redirect(_list_address(self, back))
