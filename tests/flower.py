@@ -196,3 +196,13 @@ def decisions_about(library: Library, job_id: UUID) -> list[tuple[str, str, str]
             select(RequestEvent).where(RequestEvent.kind.like("slip_%")).order_by(RequestEvent.id)
         ).all()
     return [(line.kind, line.details["actor"], line.note) for line in lines if line.details["slip"] == str(job_id)]
+
+
+def identifications_about(library: Library, job_id: UUID) -> list[tuple[str, str]]:
+    """The operator of each decision about a print job, and how they were identified."""
+    with library.engine.connect() as connection:
+        lines = connection.execute(
+            select(RequestEvent).where(RequestEvent.kind.like("slip_%")).order_by(RequestEvent.id)
+        ).all()
+    about = [line.details for line in lines if line.details["slip"] == str(job_id)]
+    return [(details["actor"], details["identified_by"]) for details in about]

@@ -83,6 +83,10 @@ class QuarantinedMessage(Model):
     """Time of its last arrival after the first."""
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[Short | None]
+    decided_identified_by: Mapped[Code | None]
+    """How the operator was identified: `account` or `typed`, for example. `None` for decisions of earlier releases."""
+    decided_account: Mapped[str | None] = mapped_column(String(100))
+    """Account of the operating system that ran the command, if the operator's name was typed."""
     decision_reason: Mapped[str | None] = mapped_column(Text)
     erased_at: Mapped[datetime | None]
     """Time at which its body was erased."""

@@ -240,7 +240,7 @@ def _record(job: PrintJob, uow: UnitOfWork, kind: HistoryKind, by: Operator, **d
         branch=job.branch,
         station=None,
         note=by.reason,
-        details={"slip": str(job.id), "actor": by.actor, **details},
+        details={"slip": str(job.id), **by.details, **details},
     )
     uow.session.flush()
     record(uow.session, line)

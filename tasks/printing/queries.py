@@ -90,6 +90,8 @@ def slip(connection: Connection, slip_id: UUID) -> dict[str, Any] | None:
                 "at": _iso(line.at),
                 "what": line.kind,
                 "actor": line.details.get("actor"),
+                "identified_by": line.details.get("identified_by"),
+                "account": line.details.get("account"),
                 "reason": line.note,
                 "details": line.details,
             }

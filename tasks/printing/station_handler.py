@@ -15,7 +15,7 @@ from schemas.reasons import ReplyReason
 from tasks.events.handler import EventHandler, accepting
 from tasks.events.model import HandlerResult, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
-from tasks.operator import Operator
+from tasks.operator import Identification, Operator
 from tasks.print_jobs import change_state
 from tasks.printing.actions import copy_job
 from tasks.requests.history import HistoryKind, HistoryLine, record
@@ -154,7 +154,7 @@ def _reprint(event: ReprintRequested, verified: VerifiedEvent[SlipEvent], uow: U
             event, waiting[0], ReplyReason.NOT_SENT, "Its slip has not come out yet: it waits for its printer",
             "Wait for it; an operator can try it again or move it to another printer.",
         )  # fmt: skip
-    by = Operator(f"station {event.station}", event.reason)
+    by = _station_as_operator(event.station, event.reason)
     copies = [copy_job(job, uow, by) for job in newest]
     for job, copy in zip(newest, copies, strict=True):
         _record(
@@ -170,6 +170,11 @@ def _reprint(event: ReprintRequested, verified: VerifiedEvent[SlipEvent], uow: U
     return _reply(
         event, newest[0], ActionOutcome.DONE, ReplyReason.REPRINTING, f"Copy {number} of the slip is on its way"
     )
+
+
+def _station_as_operator(station: str, reason: str | None) -> Operator:
+    """The operator of a station's event: the station, because the event names no person."""
+    return Operator(f"station {station}", reason, Identification.STATION)
 
 
 def _record(
@@ -191,7 +196,7 @@ def _record(
         branch=station.branch,
         station=station.code,
         note=note,
-        details={"slip": str(job.id), "actor": f"station {station.code}", **details},
+        details={"slip": str(job.id), **_station_as_operator(station.code, None).details, **details},
     )
     uow.session.flush()
     record(uow.session, line)

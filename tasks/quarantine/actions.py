@@ -123,6 +123,8 @@ def _record_decision(row: QuarantinedMessage, by: Operator, state: str, uow: Uni
     row.state = state
     row.decided_at = uow.now
     row.decided_by = by.actor
+    row.decided_identified_by = by.identified_by.value
+    row.decided_account = by.account
     row.decision_reason = by.reason
 
 

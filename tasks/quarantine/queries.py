@@ -110,4 +110,6 @@ def _summary(row: Row[Any]) -> dict[str, Any]:
         "size": len(row.body),
         "decided_at": row.decided_at.isoformat() if row.decided_at else None,
         "decided_by": row.decided_by,
+        "decided_identified_by": row.decided_identified_by,
+        "decided_account": row.decided_account,
     }

@@ -15,6 +15,7 @@ from schemas.models import Item, Loan, Model, PrintJob, Request, UndoPatronLink,
 from schemas.print_jobs import Address, PrintState, SlipContent
 from schemas.request_status import RequestStatus
 from tasks.events.model import StationRecord
+from tasks.operator import Identification
 from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.requests.model import ItemState, RequestState
 from tasks.requests.notes import clean_note
@@ -110,7 +111,7 @@ class Effects:
         if isinstance(event, ReturnRequested):
             note = clean_note(event.note)
             if event.override is not None:
-                details["override"] = event.override.model_dump()
+                details["override"] = {**event.override.model_dump(), "identified_by": Identification.TYPED.value}
             if event.resolution is not None:
                 details["resolution"] = event.resolution
         return HistoryLine(

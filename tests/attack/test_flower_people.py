@@ -24,6 +24,7 @@ from tests.flower import (
     FlowerProcess,
     context_of,
     decisions_about,
+    identifications_about,
     print_state,
     published_print_job,
     running,
@@ -183,6 +184,7 @@ def test_reprint_carries_the_name_of_the_login(broker_url, deployment, library):
     assert refused == 403
     assert done[0] == 302
     assert decisions_about(library, slip) == [("slip_reprinted", "ann", "torn")]
+    assert identifications_about(library, slip) == [("ann", "signed_in")]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.flower import (
     FlowerProcess,
     context_of,
     decisions_about,
+    identifications_about,
     library_of,
     print_state,
     process_scan,
@@ -227,6 +228,8 @@ def test_proxy_header_names_the_user(flowers, library, slip):
 
     assert cleo.post(f"/prints/{slip}", do="retry", reason="paper in")[0] == 302
     assert decisions_about(library, slip) == [("slip_retried", "cleo@example.org", "paper in")]
+    assert identifications_about(library, slip) == [("cleo@example.org", "proxy")]
+    assert "cleo@example.org (signed in at the proxy)" in cleo.get(f"/prints/{slip}")[1]
 
 
 def test_form_without_its_xsrf_token_is_rejected(operator_client, library, slip):

@@ -98,7 +98,7 @@ def test_show_lists_attempts_and_actions(run, create_print_job, context, engine,
         ("slip_retried", "ops", "disk changed")
     ]
     assert "attempt on main-slips: failed_safe: the spool folder is not a folder" in words
-    assert "slip retried by ops: disk changed" in words
+    assert "slip retried by ops (name typed, account " in words
     assert "Test Patron" not in words + json.dumps(shown)
 
 

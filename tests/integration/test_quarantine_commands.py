@@ -94,7 +94,9 @@ def test_retried_and_dropped_messages_leave_the_list(run, two_messages, valkey):
     assert listed(run("list", "--json")) == [(1, "unknown_station")]
     assert listed(run("list", "--json", "--all")) == [(1, "unknown_station"), (2, "bad_signature")]
     assert "Dropped" in run("show", 2).stdout
-    assert "by Ann: a test program" in run("show", 2).stdout
+    shown = run("show", 2).stdout
+    assert "by Ann (name typed, account " in shown
+    assert "): a test program\n" in shown
 
 
 @pytest.mark.parametrize("arguments", [["retry"], ["retry", "1", "--all"], ["drop", "1"], ["retry", "1", "--why", "x"]])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop prints`: list and show print jobs, and act on them."""
 
-import getpass
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from workers.commands.options import actor_option, json_option
+from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
 
 if TYPE_CHECKING:
@@ -107,6 +106,7 @@ def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_j
 @json_option
 def show_command(slip: UUID, as_json: bool) -> None:
     """Show a slip with its state, attempts, actions and copies."""
+    from tasks.operator import named_person
     from tasks.printing.queries import slip as read_slip
 
     with reading() as connection:
@@ -128,7 +128,8 @@ def show_command(slip: UUID, as_json: bool) -> None:
         click.echo(f"  {attempt['began'][:19]}  attempt on {attempt['printer'] or 'a deleted printer'}: {result}")
     for decision in found["decisions"]:
         reason = f": {decision['reason']}" if decision["reason"] else ""
-        click.echo(f"  {decision['at'][:19]}  {decision['what'].replace('_', ' ')} by {decision['actor']}{reason}")
+        who = named_person(decision["actor"], decision["identified_by"], decision["account"])
+        click.echo(f"  {decision['at'][:19]}  {decision['what'].replace('_', ' ')} by {who}{reason}")
     if len(found["copies"]) > 1:
         click.echo(
             "Copies: " + ", ".join(f"{copy['copy']} {copy['state']} ({copy['slip']})" for copy in found["copies"])
@@ -225,12 +226,11 @@ def move_command(slip: UUID, to: str, actor: str | None, reason: str | None, as_
 def _act(
     action: "Callable[[Operator, Context], list[Done]]", actor: str | None, reason: str | None, as_json: bool
 ) -> None:
-    from tasks.operator import Operator
     from tasks.printing.actions import RefusedActionError
 
     with acting() as context:
         try:
-            results = action(Operator(actor or getpass.getuser(), reason), context)
+            results = action(command_operator(actor, reason), context)
         except RefusedActionError as error:
             raise click.ClickException(f"{error} Nothing was changed.") from None
     if as_json:

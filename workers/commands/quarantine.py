@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop quarantine`: list and show quarantined messages, retry and drop them."""
 
-import getpass
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from schemas.external_text import text_lines
-from workers.commands.options import actor_option, json_option
+from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ def list_command(
 @json_option
 def show_command(message: int, reveal: bool, as_json: bool) -> None:
     """Show one message. Scanned and typed text is masked unless --body is given."""
+    from tasks.operator import named_person
     from tasks.quarantine.queries import message as read_message
 
     with reading() as connection:
@@ -113,7 +113,8 @@ def show_command(message: int, reveal: bool, as_json: bool) -> None:
     ]
     if found["decided_at"]:
         reason = f": {found['reason_of_decision']}" if found["reason_of_decision"] else ""
-        lines.append(f"{found['state'].title()} {found['decided_at'][:19]} by {found['decided_by']}{reason}")
+        who = named_person(found["decided_by"], found["decided_identified_by"], found["decided_account"])
+        lines.append(f"{found['state'].title()} {found['decided_at'][:19]} by {who}{reason}")
     if found["headers"]:
         lines.append("Headers " + json.dumps(found["headers"], ensure_ascii=False))
     lines.append(found["body"] or "(erased)")
@@ -225,11 +226,10 @@ def _act(
     reason: str | None,
     as_json: bool,
 ) -> None:
-    from tasks.operator import Operator
     from tasks.quarantine.actions import DecisionRefusedError
 
     results: list[dict[str, Any]] = []
-    operator = Operator(actor or getpass.getuser(), reason)
+    operator = command_operator(actor, reason)
     with acting() as context:
         for number in numbers:
             try:

@@ -223,8 +223,20 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"    {_local(event['at'])}  {event['what'].replace('_', ' ')}{status}{where}"
         if event["what"] in {"returned", "item_checked_in"} and event["event"]:
             yield f"      event {event['event']}"
+        yield from _persons(event["details"])
         if event["note"]:
             yield from (f"      {line}" for line in event["note"].splitlines())
+
+
+def _persons(details: dict[str, Any]) -> Iterator[str]:
+    """The operator of a line of history, and the supervisor of an override, with how each was identified."""
+    from tasks.operator import named_person
+
+    if details.get("actor"):
+        yield f"      by {named_person(details['actor'], details.get('identified_by'), details.get('account'))}"
+    if override := details.get("override"):
+        supervisor = named_person(override["supervisor"], override.get("identified_by"))
+        yield f"      override by {supervisor}: {override['reason']}"
 
 
 def _local(moment: str | None) -> str:

@@ -16,6 +16,7 @@ from tornado.escape import xhtml_escape
 from schemas.database import READ_ONLY
 from schemas.external_text import one_line
 from tasks.context import Context
+from tasks.operator import named_person
 from workers.flower.user import UserHandler
 
 log = structlog.get_logger()
@@ -82,6 +83,7 @@ class Page(UserHandler):
             flash=self.pop_flash(),
             current_query=urlencode(parse_qsl(self.request.query)),
             when=when,
+            named_person=named_person,
             **values,
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 import tornado.web
 from flower.views import BaseHandler
 
-from tasks.operator import Operator
+from tasks.operator import Identification, Operator
 from workers.flower.auth import basic_auth_name
 from workers.flower.resources import Resources
 
@@ -72,7 +72,8 @@ class UserHandler(BaseHandler):  # type: ignore[misc]  # Flower has no types
 
     def operator(self, reason: str) -> Operator:
         """Return the user as the operator of an action. Raises like `require_actor`."""
-        return Operator(self.require_actor(), reason)
+        name = self.require_actor()
+        return Operator(name, reason, Identification.SIGNED_IN if self.has_own_login else Identification.PROXY)
 
     def render(self, template_name: str, **values: Any) -> None:
         """Render a template. Flower's own templates show no button of a function that is refused."""

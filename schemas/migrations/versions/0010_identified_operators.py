@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the operator of a decision about a quarantined message was identified."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.add_column("quarantine", sa.Column("decided_identified_by", sa.String(length=40), nullable=True))
+    op.add_column("quarantine", sa.Column("decided_account", sa.String(length=100), nullable=True))
