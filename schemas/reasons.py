@@ -91,6 +91,7 @@ class ReplyReason(_Reason):
     REASON_NEEDED = "reason_needed", "The undo window is over, and no reason was given."
     CHANGED_SINCE = "changed_since", "The request changed after the Return."
     UNDO_OFF = "undo_off", "The library has turned undo off."
+    OTHER_BRANCH = "other_branch", "The library permits undo and overrides at stations of the branch alone."
 
     # Slips.
     CONFIRMED = "confirmed", "The slip is in its item."

@@ -29,6 +29,8 @@ class Context:
     """Counts and durations of this process, for monitoring."""
     undo_window: timedelta = timedelta(minutes=10)
     patron_card_pattern: str | None = None
+    own_branch_only: bool = False
+    """Undo and overrides are refused to stations of other branches."""
     slip_expiry: timedelta = timedelta(hours=24)
     """Longest time that a slip may wait for its printer. After that the worker does not send it."""
     dead_letters: OpenDeadLetters | None = None

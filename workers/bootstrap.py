@@ -52,6 +52,7 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         metrics=MetricsFlusher(sessions).recorder,
         undo_window=settings.undo_window,
         patron_card_pattern=settings.patron_card_pattern,
+        own_branch_only=settings.undo_and_override_own_branch_only,
         slip_expiry=timedelta(hours=settings.slip_expiry_hours),
         dead_letters=lambda: open_dead_letters(lambda: connect(settings)),
         retention=retention_policy(settings),

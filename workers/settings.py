@@ -49,6 +49,9 @@ class WorkerSettings(ProgramSettings):
     """How long a Return can be undone in full, in minutes; 0 turns undo off, and no patron link is kept for it."""
     patron_card_pattern: str | None = None
     """Regular expression of the library's patron card numbers; a scan that matches is refused and not looked up."""
+    undo_and_override_own_branch_only: bool = False
+    """Permit an undo only at stations of the branch where the Return took place, and a supervisor's override only at
+    stations of the branch that owns the request. `false`: at every station."""
     slip_expiry_hours: float = Field(default=24.0, ge=0.1, le=720)
     """How long a slip may wait for its printer, in hours; then it expires and must be reprinted, because its book may be gone."""
     quarantine_retention_days: int = Field(default=30, ge=1, le=365)

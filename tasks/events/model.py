@@ -23,6 +23,7 @@ class StationRecord:
     code: str
     key: str = field(repr=False)
     branch: str
+    branch_id: int
     sent_from: tuple[str, ...]
     """Library, branch, and the branch's address: FROM on the slip."""
     printer_id: int | None

@@ -16,3 +16,5 @@ class LibraryPolicy:
     """Zero turns undo off."""
     patron_card_pattern: str | None = None
     """Regular expression that matches a patron card's whole number."""
+    own_branch_only: bool = False
+    """Undo and overrides are refused to stations of other branches."""

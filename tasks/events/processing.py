@@ -48,7 +48,7 @@ def process(messages: Sequence[Received], handler: EventHandler[Any], context: C
 
 def commit(messages: Sequence[Received], handler: EventHandler[Any], context: Context) -> Committed:
     """Process `messages` in a separate transaction, and retry it on a conflict."""
-    policy = LibraryPolicy(uuid7, context.undo_window, context.patron_card_pattern)
+    policy = LibraryPolicy(uuid7, context.undo_window, context.patron_card_pattern, context.own_branch_only)
     return _commit(lambda uow: process_in(uow, messages, handler, policy), context)
 
 

@@ -20,6 +20,7 @@ _STATIONS = (
         Station.previous_key_until,
         Station.active,
         Branch.code.label("branch"),
+        Branch.id.label("branch_id"),
         Branch.library,
         Branch.name,
         Branch.address,
@@ -43,6 +44,7 @@ def load_stations(session: Session, now: datetime, codes: Collection[str]) -> di
             previous_key=previous_key_at(now, row.previous_key, row.previous_key_until),
             active=row.active,
             branch=row.branch,
+            branch_id=row.branch_id,
             sent_from=(row.library, row.name, *row.address),
             printer_id=row.printer_id or row.default_printer_id,
         )

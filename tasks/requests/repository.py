@@ -32,6 +32,8 @@ class RequestDetails:
     """Name and address; the return address that the lender gave with the item, if it gave one."""
     damage_note: str | None
     patron_id: int | None
+    branch_id: int
+    """The branch that owns the request."""
     fee_open: bool
 
 
@@ -87,6 +89,7 @@ _LOCK_REQUESTS = (
         Request.author,
         Request.status,
         Request.patron_id,
+        Request.branch_id,
         Request.return_address,
         Request.damage_note,
         Request.returned_at,
@@ -178,6 +181,7 @@ def _lock_requests(
             return_to=tuple(row.return_address) if own_address else (row.name, *row.address),
             damage_note=row.damage_note,
             patron_id=row.patron_id,
+            branch_id=row.branch_id,
             fee_open=row.fee_open,
         )
 

@@ -22,6 +22,8 @@ class ReturnCommand:
     """The scanned item; `None` for Return from the request."""
     backdated_to: datetime | None = None
     override: Override | None = None
+    is_override_elsewhere: bool = False
+    """The library permits overrides at the request's own branch only, and the station belongs to another one."""
     resolution: Resolution | None = None
     force_partial: bool = False
 

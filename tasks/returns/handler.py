@@ -84,7 +84,9 @@ def _return(
     if isinstance(found, ReturnReply):
         return found
     request = found.request
-    decision = decide(request, _command(event, effects, found.item_id))
+    owner = requests.details[request.request_id].branch_id
+    is_elsewhere = policy.own_branch_only and owner != station.branch_id
+    decision = decide(request, _command(event, effects, found.item_id, is_elsewhere=is_elsewhere))
     slips: list[UUID] = []
     if isinstance(decision, Returned):
         slips = [policy.new_id() for _ in decision.items] if event.print_slip and decision.wants_slip else []
@@ -112,11 +114,17 @@ def _find(event_id: UUID, subject: _Subject, requests: RequestSet, policy: Libra
     return refusal(event_id, refused, request=subject.external_id)
 
 
-def _command(event: Event, effects: Effects, item_id: int | None) -> ReturnCommand:
+def _command(event: Event, effects: Effects, item_id: int | None, *, is_elsewhere: bool) -> ReturnCommand:
     command = ReturnCommand(event.occurred_at, effects.now, item_id, backdated_to=event.returned_at)
     if isinstance(event, BarcodeScanned):
         return command
-    return replace(command, override=event.override, resolution=event.resolution, force_partial=event.force_partial)
+    return replace(
+        command,
+        override=event.override,
+        is_override_elsewhere=is_elsewhere,
+        resolution=event.resolution,
+        force_partial=event.force_partial,
+    )
 
 
 def _after(request: RequestState, decision: Returned, station: StationRecord) -> RequestState:

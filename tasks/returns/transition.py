@@ -91,13 +91,27 @@ def decide(request: RequestState, command: ReturnCommand) -> Decision:
                 return _return(request, command, Row(Action.RETURN, Reason.LATE_ITEM))
             return _repeat(request, late)
         case Action.REFUSE_UNLESS_OVERRIDDEN:
-            return _refusal(request, row) if command.override is None else _return(request, command, row)
+            return _return_if_overridden(request, command, row)
         case Action.RETURN:
             return _return(request, command, row)
         case Action.DISCHARGE_ONLY:
             return _discharge_only(request, command, row)
         case _:
             assert_never(row.action)
+
+
+def _return_if_overridden(request: RequestState, command: ReturnCommand, row: Row) -> Decision:
+    if command.override is None:
+        return _refusal(request, row)
+    if command.is_override_elsewhere:
+        return Refused(
+            Reason.OTHER_BRANCH,
+            f"Not returned: request {request.external_id} is of another branch, and overrides are permitted there alone"
+            f". The item belongs to {request.destination.name}",
+            "Ask a supervisor of that branch for the override.",
+            names_destination=True,
+        )
+    return _return(request, command, row)
 
 
 def _refusal(request: RequestState, row: Row) -> Refused:

@@ -50,7 +50,7 @@ UNDO_HANDLER: Final = EventHandler(accepting(UndoRequested), handle_undo)
 
 def _undo(verified: VerifiedEvent[UndoRequested], uow: UnitOfWork, policy: LibraryPolicy) -> ActionReply:
     event = verified.event
-    subject = _find(event, uow.session)
+    subject = _find(event, uow.session, verified.station.branch if policy.own_branch_only else None)
     if subject is None:
         return _refused(event, None, _nothing_to_undo(event))
     request = subject.request
@@ -97,8 +97,8 @@ def _nothing_to_undo(event: UndoRequested) -> Refused:
     )
 
 
-def _find(event: UndoRequested, session: Session) -> _Subject | None:
-    """Lock the request that the event names, then read its history."""
+def _find(event: UndoRequested, session: Session, only_branch: str | None) -> _Subject | None:
+    """Lock the request that the event names, then read its history. `only_branch`: no Return elsewhere may be undone."""
     which = Request.external_id == event.request
     if event.undoes is not None:
         of_event = select(RequestEvent.request_id).where(
@@ -116,7 +116,7 @@ def _find(event: UndoRequested, session: Session) -> _Subject | None:
         return None
     history = session.execute(
         select(RequestEvent.id, RequestEvent.event_id, RequestEvent.kind, RequestEvent.status_before,
-               RequestEvent.status_after, RequestEvent.recorded_at, RequestEvent.details)
+               RequestEvent.status_after, RequestEvent.recorded_at, RequestEvent.branch, RequestEvent.details)
         .where(RequestEvent.request_id == request.id)
         .order_by(RequestEvent.id)
     ).all()  # fmt: skip
@@ -137,6 +137,7 @@ def _find(event: UndoRequested, session: Session) -> _Subject | None:
         status_after=line.status_after,
         is_latest=bool(standing) and standing[-1].id == line.id,
         is_undone=str(line.event_id) in undone,
+        is_elsewhere=only_branch is not None and line.branch != only_branch,
     )
     return _Subject(request, line, past)
 

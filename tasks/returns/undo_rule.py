@@ -22,6 +22,8 @@ class PastReturn:
     is_latest: bool
     """No later Return of the request is in effect."""
     is_undone: bool
+    is_elsewhere: bool = False
+    """The library permits an undo at the Return's own branch only, and the station belongs to another one."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ def decide_undo(
         )
     if past.is_undone:
         return AlreadyUndone()
+    if past.is_elsewhere:
+        return Refused(
+            ReplyReason.OTHER_BRANCH,
+            f"Not undone: the Return of request {past.external_id} took place at another branch",
+            "Undo it at a station of that branch.",
+        )
     refused = _undo_refusal(past, status, window)
     if refused is not None:
         return refused

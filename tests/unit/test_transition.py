@@ -142,6 +142,20 @@ def test_override_leaves_other_refusals(status, item_id, force):
     assert isinstance(decide(a_request(status), command), Refused)
 
 
+@pytest.mark.parametrize("status", list(RequestStatus))
+def test_override_at_another_branch_applies_to_lost_items_only(status):
+    """Bound to the branch, an override elsewhere is refused with the lender named; every other status is unaffected."""
+    command = from_request(override=SUPERVISOR)
+
+    decision = decide(a_request(status), replace(command, is_override_elsewhere=True))
+
+    if status in {RequestStatus.LOST, RequestStatus.DECLARED_LOST}:
+        assert isinstance(decision, Refused)
+        assert (decision.reason, decision.names_destination) == ("other_branch", True)
+    else:
+        assert decision == decide(a_request(status), command)
+
+
 def test_backdate_is_the_time_of_the_discharge():
     """A drop-box return is discharged at the backdate, not at the scan."""
     backdate = NOW - timedelta(days=2)

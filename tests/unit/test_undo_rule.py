@@ -147,3 +147,14 @@ def test_no_undo_reopens_a_completed_request(past, status, window, reason):
         assert window > timedelta(0)
         assert decision.status_after is past.status_before
         assert decision.in_full or reason is not None
+
+
+@given(status=st.sampled_from(Status), is_latest=st.booleans(), window=st.sampled_from([timedelta(0), WINDOW]))
+def test_undo_at_another_branch_is_refused_whatever_the_state(status, is_latest, window):
+    """Where the library binds undo to the branch, a Return of another branch is not undone, and a reason does not help."""
+    elsewhere = replace(PAST, is_elsewhere=True, is_latest=is_latest)
+
+    decision = refused(elsewhere, status, window=window, reason="wrong book")
+
+    assert (decision.reason, "another branch" in decision.message) == ("other_branch", True)
+    assert undo(replace(elsewhere, is_undone=True)) == AlreadyUndone()
