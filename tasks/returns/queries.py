@@ -16,8 +16,12 @@ from schemas.models import Branch, InboxEntry, QuarantinedMessage, Station
 from schemas.replies import Outcome, ReturnReply
 from tasks.quarantine.store import OPEN_STATES
 
-_A_RETURNS_REPLY: Final = f'{{"type":"{ReturnReply.model_fields["type"].default}"%'
-"""The beginning of a stored reply to a Return; the inbox contains replies to other events too."""
+_A_RETURNS_REPLY: Final = f'%"type":"{ReturnReply.model_fields["type"].default}"%'
+"""Part of each stored reply to a Return; the inbox contains replies to other events too.
+
+A text inside a reply cannot contain it, because JSON escapes quotation marks. A signed reply has its fields in another order
+than an unsigned one.
+"""
 
 COUNTED_PERIOD: Final = timedelta(hours=24)
 """The period in which the replies of each station are counted."""
