@@ -53,6 +53,8 @@ class SpoolPrinter:
         temporary = self._folder / f".{name}.{secrets.token_hex(4)}"
         try:
             with self._errors_as(PrinterUnavailableError):
+                if self._folder.is_file() and not self._folder.is_symlink():
+                    raise NotADirectoryError(errno.ENOTDIR, "not a folder")
                 if not self._folder.is_dir():
                     private_folder(self._folder)
                 with open(temporary, "xb", opener=_open_private) as file:
