@@ -22,6 +22,7 @@ from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, atomic_options, bro
 from workers.heartbeat import Heartbeat, heartbeat_file
 from workers.metrics import flusher
 from workers.publisher import BrokerPublisher
+from workers.runtime.compression import refuse_compression
 from workers.runtime.queues import DeadLetters, queue_declaration
 from workers.runtime.timer_cleanup import TimerCleanup
 from workers.settings import WorkerSettings
@@ -139,8 +140,9 @@ class Application(Celery):
         return self.subclass_with_self("workers.runtime.handover:Worker")  # type: ignore[arg-type]  # its stubs omit names
 
     def on_configure(self) -> None:  # type: ignore[override]  # a signal in its stubs; Celery calls a method as well
-        """Validate the settings. Raises `ConfigurationError`."""
+        """Validate the settings, and refuse compressed messages in this process. Raises `ConfigurationError`."""
         WorkerSettings.load()
+        refuse_compression()
 
     def finalize(self, auto: bool = False) -> None:
         """Read the configuration, then fill the registry of tasks."""

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Celery application after an invalid setting."""
+"""The Celery application: an invalid setting, and compressed messages."""
+
+import zlib
+from typing import Any
 
 import pytest
+from kombu import compression
+from kombu.message import Message
 
 from schemas.configuration import ConfigurationError
 from schemas.topology import PRINT_SLIP
 from tasks.printing import task
-from workers.app import Application, celery_settings
+from workers.app import Application, app, celery_settings
 
 
 def test_a_corrected_setting_makes_the_application_complete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,6 +37,18 @@ def test_an_interrupted_first_use_leaves_no_half_filled_registry(monkeypatch: py
             _ = application.tasks
 
     assert application.tasks[PRINT_SLIP].name == task.print_slip.name
+
+
+@pytest.mark.parametrize("name", compression.encoders())
+def test_configured_application_decompresses_nothing(name: str) -> None:
+    """The constructor of kombu's message decompresses: with the application configured, the body stays as it came."""
+    body: Any = zlib.compress(b"[" + b" " * 1_000_000)
+    _ = app.conf.task_acks_late
+
+    message = Message(body=body, headers={"compression": name}, content_type="application/json")
+
+    assert message.errors
+    assert message.body == body
 
 
 def interrupt(*_: object) -> None:

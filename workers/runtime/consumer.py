@@ -82,8 +82,8 @@ class Consumer(NonBlockingConsumer):
         self._reject(message, type(exc).__name__)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Called for a message that kombu cannot decode."""
-        self._reject(message, type(exc).__name__)
+        """Called for a message that kombu cannot decompress or decode."""
+        self._reject(message, self._defect(message) or type(exc).__name__)
 
     def _defect(self, message: Any) -> str | None:
         """The defect of a message; None for a task message that keeps the contract (`schemas.task_message`).
