@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -137,7 +138,63 @@ def test_kubectl_renders_a_complete_example():
     assert {("Deployment", f"bookdrop-printing-{branch}") for branch in ("main", "north")} <= set(names)
 
 
-@pytest.mark.parametrize("script", ["make-secrets", "backup/back-up", "systemd/bookdrop"])
+@pytest.fixture
+def pin_images(tmp_path):
+    """Run deploy/pin-images in a copy of deploy/; return exit code and output. Its attribute `folder` is the copy."""
+    folder = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, folder, ignore=shutil.ignore_patterns("secrets"))
+
+    def run(*arguments):
+        done = subprocess.run(
+            [folder / "pin-images", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    run.folder = folder  # type: ignore[attr-defined]
+    return run
+
+
+def contents(folder):
+    return {path: path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_images_are_pinned_by_digest(pin_images, tmp_path):
+    """Every image that is not built here gets its digest; a second run replaces the digests and changes no more."""
+    code, listed = pin_images("--list")
+    images = listed.split()
+    used = {service["image"] for service in COMPOSE["services"].values()} - {"bookdrop:local"}
+    for number in (1, 2):
+        lines = "".join(f"{image} sha256:{number}{position:063x}\n" for position, image in enumerate(images))
+        (tmp_path / "digests").write_text(lines)
+
+        assert pin_images("digests") == (0, "")
+        texts = contents(pin_images.folder)
+        pinned = "".join(texts.values())
+        for position, image in enumerate(images):
+            assert f"{image}@sha256:{number}{position:063x}" in pinned
+            assert not re.search(rf"(image: *|PYTHON=){re.escape(image)}\s*$", pinned, re.MULTILINE)
+        assert pin_images("digests") == (0, "")
+        assert contents(pin_images.folder) == texts
+    yaml.safe_load((pin_images.folder / "compose.yaml").read_text(encoding="utf-8"))
+    assert code == 0
+    assert used < set(images)
+    assert pin_images("--list") == (0, listed)
+
+
+@pytest.mark.parametrize("line", ["", "postgres:17-alpine sha256:short\n", "postgres:17-alpine latest\n"])
+def test_incomplete_digests_change_no_file(pin_images, tmp_path, line):
+    """A missing or malformed digest is refused before the first change."""
+    before = contents(pin_images.folder)
+    (tmp_path / "digests").write_text(line)
+
+    code, output = pin_images("digests")
+
+    assert code == 1
+    assert "Nothing was changed" in output
+    assert contents(pin_images.folder) == before
+
+
+@pytest.mark.parametrize("script", ["make-secrets", "pin-images", "backup/back-up", "systemd/bookdrop"])
 def test_script_is_executable_and_parsed_by_a_posix_shell(script):
     """`sh -n` parses each script without an error."""
     path = DEPLOY / script

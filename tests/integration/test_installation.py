@@ -6,6 +6,7 @@ The test leaves out what belongs to the machine: packages, users, the system's o
 
 import base64
 import getpass
+import hashlib
 import os
 import re
 import shutil
@@ -14,9 +15,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPSConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import redis
@@ -232,6 +237,110 @@ def proxy(secrets, tmp_path):
         process.wait(10)
 
 
+@contextmanager
+def upstream():
+    """A port in the place of Flower, which sets cookies and permits every origin; gives it and the received headers."""
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            received.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(200)
+            self.send_header("Set-Cookie", "_xsrf=1; SameSite=Lax; Path=/")
+            self.send_header("Set-Cookie", "flash=2; Path=/")
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815 - named by http.server
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_port, received
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def front(secrets, proxy):
+    """Nginx in front of a port; sends one request with a password, and returns the response."""
+    (secrets[0] / "htpasswd").write_text("annabel:{PLAIN}of-the-test\n")
+    with upstream() as (port, received):
+        listening = proxy(port)
+
+        def send(password="of-the-test", body=None, **headers):
+            connection = HTTPSConnection("127.0.0.1", listening, context=ssl._create_unverified_context(), timeout=60)
+            login = base64.b64encode(f"annabel:{password}".encode()).decode()
+            headers = {"Authorization": f"Basic {login}"} | headers
+            with closing(connection):
+                connection.request("POST" if body else "GET", "/", body, headers)
+                response = connection.getresponse()
+                response.read()
+            return response
+
+        send.received = received  # type: ignore[attr-defined]
+        wait_until(send, "nginx responds", ignore=(ConnectionError,))
+        received.clear()
+        yield send
+
+
+def test_password_stays_at_the_proxy(front, secrets):
+    """Flower receives the user's name and the proxy's secret, and neither the password nor a forged header."""
+    response = front(**{"X-Forwarded-User": "mallory", "X-Bookdrop-Proxy": "a guess"})
+
+    [headers] = front.received
+    assert response.status == 200
+    assert "authorization" not in headers
+    assert headers["x-forwarded-user"] == "annabel"
+    assert headers["x-bookdrop-proxy"] == (secrets[0] / "flower-proxy").read_text()
+
+
+def test_cookies_and_headers_protect_the_pages(front):
+    """Cookies go over TLS only, to this site only, and to no script but for the token that scripts read."""
+    response = front()
+
+    cookies = {value.partition("=")[0]: value.lower() for value in response.headers.get_all("Set-Cookie")}
+    for cookie in cookies.values():
+        assert "; secure" in cookie
+        assert "samesite=strict" in cookie
+        assert "samesite=lax" not in cookie
+    assert "httponly" in cookies["flash"]
+    assert "httponly" not in cookies["_xsrf"]
+    assert response.headers["Access-Control-Allow-Origin"] is None
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+    assert front("wrong").headers["Content-Security-Policy"]  # also with an error
+
+
+def test_large_bodies_and_headers_are_refused(front):
+    """A body of more than 64 KiB and a header of more than 8 KiB do not reach Flower."""
+    assert front(body=b"x" * 70_000).status == 413
+    assert front(**{"X-Large": "x" * 40_000}).status == 400
+    assert front.received == []
+
+
+def test_repeated_failed_logins_are_limited_and_logged(front, tmp_path):
+    """Guesses beyond the burst get 429 instead of an answer; the log names their address, as fail2ban reads it."""
+    with ThreadPoolExecutor(40) as executor:
+        statuses = [response.status for response in executor.map(lambda _: front("a guess"), range(200))]
+
+    assert set(statuses) == {401, 429}
+    assert front.received == []
+    logged = (tmp_path / "nginx.errors").read_text()
+    # The expression of fail2ban's filter nginx-http-auth, with the address in the place of <HOST>.
+    assert re.search(
+        r' \[error\] \d+#\d+: \*\d+ user "(?:[^"]+|.*?)":? (?:password mismatch|was not found in "[^\"]*"), '
+        r'client: 127\.0\.0\.1, server: \S*, request: "\S+ \S+ HTTP/\d+\.\d+", host: "\S+"',
+        logged,
+    )
+
+
 def test_flower_behind_nginx_requires_a_login(machine, secrets, proxy):
     """Without a password nginx returns 401; with one Flower shows the user that nginx names, and no other header counts."""
     page = PageRunner(machine)
@@ -240,6 +349,11 @@ def test_flower_behind_nginx_requires_a_login(machine, secrets, proxy):
     flower = page.ports["5555"]
     (secrets[0] / "htpasswd").write_text("annabel:{PLAIN}of-the-test\n")
     front = proxy(flower)
+
+    def response_headers(url, login):
+        request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})
+        with urllib.request.urlopen(request, timeout=60, context=ssl._create_unverified_context()) as response:
+            return response.headers
 
     def request_page(url, **headers):
         """Status and page; 0 while the port has no listener."""
@@ -263,6 +377,13 @@ def test_flower_behind_nginx_requires_a_login(machine, secrets, proxy):
         f"http://127.0.0.1:{flower}/prints", X_Forwarded_User="mallory", X_Bookdrop_Proxy="a guess"
     )
 
+    policy = response_headers(f"https://127.0.0.1:{front}/prints", login)["Content-Security-Policy"]
+    for page_path in ("/workers", "/tasks", "/prints", "/returns", "/broker"):
+        _, text_of_page = request_page(f"https://127.0.0.1:{front}{page_path}", Authorization=f"Basic {login}")
+        for script in re.findall(r"<script(?![^>]*src=)[^>]*>(.*?)</script>", text_of_page, re.DOTALL):
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy, page_path
+        assert not re.search(r"<[^>]*\son[a-z]+=|javascript:", text_of_page), page_path
     assert anonymous == 401
     assert (code, "annabel" in text, "mallory" in text) == (200, True, False)
     assert claimed

@@ -225,6 +225,74 @@ def test_pod_has_no_root_and_no_token(where, pod):
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
 
 
+@pytest.mark.parametrize(("where", "pod"), PODS)
+def test_pod_meets_the_standard_that_its_namespace_enforces(where, pod):
+    """The rules of the Pod Security Standard `restricted` that other tests here do not cover."""
+    [namespace] = [document for _, document in OBJECTS if document["kind"] == "Namespace"]
+    levels = {value for name, value in namespace["metadata"]["labels"].items() if name.startswith("pod-security")}
+
+    assert levels == {"restricted"}
+    assert not set(pod) & {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"}
+    assert not {"sysctls", "seLinuxOptions", "windowsOptions", "appArmorProfile"} & set(pod["securityContext"])
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    assert {kind for volume in pod["volumes"] for kind in volume} - {"name"} <= allowed
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context.get("runAsUser") != 0
+        assert context.get("runAsNonRoot", True) is True
+        assert not {"privileged", "procMount", "seLinuxOptions", "seccompProfile"} & set(context)
+        assert not any("hostPort" in port for port in container.get("ports", []))
+
+
+POLICIES = [document for _, document in OBJECTS if document["kind"] == "NetworkPolicy"]
+
+
+def egress_of(component):
+    """The allowed egress of a pod of bookdrop: pairs of port and destinations."""
+    labels = {"app.kubernetes.io/name": "bookdrop", "app.kubernetes.io/component": component}
+    for policy in POLICIES:
+        selector = policy["spec"]["podSelector"]
+        matches = selector.get("matchLabels", {}).items() <= labels.items() and all(
+            labels[each["key"]] not in each["values"] for each in selector.get("matchExpressions", [])
+        )
+        if matches and "Egress" in policy["spec"]["policyTypes"]:
+            for rule in policy["spec"].get("egress", []):
+                yield from ((port["port"], rule.get("to")) for port in rule["ports"])
+
+
+@pytest.mark.parametrize(
+    ("component", "ports"),
+    [
+        ("migrate", {53, 5432}),
+        ("returns", {53, 5432, 6379, 5671, 5672}),
+        ("housekeeping", {53, 5432, 6379, 5671, 5672}),
+        ("printing", {53, 5432, 6379, 5671, 5672, 631, 9100}),
+        ("flower", {53, 5432, 6379, 5671, 5672}),
+        ("metrics", {53, 5432, 6379, 5671, 5672}),
+    ],
+)
+def test_pod_connects_to_named_destinations_only(component, ports):
+    """Each role reaches the ports that it needs, and each rule names its destinations; first nothing is allowed."""
+    allowed = list(egress_of(component))
+
+    assert {port for port, _ in allowed} == ports
+    assert all(destinations for _, destinations in allowed)
+    denied = next(policy for policy in POLICIES if policy["metadata"]["name"] == "bookdrop-default-deny")
+    assert denied["spec"] == {
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "bookdrop"}},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+
+
 @pytest.mark.parametrize(("where", "pod", "container"), CONTAINERS)
 def test_kubernetes_container_is_confined(where, pod, container):
     """Read-only root, no capability, limits on all resources, and a liveness probe where the container keeps running."""
