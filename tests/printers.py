@@ -226,17 +226,19 @@ class DrippingPrinter(Listener):
 
     def __init__(self, part: str) -> None:
         self._part = part
-        self.connections = 0
-        """The number of connections that are open now."""
+        self._connections = 0
+        self.most_connections = 0
+        """The largest number of connections that were open at the same time."""
         super().__init__()
 
     def serve(self, client: socket.socket) -> None:
         """Drip until the other side closes the connection."""
-        self.connections += 1
+        self._connections += 1
+        self.most_connections = max(self.most_connections, self._connections)
         try:
             self._drip(client)
         finally:
-            self.connections -= 1
+            self._connections -= 1
 
     def _drip(self, client: socket.socket) -> None:
         match self._part:

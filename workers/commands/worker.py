@@ -6,6 +6,10 @@ import socket
 
 import click
 
+PRINTING_PROCESSES = 4
+"""A printer that does not respond holds two processes at most, until a deadline: one that prints and one that polls. The
+others print on other printers meanwhile."""
+
 
 @click.command("worker")
 @click.argument("role", type=click.Choice(["returns", "printing", "housekeeping"]))
@@ -19,14 +23,14 @@ import click
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 256),
-    help="Processes of the pool (default: the setting concurrency for returns, 1 for printing), or threads (housekeeping, 2).",
+    help="Processes of the pool (default: the setting concurrency for returns, 4 for printing), or threads (housekeeping, 2).",
 )
 def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None) -> None:
     """Run a worker of ROLE until TERM, which lets it finish its running tasks.
 
     \b
     returns        processes scans, performs the Return, publishes the reply
-    printing       prints the slips of its branches, one at a time
+    printing       prints the slips of its branches, one at a time on each printer
     housekeeping   sweeps outbox, print jobs and quarantine; one is enough, a second one is harmless
 
     Example: bookdrop worker printing --branch main --branch north
@@ -53,7 +57,7 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
                 )
             queues = [*(topology.printing_queue(branch) for branch in codes), topology.PRINT_ACTIONS_QUEUE]
             name = f"printing-{branches[0]}" if len(branches) == 1 else "printing"
-            options += ["--pool", "prefork", "--concurrency", str(concurrency or 1)]
+            options += ["--pool", "prefork", "--concurrency", str(concurrency or PRINTING_PROCESSES)]
         case _:
             queues = [topology.HOUSEKEEPING_QUEUE]
             # Not the solo pool: it runs tasks in the main thread, where a long sweep would delay heartbeats and timers.
