@@ -19,12 +19,13 @@ STATEMENT_TIMEOUT_SECONDS: Final = 60
 """PostgreSQL: longest duration of a statement, and longest pause in a transaction, in seconds."""
 
 
-def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop") -> Engine:
+def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop", overwrite_deleted: bool = False) -> Engine:
     """Create the engine for `url` (`sqlite:///file` or `postgresql+psycopg://...`); it connects on first use.
 
     On PostgreSQL the pool keeps `pool_size` connections and opens two more at need; `pg_stat_activity` shows them as
     `name`. Every wait has a limit: for a lock, for an unreachable server, and for a worker that stopped in a transaction.
-    Only its owner may read a SQLite file and its side files: each new connection ensures that.
+    Only its owner may read a SQLite file and its side files: each new connection ensures that. With `overwrite_deleted`
+    SQLite overwrites what this engine deletes or replaces, at the cost of more writes.
     """
     parsed = make_url(url)
     if parsed.drivername in {"postgresql", "postgres"}:
@@ -38,6 +39,10 @@ def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop") -> Engi
         if (file := sqlite_file(parsed)) is not None:
             event.listen(engine, "do_connect", lambda *_: _restrict_sqlite(file))
         event.listen(engine, "connect", _prepare_sqlite)
+        if overwrite_deleted:
+            event.listen(
+                engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete = ON").close()
+            )
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() == "postgresql":

@@ -209,7 +209,10 @@ def database_connections(pool: object, concurrency: int) -> int:
 
 def _create_context(connections: int) -> None:
     settings = WorkerSettings.load()
-    engine = open_engine(settings.database_url, pool_size=connections, name=f"bookdrop-{settings.role}")
+    engine = open_engine(
+        settings.database_url, pool_size=connections, name=f"bookdrop-{settings.role}",
+        overwrite_deleted=settings.role == "housekeeping",
+    )  # fmt: skip
     _engines[:] = [engine]
     task_context.use(bootstrap.make(settings, engine))
 

@@ -187,7 +187,12 @@ def waiting(broker_url):
 def exports_of():
     """The output of each command that lists or shows stored data."""
     commands = ["requests list", "prints list", "quarantine list", "quarantine list --all", "printers list"]
-    for command in (*(f"{each} --json" for each in commands), "requests show BR-00002 --json", "metrics --once"):
+    for command in (
+        *(f"{each} --json" for each in commands),
+        "requests show BR-00002 --json",
+        "metrics --once",
+        "export returns",
+    ):
         done = CliRunner().invoke(main, command.split())
         assert done.exit_code == 0, (command, done.output)
         assert done.stdout, command

@@ -47,7 +47,7 @@ def acting() -> "Iterator[Context]":
 
     settings = WorkerSettings.load()
     logging.configure("warning", settings.log_format)
-    engine = open_engine(settings.database_url, name="bookdrop-operations")
+    engine = open_engine(settings.database_url, name="bookdrop-operations", overwrite_deleted=True)
     context = bootstrap.make(settings, engine)
     try:
         yield context
