@@ -95,7 +95,9 @@ def clean(line: str, prefix: str = "") -> str:
         barcode = barcode.removeprefix(prefix).lstrip(_ENDS)
     if not barcode:
         raise BarcodeRefusedError(ReplyReason.EMPTY)
-    if any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in barcode):
+    if not barcode.isprintable() and any(
+        unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for char in barcode
+    ):
         raise BarcodeRefusedError(ReplyReason.CONTROL_CHARACTERS)
     if len(barcode) > MAX_LENGTH:
         raise BarcodeRefusedError(ReplyReason.TOO_LONG)

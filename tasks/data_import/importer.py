@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from tasks.data_import.batches import batches
 from tasks.data_import.outcome import RowResult
-from tasks.data_import.readers import InvalidRow, ValidRow
 from tasks.data_import.report import UNKNOWN_KIND, ImportReport
 from tasks.data_import.row_models import Row
 from tasks.data_import.store_items import store_items
@@ -26,6 +25,7 @@ from tasks.data_import.store_locations import (
 )
 from tasks.data_import.store_requests import store_requests
 from tasks.data_import.upsert import RowRefusedError, StoreContext
+from tasks.data_import.validation import InvalidRow, ValidRow
 
 BATCH_SIZE: Final = 1000
 """Rows in one transaction."""
@@ -84,6 +84,7 @@ def _store_batch(
         if isinstance(invalid, InvalidRow):
             report.refuse(invalid)
     valid = [row for row in batch if isinstance(row, ValidRow)]
+    report.shortened += [row for row in valid if row.shortened]
     # Neighbours of one kind together, in the file's order: a later kind may refer to an earlier one.
     for kind, group in groupby(valid, key=lambda row: row.row.kind):
         of_kind = list(group)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tasks.data_import.outcome import Note, Outcome, RowResult
-from tasks.data_import.readers import InvalidRow, ValidRow
+from tasks.data_import.validation import InvalidRow, ValidRow
 
 UNKNOWN_KIND: Final = "unknown"
 """Key of the report for rows that do not show their kind."""
@@ -36,6 +36,8 @@ class ImportReport:
     refused: list[InvalidRow] = field(default_factory=list)
     notes: Counter[tuple[str, Note]] = field(default_factory=Counter)
     """Number of rows by kind and note. A row with a note is counted by its outcome too."""
+    shortened: list[ValidRow] = field(default_factory=list)
+    """Rows with a text that was too long and was shortened. A row may be refused as well."""
     committed: bool = True
     """False when nothing was stored: a dry run, or a refused row under `strict`."""
 

@@ -3,39 +3,103 @@
 
 import re
 import unicodedata
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, ClassVar, Final, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from schemas.barcodes import clean
-from schemas.external_text import one_line
+from schemas.barcodes import clean, unwrap_spreadsheet
+from schemas.external_text import CUT, one_line
 from schemas.isbn import find_isbn
 from schemas.request_status import RequestStatus
 from schemas.topology import CODE_PATTERN
+from tasks.data_import.date_formats import parse_iso
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+MAX_TEXT: Final = 10_000
+"""Characters of a text that is shortened. A longer one is damage: rows that an open quote made into text."""
+MAX_LINES: Final = 7
+"""Lines of an address."""
+MAX_LINE: Final = 200
 
 
 def _text(value: object) -> object:
     """One printable line. A lone surrogate stays: the row with it is refused."""
-    return value if not isinstance(value, str) or _SURROGATE.search(value) else one_line(value)
+    return value if not isinstance(value, str) or _SURROGATE.search(value) else _line(value)
 
 
-def _optional(value: object) -> object:
-    folded = _text(value)
-    return None if folded == "" else folded
+def _line(value: str) -> str:
+    _refuse_nul(value)
+    return one_line(value)
 
 
-def _lines(value: object) -> object:
-    """Split lines at `|`; accept a JSON list as well."""
+def _refuse_nul(value: str) -> None:
+    if "\x00" in value:
+        raise ValueError("contains a NUL character")
+
+
+def _shortened(limit: int) -> Callable[[object, ValidationInfo], object]:
+    """A validator that shortens a descriptive text to `limit` characters, and adds the column to the context."""
+
+    def shorten(value: object, info: ValidationInfo) -> object:
+        text = _text(value)
+        return _shorten(text, limit, info) if isinstance(text, str) and len(text) > limit else text
+
+    return shorten
+
+
+def _shorten(text: str, limit: int, info: ValidationInfo) -> str:
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"has {len(text)} characters; is a quote left open?")
+    if isinstance(info.context, list) and info.field_name not in info.context:
+        info.context.append(info.field_name)
+    return text[: limit - len(CUT)].rstrip() + CUT
+
+
+def _identifier(value: object) -> object:
+    """Unwrap a spreadsheet's text and fold white space. Raises `ValueError` for what no identifier contains."""
+    if not isinstance(value, str):
+        return value
+    text = unwrap_spreadsheet(value)
+    if not text.isprintable():
+        _refuse_nul(value)
+        if "\n" in text or "\r" in text:
+            raise ValueError("contains a line break; is a quote left open?")
+        if any(unicodedata.category(c) in {"Cc", "Cf"} and not c.isspace() for c in text):
+            raise ValueError("contains control characters")
+    return " ".join(text.split())
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+def _lines(value: object, info: ValidationInfo) -> object:
+    """Split lines at `|`; accept a JSON list as well. Lines above the limit are joined to the last one."""
     parts = value.split("|") if isinstance(value, str) else value
-    return [_text(part) for part in parts if _text(part)] if isinstance(parts, list) else parts
+    if not isinstance(parts, list):
+        return parts
+    lines = [line for part in parts if (line := _text(part))]
+    if len(lines) > MAX_LINES and all(isinstance(line, str) for line in lines):
+        lines[MAX_LINES - 1 :] = [", ".join(str(line) for line in lines[MAX_LINES - 1 :])]
+    return [
+        _shorten(line, MAX_LINE, info) if isinstance(line, str) and len(line) > MAX_LINE else line for line in lines
+    ]
+
+
+def _barcode(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    _refuse_nul(value)
+    return clean(unwrap_spreadsheet(value))
 
 
 def _barcodes(value: object) -> object:
-    parts = value.split("|") if isinstance(value, str) else value
-    return [clean(part) if isinstance(part, str) else part for part in parts] if isinstance(parts, list) else parts
+    parts = unwrap_spreadsheet(value).split("|") if isinstance(value, str) else value
+    return [_barcode(part) for part in parts] if isinstance(parts, list) else parts
 
 
 def _status(value: object) -> object:
@@ -43,12 +107,28 @@ def _status(value: object) -> object:
 
 
 def _moment(value: object) -> object:
-    """Parse ISO 8601 into UTC; a time without a zone is local time of this machine."""
+    """Parse ISO 8601 into UTC; a date is its first moment. Without a zone it is local time of this machine."""
+    moment = _date_or_moment(value)
+    if moment is None or isinstance(moment, datetime):
+        return moment
+    return _utc(datetime.combine(moment, time()))
+
+
+def _date_or_moment(value: object) -> date | None:
+    """Parse ISO 8601: a time into UTC, or a date."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+    found = parse_iso(value.strip()) if isinstance(value, str) else value
+    if isinstance(found, datetime):
+        return _utc(found)
+    if isinstance(found, date):
+        return found
+    raise ValueError("is not a date in the form of ISO 8601, for example 2026-11-28")
+
+
+def _utc(moment: datetime) -> datetime:
     try:
-        return moment.astimezone(UTC) if isinstance(moment, datetime) else moment
+        return moment.astimezone(UTC)
     except (OverflowError, OSError):
         raise ValueError("is outside the years 1 to 9999 in UTC") from None
 
@@ -67,17 +147,45 @@ def _without_controls(value: str) -> str:
     return value
 
 
+def _known_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is not the name of a time zone that this machine knows, for example Europe/Berlin") from None
+    return value
+
+
 UNNAMED: Any = None
 """Value of a column that a row does not name. Only a row that is stored already may leave out a `new_columns` column."""
 
-Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200)]
-LongText = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=1000)]
-OptionalText = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_optional)]
+Name = Annotated[str, BeforeValidator(_shortened(200)), Field(min_length=1, max_length=200)]
+Title = Annotated[str, BeforeValidator(_shortened(1000)), Field(min_length=1, max_length=1000)]
+OptionalText = Annotated[
+    Annotated[str, Field(max_length=500)] | None, BeforeValidator(_none_if_empty), BeforeValidator(_shortened(500))
+]
+Identifier = Annotated[str, BeforeValidator(_identifier), Field(min_length=1, max_length=200)]
+OptionalIdentifier = Annotated[
+    Annotated[str, Field(max_length=200)] | None, BeforeValidator(_none_if_empty), BeforeValidator(_identifier)
+]
 Code = Annotated[str, BeforeValidator(_text), Field(pattern=CODE_PATTERN, max_length=40)]
-OptionalCode = Annotated[Annotated[str, Field(pattern=CODE_PATTERN, max_length=40)] | None, BeforeValidator(_optional)]
-PartnerCode = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=40)]
-Lines = Annotated[list[Annotated[str, Field(max_length=200)]], BeforeValidator(_lines), Field(max_length=7)]
+OptionalCode = Annotated[
+    Annotated[str, Field(pattern=CODE_PATTERN, max_length=40)] | None,
+    BeforeValidator(_none_if_empty),
+    BeforeValidator(_text),
+]
+PartnerCode = Annotated[str, BeforeValidator(_identifier), Field(min_length=1, max_length=40)]
+Lines = Annotated[
+    list[Annotated[str, Field(max_length=MAX_LINE)]], BeforeValidator(_lines), Field(max_length=MAX_LINES)
+]
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+DueMoment = Annotated[datetime | date | None, BeforeValidator(_date_or_moment)]
+"""A time in UTC, or the date of a day whose end depends on the time zone of a branch."""
+TimeZone = Annotated[
+    str,
+    BeforeValidator(_text),
+    Field(pattern=r"^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$", max_length=64),
+    AfterValidator(_known_zone),
+]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
@@ -111,11 +219,13 @@ class BranchRow(Row):
     new_columns: ClassVar[tuple[str, ...]] = ("name", "library")
     code: Code
     """Lower case letters, digits and hyphens, for example `main`."""
-    name: Text = UNNAMED
-    library: Text = UNNAMED
+    name: Name = UNNAMED
+    library: Name = UNNAMED
     """Name of the library, as slips show it under FROM."""
     address: Lines = []
     """Lines separated by `|`."""
+    timezone: Annotated[TimeZone | None, BeforeValidator(_none_if_empty)] = None
+    """IANA name of the time zone in which due dates end, for example `Europe/Berlin`. Empty: that of this machine."""
 
 
 class PrinterRow(Row):
@@ -157,10 +267,12 @@ class PartnerRow(Row):
     new_columns: ClassVar[tuple[str, ...]] = ("name",)
     code: PartnerCode
     """Identifier of the library among partners, usually its ISIL."""
-    name: Text = UNNAMED
+    name: Name = UNNAMED
     address: Lines = []
     """Lines separated by `|`."""
-    delivery_code: Annotated[Annotated[str, Field(max_length=40)] | None, BeforeValidator(_optional)] = None
+    delivery_code: Annotated[
+        Annotated[str, Field(max_length=40)] | None, BeforeValidator(_none_if_empty), BeforeValidator(_text)
+    ] = None
     """Sort code of the courier, the largest text on the slip."""
 
 
@@ -170,8 +282,8 @@ class PatronRow(Row):
     kind: ClassVar[str] = "patrons"
     natural_key: ClassVar[str] = "number"
     new_columns: ClassVar[tuple[str, ...]] = ("name",)
-    number: Text
-    name: Text = UNNAMED
+    number: Identifier
+    name: Name = UNNAMED
 
 
 class RequestRow(Row):
@@ -180,18 +292,18 @@ class RequestRow(Row):
     kind: ClassVar[str] = "requests"
     natural_key: ClassVar[str] = "external_id"
     new_columns: ClassVar[tuple[str, ...]] = ("partner", "branch", "status", "title")
-    external_id: Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=100)]
+    external_id: Annotated[str, BeforeValidator(_identifier), Field(min_length=1, max_length=100)]
     partner: PartnerCode = UNNAMED
     """Code of the lending library."""
     branch: Code = UNNAMED
     """Code of the branch that owns the request."""
     status: Annotated[RequestStatus, BeforeValidator(_status)] = UNNAMED
     """Status by its label, for example `Loaned to patron`."""
-    title: LongText = UNNAMED
+    title: Title = UNNAMED
     author: OptionalText = None
     isbn: Annotated[str | None, BeforeValidator(_isbn)] = None
     """The first valid ISBN in the text, of 10 or 13 digits; stored with 13. A text without one counts as empty."""
-    patron: OptionalText = None
+    patron: OptionalIdentifier = None
     """Number of the patron."""
     return_address: Lines = []
     """Return address that the lender gave with this item: lines separated by `|`, the name first."""
@@ -214,9 +326,9 @@ class ItemRow(Row):
         list[str], BeforeValidator(lambda v: _barcodes(v) if v else []), Field(max_length=20)
     ] = []
     """Temporary barcodes, put on at receipt, separated by `|`."""
-    request: OptionalText = None
+    request: OptionalIdentifier = None
     """External identifier of its request; empty for an item that the library owns."""
-    position: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, BeforeValidator(_optional)] = None
+    position: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, BeforeValidator(_none_if_empty), BeforeValidator(_text)] = None
     """1 for the first item of its request. Empty: the item with one of the barcodes, else a further item."""
     description: OptionalText = None
 
@@ -232,20 +344,30 @@ class LoanRow(Row):
 
     kind: ClassVar[str] = "loans"
     natural_key: ClassVar[str] = "barcode and loaned_at"
-    barcode: Annotated[str, BeforeValidator(lambda v: clean(v) if isinstance(v, str) else v)]
+    barcode: Annotated[str, BeforeValidator(_barcode)]
     """A barcode of the item. If several items have it, the loan is of the open request's; a past loan is of the item
     whose request fits its time."""
-    patron: OptionalText = None
+    patron: OptionalIdentifier = None
     """Number of the patron; not stored for a discharged loan, unless a fee is open."""
     loaned_at: Annotated[datetime, BeforeValidator(_moment)]
-    due_at: Moment = None
+    due_at: DueMoment = None
+    """A date without a time is due at the end of that day, in the time zone of the branch of the item's request."""
     discharged_at: Moment = None
     """Empty while the item is on loan."""
     fee_open: Flag = False
     claimed_returned: Flag = False
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        if self.discharged_at is not None and self.discharged_at < self.loaned_at:
+            raise ValueError(f"discharged_at is before the loan began ({self.loaned_at:%Y-%m-%d %H:%M} UTC)")
+        return self
 
 
 KINDS: dict[str, type[Row]] = {
     row.kind: row for row in (BranchRow, PrinterRow, StationRow, PartnerRow, PatronRow, RequestRow, ItemRow, LoanRow)
 }
 """Kinds in the order of import: each kind refers only to those before it."""
+
+DATE_COLUMNS = frozenset({"created_at", "loaned_at", "due_at", "discharged_at"})
+"""Columns of dates and times, of all kinds."""

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from schemas.models import Item, ItemBarcode, Loan, Patron, Request, table
 from schemas.request_status import CLOSED
+from tasks.data_import.due_dates import due_before_loan, with_due_times
 from tasks.data_import.loan_matching import Candidate, SeveralOpen, item_of_open_loan, item_of_past_loan
 from tasks.data_import.outcome import Note, Outcome, RowResult, refused, unchanged
 from tasks.data_import.past_events import reopened_loans
@@ -48,7 +49,7 @@ class _Batch:
 
 def store_loans(rows: Sequence[Row], session: Session, context: StoreContext) -> list[RowResult]:
     """Upsert loans by item and start. A discharged loan has no link to a patron, unless a fee or a claim is open."""
-    loans = [cast("LoanRow", row) for row in rows]
+    loans = with_due_times([cast("LoanRow", row) for row in rows], session)
     batch = _read(loans, session)
     inserts: list[LoanValues] = []
     changed: dict[int, LoanValues] = {}
@@ -136,6 +137,8 @@ Decision = tuple[RowResult, LoanValues | None, LoanValues]
 
 
 def _decide(row: LoanRow, batch: _Batch) -> Decision:
+    if reason := due_before_loan(row):
+        return refused(reason), None, {}
     candidates = batch.candidates.get(row.barcode, [])
     if not candidates:
         return refused(f"there is no item with barcode {row.barcode}; import it first"), None, {}

@@ -15,8 +15,10 @@ from sqlalchemy.orm import sessionmaker
 
 from schemas.models import Item, ItemBarcode, Loan, Partner, Patron, Printer, Request, Station
 from schemas.request_status import RequestStatus
+from tasks.data_import.import_errors import ImportFileError
 from tasks.data_import.importer import import_rows
-from tasks.data_import.readers import ColumnMapping, ImportFileError, read
+from tasks.data_import.mapping import ColumnMapping
+from tasks.data_import.readers import read
 from workers.cli import main
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SOME_REFUSED, INVALID_FILE = 1, 2
 KIND_NAMES = ("branches", "printers", "stations", "partners", "patrons", "requests", "items", "loans")
 RESTRICTED_KIND_NAMES = ("stations", "printers")
+ENCODINGS = ("utf-8", "utf-16", "windows-1250", "windows-1252", "iso-8859-1", "iso-8859-2", "iso-8859-15")
 MAX_SHOWN = 20
 """Number of refused rows that the text report lists."""
 
@@ -40,7 +41,23 @@ MAX_SHOWN = 20
     help="Let a row change the key of a stored station. Every earlier key of it ends at once.",
 )
 @click.option(
-    "--mapping", type=click.Path(path_type=Path), help="TOML file that maps another system's columns and values."
+    "--mapping",
+    metavar="FILE|NAME",
+    type=click.Path(path_type=Path),
+    help="TOML file that maps another system's columns and values, or the name of a mapping of bookdrop: alma.",
+)
+@click.option(
+    "--set",
+    "constants",
+    metavar="COLUMN=VALUE",
+    multiple=True,
+    help="Value of a column that the file does not have. Repeatable.",
+)
+@click.option("--date-format", metavar="FORMAT", help="Format of dates that are not ISO 8601, for example %d/%m/%Y.")
+@click.option(
+    "--encoding",
+    type=click.Choice(ENCODINGS),
+    help="Encoding of the file. Default: UTF-8, or UTF-16 with a byte order mark.",
 )
 @click.option("--strict", is_flag=True, help="Import nothing if a row is refused.")
 @click.option("--dry-run", is_flag=True, help="Show the result; import nothing.")
@@ -51,15 +68,18 @@ def import_command(
     allowed: tuple[str, ...],
     rotate_keys: bool,
     mapping: Path | None,
+    constants: tuple[str, ...],
+    date_format: str | None,
+    encoding: str | None,
     strict: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Import FILE: branches, printers, stations, partners, patrons, requests, items or loans.
 
-    CSV (comma, semicolon or tab; UTF-8) or JSON Lines. Each row is inserted, or updates the stored one in the columns
-    that it names, so importing the same file again changes nothing. Each refused row is reported with its line and
-    reason; the others are imported.
+    CSV (comma, semicolon or tab), JSON Lines or a JSON array. Each row is inserted, or updates the stored one in the
+    columns that it names, so importing the same file again changes nothing. Each refused row is reported with its line and
+    reason; the others are imported. A file with damage that may span rows is refused as a whole.
 
     With --kind every row is of that kind. Without it the columns identify the kind, or a column `kind` names the kind
     of each row; stations and printers then need --allow.
@@ -73,7 +93,7 @@ def import_command(
 
     \b
     Example: bookdrop import partners.csv
-             bookdrop import export.csv --kind requests --mapping alma.toml --dry-run
+             bookdrop import export.csv --kind requests --mapping alma --set branch=main --dry-run
 
     Exit codes: 0 all rows imported; 1 some were refused; 2 the file or the mapping is invalid.
     """
@@ -83,14 +103,18 @@ def import_command(
     from sqlalchemy.orm import sessionmaker
 
     from schemas.database import open_engine
+    from tasks.data_import.import_errors import ImportFileError
     from tasks.data_import.importer import import_rows
-    from tasks.data_import.readers import ColumnMapping, ImportFileError, read, read_mapping
+    from tasks.data_import.mapping import ColumnMapping
+    from tasks.data_import.mapping_files import adjust, read_mapping
+    from tasks.data_import.readers import read
     from workers.commands.sessions import cause
     from workers.settings import WorkerSettings
 
     engine = open_engine(WorkerSettings.load().database_url)
     try:
-        rows = read(file, kind, read_mapping(mapping) if mapping else ColumnMapping(), allowed)
+        translation = read_mapping(mapping, kind) if mapping else ColumnMapping()
+        rows = read(file, kind, adjust(translation, kind, constants, date_format), allowed, encoding)
         with _progress(file) as progress:
             report = import_rows(
                 rows,
@@ -140,13 +164,19 @@ def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
             {"kind": kind, "note": note.value, "rows": rows, "text": note.text}
             for (kind, note), rows in sorted(report.notes.items())
         ]
+        shortened = [{"line": row.line, "kind": row.row.kind, "columns": row.shortened} for row in report.shortened]
         content = {**counts, "kept": report.committed, "by_kind": by_kind, "notes": notes, "refused": refused}
+        content["shortened"] = shortened
         click.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return
     for row in report.refused[:MAX_SHOWN]:
         click.echo(f"line {row.line}: {row.reason}", err=True)
     if len(report.refused) > MAX_SHOWN:
         click.echo(f"... and {len(report.refused) - MAX_SHOWN} more; --json lists all.", err=True)
+    for short in report.shortened[:MAX_SHOWN]:
+        click.echo(f"line {short.line}: {', '.join(short.shortened)} shortened, because the text is too long", err=True)
+    if len(report.shortened) > MAX_SHOWN:
+        click.echo(f"... {len(report.shortened)} rows have a shortened text; --json lists all.", err=True)
     for kind, of_kind in report.by_kind.items():
         click.echo(f"{kind}: {_counts(of_kind)}")
         for (noted_kind, note), rows in sorted(report.notes.items()):
@@ -203,8 +233,9 @@ def add_command(kind: str, values: tuple[str, ...], rotate_keys: bool, as_json: 
     from schemas.database import open_engine
     from schemas.models import Station
     from tasks.data_import.importer import import_rows
-    from tasks.data_import.readers import ColumnMapping, parse_row
+    from tasks.data_import.mapping import ColumnMapping
     from tasks.data_import.row_models import KINDS
+    from tasks.data_import.validation import parse_row
     from workers.commands.sessions import UNCHANGED, cause
     from workers.settings import WorkerSettings
 
