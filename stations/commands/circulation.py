@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stations.commands.output import TimeOption, backdate_option, json_option, send_and_print, wait_option
+from stations.commands.output import DueOption, backdate_option, json_option, send_and_print, wait_option
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -74,7 +74,7 @@ def receive_command(
 
 @click.command("loan")
 @click.argument("barcode")
-@click.option("--due", type=TimeOption(), metavar="TIME", help="Due date, for example 2026-12-20.")
+@click.option("--due", type=DueOption(), metavar="TIME", help="Due date, for example 2026-12-20: the end of that day.")
 @wait_option
 @json_option
 @click.pass_obj

@@ -5,8 +5,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from datetime import date, datetime, time
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -52,6 +52,9 @@ def journal_errors() -> Iterator[None]:
         raise CommandError(str(error), NOT_STORED) from None
 
 
+END_OF_DAY: Final = time(23, 59, 59)
+
+
 class TimeOption(click.ParamType[datetime]):
     """A date and time in ISO 8601: local time, or with an offset. The value is aware."""
 
@@ -63,6 +66,21 @@ class TimeOption(click.ParamType[datetime]):
             return datetime.fromisoformat(str(value)).astimezone()
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time; write it as 2026-11-22 or '2026-11-22 18:00'", param, ctx)
+
+
+class DueOption(TimeOption):
+    """A due time; a date is due at the end of that day."""
+
+    name = "due"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Parse ISO 8601."""
+        due = super().convert(value, param, ctx)
+        try:
+            day = date.fromisoformat(str(value))
+        except ValueError:
+            return due
+        return datetime.combine(day, END_OF_DAY).astimezone()
 
 
 wait_option = click.option(

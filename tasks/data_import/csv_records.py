@@ -38,9 +38,18 @@ class CsvFile:
         return [name for name in self.header if name]
 
     def check(self) -> None:
-        """Parse the whole file. Raises `ImportFileError` for damage whose end cannot be found."""
-        for _ in self._rows():
-            pass
+        """Parse the whole file. Raises `ImportFileError` for damage whose end cannot be found.
+
+        After a record that may contain rows, texts may be read as rows and rows as texts. Then any irregular record
+        refuses the file.
+        """
+        suspect = None
+        for line, values in self._rows():
+            if isinstance(values, Damage) and values.may_hide_rows:
+                suspect = suspect or line
+            elif suspect is not None and (isinstance(values, Damage) or self._is_irregular(values)):
+                cause = f"a quote seems to be left open in line {suspect}, because line {line} is not a row"
+                raise self.source.refused(suspect, cause, _QUOTES_ARE_DOUBLED)
 
     def records(self) -> Iterator[tuple[int, Any]]:
         """The number of each record's first line, with the record or `Damage`. Blank records are left out."""
@@ -55,6 +64,14 @@ class CsvFile:
                 yield line, dict(zip(self.header, values, strict=True))
             else:
                 yield line, self._fit(values)
+
+    def _is_irregular(self, values: list[str]) -> bool:
+        """True for a record with another number of values, or with a value that begins or ends with a quote."""
+        if not any(value.strip() for value in values):
+            return False
+        return isinstance(self._fit(values), Damage) or any(
+            value.startswith('"') or value.endswith('"') for value in values
+        )
 
     def _fit(self, values: list[str]) -> dict[str, str] | Damage:
         """The record of a row with columns that have no name, or with empty values after the last column."""
@@ -84,18 +101,23 @@ class CsvFile:
                 continue
             if reader.line_num > before + 1 and self._contains_row(values):
                 last = self.header_line + reader.line_num
-                yield first, Damage(f"lines {first} to {last} are one record; is a quote left open in line {first}?")
+                reason = f"lines {first} to {last} are one record; is a quote left open in line {first}?"
+                yield first, Damage(reason, may_hide_rows=True)
             else:
                 yield first, values
 
     def _contains_row(self, values: list[str]) -> bool:
-        """True if a line inside a value has as many delimiters as a row: an open quote makes rows into text."""
+        """True if an open quote may have made rows into text.
+
+        A line inside a value has as many delimiters as a row, or the value ends with a delimiter: then its last quote may
+        be the first one of another row's value.
+        """
         delimiters = len(self.columns) - 1
         return any(
-            line.count(self.delimiter) >= delimiters
+            value.endswith(self.delimiter) or any(line.count(self.delimiter) >= delimiters for line in lines[1:])
             for value in values
             if "\n" in value or "\r" in value
-            for line in value.replace("\r\n", "\n").replace("\r", "\n").split("\n")[1:]
+            for lines in [value.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
         )
 
     def _ends_with_line(self, line: str) -> bool:

@@ -4,14 +4,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 ISO: Final = "iso"
 """Name of the format of ISO 8601, beside others."""
 
 _DIRECTIVE: Final = re.compile(r"%(.?)")
-_PROBE: Final = datetime(2001, 2, 3, 16, 5, 6, 7)  # noqa: DTZ001 - a probe of the format, in no zone
+_PROBE: Final = datetime(2001, 2, 3, 16, 5, 6, 7, tzinfo=UTC)
+"""A time that a format must keep."""
 
 
 @dataclass(frozen=True)

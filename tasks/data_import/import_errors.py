@@ -16,6 +16,8 @@ class Damage:
     """The reason why a line has no record."""
 
     reason: str
+    may_hide_rows: bool = False
+    """True if a quote may be open, so that later quotes may be read the wrong way round."""
 
 
 def printable(text: str) -> str:

@@ -328,7 +328,9 @@ class ItemRow(Row):
     """Temporary barcodes, put on at receipt, separated by `|`."""
     request: OptionalIdentifier = None
     """External identifier of its request; empty for an item that the library owns."""
-    position: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, BeforeValidator(_none_if_empty), BeforeValidator(_text)] = None
+    position: Annotated[
+        Annotated[int, Field(ge=1, le=1000)] | None, BeforeValidator(_none_if_empty), BeforeValidator(_text)
+    ] = None
     """1 for the first item of its request. Empty: the item with one of the barcodes, else a further item."""
     description: OptionalText = None
 
@@ -356,12 +358,6 @@ class LoanRow(Row):
     """Empty while the item is on loan."""
     fee_open: Flag = False
     claimed_returned: Flag = False
-
-    @model_validator(mode="after")
-    def _is_in_order(self) -> Self:
-        if self.discharged_at is not None and self.discharged_at < self.loaned_at:
-            raise ValueError(f"discharged_at is before the loan began ({self.loaned_at:%Y-%m-%d %H:%M} UTC)")
-        return self
 
 
 KINDS: dict[str, type[Row]] = {

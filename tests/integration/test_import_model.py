@@ -36,7 +36,9 @@ from schemas.models import Item, ItemBarcode, Loan, Partner, Patron, Request
 from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.data_import import importer
 from tasks.data_import.importer import import_rows
-from tasks.data_import.readers import ColumnMapping, parse_row, read
+from tasks.data_import.mapping import ColumnMapping
+from tasks.data_import.readers import read
+from tasks.data_import.validation import parse_row
 from tasks.events.processing import process_in
 from tasks.operator import Operator
 from tasks.quarantine.rejection import Received
@@ -84,7 +86,7 @@ ITEM_ROWS = rows_of(
 def loan_rows(starts: list[datetime]) -> st.SearchStrategy[Row]:
     return rows_of(
         {"barcode": st.sampled_from(CODES), "loaned_at": st.sampled_from(starts)},
-        {"patron": PATRONS, "due_at": st.sampled_from([None, BEGAN + timedelta(days=30)]),
+        {"patron": PATRONS, "due_at": st.sampled_from([None, BEGAN + timedelta(days=400)]),
          "discharged_at": st.none() | st.sampled_from(DISCHARGED), "fee": st.booleans(), "claim": st.booleans()},
     )  # fmt: skip
 

@@ -173,10 +173,7 @@ def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
         click.echo(f"line {row.line}: {row.reason}", err=True)
     if len(report.refused) > MAX_SHOWN:
         click.echo(f"... and {len(report.refused) - MAX_SHOWN} more; --json lists all.", err=True)
-    for short in report.shortened[:MAX_SHOWN]:
-        click.echo(f"line {short.line}: {', '.join(short.shortened)} shortened, because the text is too long", err=True)
-    if len(report.shortened) > MAX_SHOWN:
-        click.echo(f"... {len(report.shortened)} rows have a shortened text; --json lists all.", err=True)
+    _show_shortened(report)
     for kind, of_kind in report.by_kind.items():
         click.echo(f"{kind}: {_counts(of_kind)}")
         for (noted_kind, note), rows in sorted(report.notes.items()):
@@ -191,6 +188,13 @@ def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
         click.echo(
             f"Nothing was imported, because of --strict. {summary}. Correct the rows above and run the import again."
         )
+
+
+def _show_shortened(report: "ImportReport") -> None:
+    for row in report.shortened[:MAX_SHOWN]:
+        click.echo(f"line {row.line}: {', '.join(row.shortened)} shortened, because the text is too long", err=True)
+    if len(report.shortened) > MAX_SHOWN:
+        click.echo(f"... {len(report.shortened)} rows have a shortened text; --json lists all.", err=True)
 
 
 def _counts(counts: "RowCounts") -> str:
@@ -270,6 +274,8 @@ def add_command(kind: str, values: tuple[str, ...], rotate_keys: bool, as_json: 
         )
         return
     click.echo(f"{outcome}.")
+    for short in report.shortened:
+        click.echo(f"Shortened, because the text is too long: {', '.join(short.shortened)}.", err=True)
     if key:
         click.echo("Set BOOKDROP_STATION_REQUIRE_SIGNED_REPLIES=true on the station: it ignores forged replies.")
         click.echo(f"Its key (BOOKDROP_STATION_KEY), shown only now: {key}")
