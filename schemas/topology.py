@@ -11,6 +11,14 @@ DEAD_LETTER_QUEUE: Final = "dead-letter"
 PRINTING_QUEUE_PREFIX: Final = "printing."
 REPLY_QUEUE_PREFIX: Final = "reply."
 
+EVENTS_EXCHANGE: Final = "bookdrop.events"
+"""RabbitMQ: the direct exchange to which stations publish. Its one binding has the key `returns` and leads to that queue.
+
+A user who may write to the anonymous exchange may write to every queue; a station's user may write to this one alone.
+Redis has no exchanges: a station's user may push to the one list."""
+ANONYMOUS_EXCHANGE: Final = ""
+"""The exchange that leads to each queue by its name. RabbitMQ's permissions name it `amq.default`."""
+
 PROCESS_SCAN: Final = "returns.process_scan"
 PROCESS_RETURN: Final = "returns.process_return"
 PROCESS_UNDO: Final = "returns.process_undo"

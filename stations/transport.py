@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 from kombu import Connection, Consumer, Message, Producer, Queue
 
 from schemas.broker_url import Broker, read_broker_url
+from schemas.events_exchange import declare_events_exchange
 from schemas.publisher_confirms import PublisherConfirms, enable_confirms
 from schemas.station_status import HEADER
 from schemas.task_message import task_body, task_headers
-from schemas.topology import RETURNS_QUEUE, queue_arguments, reply_queue
+from schemas.topology import ANONYMOUS_EXCHANGE, EVENTS_EXCHANGE, RETURNS_QUEUE, queue_arguments, reply_queue
 
 _PREFETCH = 50
 """Also the largest number of replies that are handled together."""
 _TIMEOUT_SECONDS = 5
 _HEARTBEAT_SECONDS = 10
 """RabbitMQ: after twice this time without a frame the consumer treats its connection as lost."""
+_REFUSED = frozenset({403, 404})
+"""RabbitMQ's reply codes of a publish to an exchange to which the user may not write, or which is not declared."""
 _GATHER_SECONDS = 0.002
 """When no further reply comes within this time, the gathered ones are handled."""
 
@@ -77,12 +80,17 @@ class OutgoingEvent(NamedTuple):
 
 
 class EventPublisher:
-    """Publishes events. Not thread-safe."""
+    """Publishes events. Not thread-safe.
+
+    On RabbitMQ it publishes to the exchange `bookdrop.events`. Where that is not declared or not permitted yet, because
+    workers or permissions are those of an earlier release, it uses the anonymous exchange for that connection.
+    """
 
     def __init__(self, url: str, station: str) -> None:
         self._url = url
         self._station = station
         self._is_redis = read_broker_url(url).is_redis
+        self._exchange = self._own_exchange = ANONYMOUS_EXCHANGE if self._is_redis else EVENTS_EXCHANGE
         self._connection: Connection | None = None
         self._producer: Producer | None = None
         self._confirms: PublisherConfirms[OutgoingEvent] | None = None
@@ -96,9 +104,12 @@ class EventPublisher:
         was_connected = self._producer is not None
         try:
             self._publish_all(events)
-        except Exception:
+        except Exception as error:
+            was_refused = self._exchange == EVENTS_EXCHANGE and getattr(error, "code", None) in _REFUSED
             self.close()
-            if not was_connected:
+            if was_refused:
+                self._exchange = ANONYMOUS_EXCHANGE
+            elif not was_connected:
                 raise
             # The connection may have died while idle. Publishing twice is harmless, not publishing is not.
             try:
@@ -117,6 +128,7 @@ class EventPublisher:
 
     def close(self) -> None:
         """Close the connection; the next event opens a new one."""
+        self._exchange = self._own_exchange
         connection, self._connection, self._producer, self._confirms = self._connection, None, None, None
         _release(connection)
 
@@ -138,7 +150,7 @@ class EventPublisher:
     def _publish(self, producer: Producer, event: OutgoingEvent) -> None:
         producer.publish(
             task_body(event.payload),
-            exchange="",
+            exchange=self._exchange,
             routing_key=RETURNS_QUEUE,
             headers=task_headers(event.task, event.event_id, origin=self._station)
             | ({HEADER: event.status} if event.status else {}),
@@ -163,7 +175,7 @@ class EventPublisher:
             except self._connection.channel_errors:
                 # The queue is missing. A station's own RabbitMQ user may not create it; then the journal holds the
                 # events until a worker has declared it.
-                work.queue_declare()
+                declare_events_exchange(channel)
             self._confirms = enable_confirms(channel)
             self._producer = Producer(channel)
         return self._producer

@@ -73,10 +73,10 @@ class VirtualHost:
                 channel.queue_delete(queue)
 
 
-def rabbitmqctl(*command: str) -> str:
+def rabbitmqctl(*command: str, stdin: str | None = None) -> str:
     """Run `rabbitmqctl`; return its output."""
     done = subprocess.run(
-        ["rabbitmqctl", "--quiet", *command], capture_output=True, text=True, check=False, timeout=300
+        ["rabbitmqctl", "--quiet", *command], input=stdin, capture_output=True, text=True, check=False, timeout=300
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or done.stdout.strip())

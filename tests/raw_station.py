@@ -9,8 +9,17 @@ from typing import Any
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 
+from schemas.events_exchange import declare_events_exchange
 from schemas.task_message import task_body, task_headers
-from schemas.topology import CODE_PATTERN, PROCESS_RETURN, PROCESS_SCAN, RETURNS_QUEUE, queue_arguments, reply_queue
+from schemas.topology import (
+    CODE_PATTERN,
+    EVENTS_EXCHANGE,
+    PROCESS_RETURN,
+    PROCESS_SCAN,
+    RETURNS_QUEUE,
+    queue_arguments,
+    reply_queue,
+)
 from tests.polling import TIMEOUT
 
 
@@ -30,8 +39,12 @@ class RawStation:
     def __init__(self, broker_url: str, station: str = "main-desk-1") -> None:
         self._connection = Connection(broker_url)
         channel = self._connection.channel()
-        arguments = queue_arguments(RETURNS_QUEUE)
-        Queue(RETURNS_QUEUE, exchange="", routing_key=RETURNS_QUEUE, queue_arguments=arguments)(channel).queue_declare()
+        self._exchange = ""
+        if self._connection.transport.driver_type == "amqp":
+            self._exchange = EVENTS_EXCHANGE
+            declare_events_exchange(channel)
+        else:
+            Queue(RETURNS_QUEUE, exchange="", routing_key=RETURNS_QUEUE)(channel).queue_declare()
         self._producer = Producer(channel)
         self.reply_to = reply_queue(station)
         self.received: list[dict[str, Any]] = []
@@ -56,7 +69,7 @@ class RawStation:
         task = task or (PROCESS_SCAN if "barcode" in payload else PROCESS_RETURN)
         self._producer.publish(
             task_body(json.dumps(payload)),
-            exchange="",
+            exchange=self._exchange,
             routing_key=RETURNS_QUEUE,
             headers=task_headers(task, event_id, origin="a test"),
             content_type="application/json",

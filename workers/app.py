@@ -23,7 +23,7 @@ from workers.heartbeat import Heartbeat, heartbeat_file
 from workers.metrics import flusher
 from workers.publisher import BrokerPublisher
 from workers.runtime.compression import refuse_compression
-from workers.runtime.queues import DeadLetters, queue_declaration
+from workers.runtime.queues import DeadLetters, EventsExchange, queue_declaration
 from workers.runtime.timer_cleanup import TimerCleanup
 from workers.settings import WorkerSettings
 
@@ -63,7 +63,6 @@ def celery_settings() -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_channel_error_retry": True,
         "broker_pool_acquire_timeout": 5,
-        "broker_native_delayed_delivery_queue_type": "quorum",
         "imports": sorted({module for role in roles for module in TASK_MODULES[role]}),
         "task_queues": [
             queue_declaration(queue)
@@ -157,12 +156,15 @@ class Application(Celery):
 
 
 app = Application(
-    "bookdrop", amqp="workers.runtime.queues:DeclaredAMQP", events="workers.runtime.event_dispatcher:Events"
+    "bookdrop",
+    amqp="workers.runtime.queues:DeclaredAMQP",
+    events="workers.runtime.event_dispatcher:Events",
 )
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
 app.steps["worker"].add(TimerCleanup)
 app.steps["consumer"].add(DeadLetters)
+app.steps["consumer"].add(EventsExchange)
 
 _THREAD_POOLS = frozenset({"threads", "thread", "gevent", "eventlet"})
 

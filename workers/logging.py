@@ -70,8 +70,6 @@ def configure(level: str = "info", style: Literal["auto", "json", "console"] = "
         logging.getLogger(verbose).setLevel(max(logging.WARNING, root.level))
     # At level "debug" it logs the arguments of each task, and with them scanned barcodes and notes.
     logging.getLogger("celery.pool").setLevel(max(logging.INFO, root.level))
-    # It warns of queues that ETA tasks cannot use. These queues are bound to the anonymous exchange; no task has an ETA.
-    logging.getLogger("kombu.transport.native_delayed_delivery").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -3,7 +3,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from kombu import Connection, Producer, Queue
@@ -22,6 +22,8 @@ from workers.broker_options import RESPONSE_TIMEOUT_SECONDS
 
 log = structlog.get_logger()
 
+_EXISTS_DIFFERENTLY: Final = frozenset({405, 406})
+"""RabbitMQ's reply codes of the declaration of a queue that is exclusive, or that exists with other arguments."""
 
 FLUSH_SECONDS = 1.0
 """Interval after which published rows are deleted in a separate transaction, if no other has deleted them, in seconds."""
@@ -117,10 +119,26 @@ class BrokerPublisher:
             connection.release()
 
     def _declare(self, queue: str) -> None:
-        """Declare the queue before the first publish: on Redis, that lets an unread reply queue expire."""
+        """Declare the queue before the first publish: on Redis, that lets an unread reply queue expire.
+
+        RabbitMQ refuses the declaration of a queue that exists with other arguments, or exclusively, and closes the channel.
+        A station may have declared its own reply queue so. The channel is a separate one, and publishing continues: the
+        queue exists, and the messages to other queues do not depend on it.
+        """
         arguments = queue_arguments(queue)
         declared = Queue(queue, exchange="", routing_key=queue, durable=True, queue_arguments=arguments)
-        declared.bind(self._local.channel).queue_declare()
+        connection: Connection = self._local.connection
+        if self._local.confirms is None:
+            declared.bind(self._local.channel).queue_declare()
+        else:
+            if self._local.declaring_channel is None:
+                self._local.declaring_channel = connection.channel()
+            try:
+                declared.bind(self._local.declaring_channel).queue_declare()
+            except connection.channel_errors as error:
+                if getattr(error, "code", None) not in _EXISTS_DIFFERENTLY:
+                    raise
+                log.warning("queue_declared_differently", queue=queue, error=type(error).__name__)
         self._local.declared.add(queue)
 
     def _publish(self, producer: Producer, entry: PendingMessage) -> None:
@@ -155,5 +173,6 @@ class BrokerPublisher:
             self._local.channel = connection.default_channel
             self._local.producer = Producer(self._local.channel)
             self._local.confirms = enable_confirms(self._local.channel)
+            self._local.declaring_channel = None
             self._local.declared = set()
         return self._local.producer, self._local.declared

@@ -145,12 +145,22 @@ def asyncapi() -> dict[str, Any]:
 
 def _channels() -> dict[str, Any]:
     return {
-        "returns": _channel(
-            topology.RETURNS_QUEUE,
-            "Events from stations, as Celery task messages.",
-            {"processScan": "ScanTask", "processReturn": "ReturnTask"}
-            | {operation: f"{event.__name__}Task" for operation, event in CIRCULATION.items()},
-        ),
+        "returns": {
+            **_channel(
+                topology.RETURNS_QUEUE,
+                "Events from stations, as Celery task messages. On RabbitMQ a station publishes to the exchange in "
+                "`x-station-exchange`, the only one that its user may write to.",
+                {"processScan": "ScanTask", "processReturn": "ReturnTask"}
+                | {operation: f"{event.__name__}Task" for operation, event in CIRCULATION.items()},
+            ),
+            "x-station-exchange": {
+                "name": topology.EVENTS_EXCHANGE,
+                "type": "direct",
+                "durable": True,
+                "autoDelete": False,
+                "routingKey": topology.RETURNS_QUEUE,
+            },
+        },
         "printing": _channel(
             topology.printing_queue("{branch}"),
             "Print tasks for the print workers of one branch.",

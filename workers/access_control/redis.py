@@ -40,6 +40,10 @@ _REPLIES = f"~{topology.REPLY_QUEUE_PREFIX}*"
 
 ADMINISTRATOR: Final = "administrator"
 WORKER: Final = "worker"
+RETURNS: Final = "returns"
+PRINTING: Final = "printing"
+HOUSEKEEPING: Final = "housekeeping"
+METRICS: Final = "metrics"
 OPERATIONS: Final = "operations"
 FLOWER: Final = "flower"
 FLOWER_KEYS: Final = ("unacked.flower", "unacked.flower.index", "unacked.flower.mutex")

@@ -2,9 +2,9 @@
 """`bookdrop acl`: print the users of the broker, each with the least permissions it needs."""
 
 import hashlib
+import json
 import os
 import secrets
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,41 +98,58 @@ def redis_command(stations: tuple[str, ...], folder: Path | None, server_version
     " kept. Without this option rabbitmqctl prompts for each password.",
 )
 @click.option("--prefix", default="", help="Prefix of each user's name, where several libraries share a server.")
-def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str) -> None:
-    """Print a shell script of rabbitmqctl commands on standard output, for the virtual host of BOOKDROP_BROKER_URL.
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["script", "definitions"]),
+    default="script",
+    show_default=True,
+    help="script: a shell script of rabbitmqctl commands. definitions: a JSON file with the same users and the virtual host,"
+    " for 'rabbitmqctl import_definitions' or for load_definitions in the server's configuration; needs --generate.",
+)
+def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str, form: str) -> None:
+    """Print the users of the virtual host of BOOKDROP_BROKER_URL on standard output, as a script or as definitions.
 
-    A station may read its own reply queue only. RabbitMQ's write permission is less exact than that of Redis: a station
-    may write to any queue. Workers reject messages that are not signed with the station's key.
+    A station may read its own reply queue, and write to the exchange bookdrop.events, which leads to the queue returns.
+    Workers declare the exchange: update them, and then the stations, before the server loads these permissions.
 
     \b
     bookdrop acl rabbitmq --generate secrets > users.sh
     sh -e users.sh                          (on the server, as its administrator)
+    BOOKDROP_BROKER_URL_FILE=secrets/returns.url bookdrop worker returns
     BOOKDROP_STATION_BROKER_URL_FILE=secrets/station-main-desk-1.url bookdrop-station
 
     \b
     Exit codes: 0 printed; 1 there is no station, or the folder is not writable; 2 usage or settings error.
     """
     from schemas.broker_url import virtual_host_of
-    from workers.access_control.rabbitmq import permissions
+    from workers.access_control import rabbitmq
     from workers.settings import WorkerSettings
 
+    if form == "definitions" and folder is None:
+        raise click.UsageError("--format definitions needs --generate FOLDER: it contains hashes of the passwords.")
     url = WorkerSettings.load().broker_url.get_secret_value()
-    codes = _station_codes(stations)
+    users = rabbitmq.permissions(_station_codes(stations))
     try:
         host = virtual_host_of(url)
-        for user in permissions(codes):
-            name, password_input = shlex.quote(prefix + user.name), ""
-            if folder:
-                file = folder / f"{prefix}{user.name}.password"
-                _write(file, _password(folder, prefix + user.name, url))
-                password_input = f" < {shlex.quote(str(file))}"
-            click.echo(f"rabbitmqctl add_user {name}{password_input}")
-            allowed = " ".join(map(shlex.quote, (user.configure, user.write, user.read)))
-            click.echo(f"rabbitmqctl set_permissions -p {shlex.quote(host)} {name} {allowed}")
+        passwords = {user.name: _password(folder, prefix + user.name, url) for user in users} if folder else {}
+        if form == "definitions":
+            click.echo(json.dumps(rabbitmq.definitions(users, host, prefix, passwords, secrets.token_bytes), indent=1))
+            return
+        for name, password in passwords.items():
+            _write(_password_file(folder, prefix + name), password)
     except ValueError as error:
         raise click.ClickException(f"BOOKDROP_BROKER_URL {error}. Nothing was written.") from None
     except OSError as error:
-        raise click.ClickException(f"{error}. The printed script is not complete.") from None
+        raise click.ClickException(f"{error}. Nothing was printed.") from None
+    for user in users:
+        file = _password_file(folder, prefix + user.name) if folder else None
+        for command in rabbitmq.commands(user, host, prefix, file):
+            click.echo(command)
+
+
+def _password_file(folder: Path | None, name: str) -> Path:
+    return (folder or Path()) / f"{name}.password"
 
 
 def _station_codes(stations: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.task_message import call_defect, envelope_defect, kept_headers
+from schemas.topology import ANONYMOUS_EXCHANGE
 from workers.runtime.event_dispatcher import NonBlockingConsumer
 from workers.runtime.handover import discard_request
 from workers.runtime.pool_drain import drain_job_acceptance
@@ -21,6 +22,13 @@ class Consumer(NonBlockingConsumer):
     controller: Any
     channel_errors: tuple[type[Exception], ...]
 
+    class Blueprint(NonBlockingConsumer.Blueprint):  # type: ignore[misc,valid-type]  # a variable in its stubs
+        """Celery's steps without delayed delivery: no message has an ETA, and its exchanges lead to every queue."""
+
+        default_steps = [  # noqa: RUF012 - Celery's attribute
+            step for step in NonBlockingConsumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+        ]
+
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Return the handler of each message: Celery's, behind a check of the message."""
         handle = super().create_task_handler(*args, **options)
@@ -32,6 +40,8 @@ class Consumer(NonBlockingConsumer):
                 return reject_unhandled(message, self.connection_errors, error)
             if defect is not None:
                 return self._reject(message, defect)
+            # A task that is requeued is published to its queue, not to the exchange of the stations.
+            message.delivery_info = {**message.delivery_info, "exchange": ANONYMOUS_EXCHANGE}
             try:
                 return handle(message)
             except self._broker_errors:

@@ -3,12 +3,17 @@
 
 from typing import Any
 
+import structlog
 from celery import bootsteps
 from celery.app.amqp import AMQP, Queues
 from kombu import Exchange, Queue
 
-from schemas.topology import DEAD_LETTER_QUEUE, queue_arguments
+from schemas.events_exchange import declare_events_exchange
+from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE, queue_arguments
 from workers.runtime import connection
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger()
 
 
 def queue_declaration(name: str) -> Queue:
@@ -42,3 +47,27 @@ class DeadLetters(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Declare the dead-letter queue."""
         queue_declaration(DEAD_LETTER_QUEUE).bind(parent.connection.default_channel).queue_declare()
+
+
+class EventsExchange(bootsteps.StartStopStep):
+    """A bootstep of the consumer: declares the exchange of the stations at each new connection to RabbitMQ.
+
+    Print workers do not: they may not create the queue `returns`. With the permissions of an earlier release no worker may
+    create the exchange; stations then use the anonymous exchange, as before.
+    """
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def include_if(self, parent: Any) -> bool:
+        """Return True on RabbitMQ, for every role except `printing`."""
+        return bool(parent.app.connection_for_write().transport.driver_type == "amqp") and (
+            WorkerSettings.load().role != "printing"
+        )
+
+    def start(self, parent: Any) -> None:
+        """Declare the exchange over a separate channel, because RabbitMQ closes the channel of a refused declaration."""
+        with parent.connection.channel() as channel:
+            try:
+                declare_events_exchange(channel)
+            except parent.connection.channel_errors as error:
+                log.warning("events_exchange_not_declared", queue=RETURNS_QUEUE, error=str(error)[:200])
