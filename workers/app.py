@@ -158,6 +158,7 @@ class Application(Celery):
 app = Application(
     "bookdrop",
     amqp="workers.runtime.queues:DeclaredAMQP",
+    control="workers.runtime.remote_control:Control",
     events="workers.runtime.event_dispatcher:Events",
 )
 app.add_defaults(celery_settings)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, select
@@ -214,24 +213,22 @@ def test_warm_shutdown_requeues_gathered_events(library, deployment, raw_station
         assert len(connection.execute(select(RequestEvent.id)).all()) == 30
 
 
-def test_revoked_event_is_discarded(library, deployment, raw_station, wait_until_received, celery_app):
-    """An event that is revoked while it waits for a process is discarded; the others are processed."""
+def test_event_cannot_be_revoked(library, deployment, raw_station, wait_until_received, celery_app):
+    """A worker refuses to revoke an event that waits for a process: the event gets its reply like the others."""
     barcodes = [library.request()[1][0] for _ in range(10)]
 
     with deployment.worker("returns", "--concurrency", "2") as process:
-        [warm_up] = raw_station.replies_to(raw_station.send(library.scan("warm-up")))
+        raw_station.replies_to(raw_station.send(library.scan("warm-up")))
         with suspended(children_of(process)):
             sent = [raw_station.send(library.scan(barcode)) for barcode in barcodes[:2]]
             wait_until_received(sent)  # one for each process; all later events gather
             sent += [raw_station.send(library.scan(barcode)) for barcode in barcodes[2:]]
             wait_until_received(sent)
-            celery_app.control.revoke(sent[-1], reply=True, timeout=10, limit=1)
-        raw_station.replies_to(*sent[:-1])
+            [refusal] = celery_app.control.revoke(sent[-1], reply=True, timeout=10, limit=1)
+        replies = raw_station.replies_to(*sent)
 
-    with library.engine.connect() as connection:
-        assert set(connection.execute(select(InboxEntry.event_id)).scalars()) == {
-            UUID(event_id) for event_id in (warm_up["event_id"], *sent[:-1])
-        }
+    assert "not permitted" in str(refusal)
+    assert {reply["outcome"] for reply in replies} == {"returned"}
 
 
 def test_inspect_lists_each_gathered_event_once(
