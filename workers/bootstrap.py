@@ -38,6 +38,17 @@ def connect(settings: WorkerSettings, *, confirm_each: bool = True) -> Connectio
     return Connection(broker.url, ssl=broker.ssl or False, transport_options=options, heartbeat=0)
 
 
+def connect_for_monitoring(settings: WorkerSettings) -> Connection:
+    """Return a connection that receives heartbeats and counts messages, not opened yet.
+
+    On Redis it restores no unacknowledged message of a worker: its user may read and publish none.
+    """
+    connection = connect(settings)
+    if settings.broker.is_redis:
+        connection.transport_options = {**(connection.transport_options or {}), "ack_emulation": False}
+    return connection
+
+
 def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Context:
     """Create the context of this process."""
     sessions = sessionmaker(engine or open_engine(settings.database_url), expire_on_commit=False)

@@ -49,21 +49,20 @@ def user_deployment(secured_server, database_url, tmp_path):
 
 
 def test_station_and_workers_complete_a_scan(secured_server, user_deployment, library):
-    """A scan from event to slip notice with the users of station and workers: the server denies no command."""
+    """A scan from event to slip notice, each worker with the user of its role: the server denies no command."""
     _, [barcode] = library.request()
-    workers = user_deployment("worker")
     settings = user_deployment("station-main-desk-1").station_settings()
     slips: list[Any] = []
 
     with (
-        workers.worker("returns"),
-        workers.worker("printing", "--branch", "main"),
-        workers.worker("housekeeping"),
+        user_deployment("returns").worker("returns"),
+        user_deployment("printing").worker("printing", "--branch", "main"),
+        user_deployment("housekeeping").worker("housekeeping"),
         StationClient(settings, on_slip=slips.append) as station,
     ):
         reply = station.wait(station.scan(barcode), 60)
         wait_until(lambda: slips, "the slip notice arrives")
-        metrics = [user_deployment(user).bookdrop("metrics", "--once").stdout for user in ("worker", "operations")]
+        metrics = [user_deployment(user).bookdrop("metrics", "--once").stdout for user in ("metrics", "operations")]
 
     for printed in metrics:
         assert 'bookdrop_source_up{source="broker"} 1.0' in printed
@@ -88,7 +87,7 @@ def test_flower_and_operations_work(secured_server, user_deployment, library):
             "flower", "--address=127.0.0.1", f"--port={port}", role="flower", FLOWER_UNAUTHENTICATED_API="true"
         ),
         workers.worker("returns"),
-        closing(RawStation(workers.broker_url)) as raw_station,
+        closing(RawStation(user_deployment("administrator").broker_url)) as raw_station,
     ):
         wait_until(lambda: api("workers?refresh=1"), "Flower lists the worker")
         event_id = raw_station.send(library.scan(library.request()[1][0]))
@@ -117,6 +116,27 @@ def test_flower_and_operations_work(secured_server, user_deployment, library):
         ("worker", "SHUTDOWN"),
         ("worker", "MONITOR"),
         ("worker", "GET another-key"),
+        ("worker", "PUBLISH /0.celery.pidbox x"),
+        ("worker", "BRPOP reply.main-desk-1 0.1"),
+        ("returns", "RPOP housekeeping"),
+        ("returns", "RPOP print-actions"),
+        ("returns", "RPOP reply.main-desk-1"),
+        ("returns", "PUBLISH /0.celery.pidbox x"),
+        ("printing", "RPOP returns"),
+        ("printing", "LRANGE returns 0 -1"),
+        ("printing", "DEL returns"),
+        ("printing", "RPOP reply.main-desk-1"),
+        ("printing", "PUBLISH /0.celery.pidbox x"),
+        ("housekeeping", "RPOP returns"),
+        ("housekeeping", "RPOP reply.main-desk-1"),
+        ("housekeeping", "PUBLISH /0.celery.pidbox x"),
+        ("metrics", "LPUSH returns x"),
+        ("metrics", "RPOP returns"),
+        ("metrics", "HGETALL unacked"),
+        ("metrics", "ZREM unacked_index x"),
+        ("metrics", "PUBLISH /0.celery.pidbox x"),
+        ("metrics", "PUBLISH /0.celeryev/worker.heartbeat x"),
+        ("metrics", "DEL returns"),
         ("operations", "FLUSHALL"),
         ("operations", "KEYS *"),
         ("operations", "CONFIG SET maxmemory 1"),

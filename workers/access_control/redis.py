@@ -5,7 +5,7 @@ The rules are those of an ACL file for Redis 7.0 and later and every Valkey; ear
 refuses to start with a file that names a command that it does not have, so the default rules name those of Redis 7.0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,17 +25,21 @@ _TRANSACTION = "+multi +exec +discard +watch +unwatch"
 _BINDINGS = "~_kombu.binding*"
 """Bindings of Celery's exchanges for events and remote control. bookdrop's queues have none."""
 _REMOTE = "~*.celery.pidbox*"
-_WORK = " ".join(
-    f"~{queue}*"
-    for queue in (
-        topology.RETURNS_QUEUE,
-        topology.HOUSEKEEPING_QUEUE,
-        topology.PRINT_ACTIONS_QUEUE,
-        topology.PRINTING_QUEUE_PREFIX,
-        topology.DEAD_LETTER_QUEUE,
-    )
+_WORK_QUEUES = (
+    topology.RETURNS_QUEUE,
+    topology.HOUSEKEEPING_QUEUE,
+    topology.PRINT_ACTIONS_QUEUE,
+    topology.PRINTING_QUEUE_PREFIX,
+    topology.DEAD_LETTER_QUEUE,
 )
-"""The lists of the work queues. The star matches kombu's list of each other priority."""
+
+
+def _lists(queues: Iterable[str]) -> str:
+    """The lists of `queues`. The star matches kombu's list of each other priority."""
+    return " ".join(f"~{queue}*" for queue in queues)
+
+
+_WORK = _lists(_WORK_QUEUES)
 _REPLIES = f"~{topology.REPLY_QUEUE_PREFIX}*"
 
 ADMINISTRATOR: Final = "administrator"
@@ -72,7 +76,13 @@ def users(stations: Sequence[str], database: int, server_version: str = OLDEST_S
 
     `server_version`: one of `SERVER_VERSIONS`; the server must not be older.
     """
-    restricted = [_worker(database), _operations(database), _flower(database), *map(_station, stations)]
+    roles = (
+        _worker(WORKER, database, "*@", _WORK_QUEUES, monitors=True),
+        _worker(RETURNS, database, "returns@", (topology.RETURNS_QUEUE,)),
+        _worker(PRINTING, database, "printing*@", (topology.PRINTING_QUEUE_PREFIX, topology.PRINT_ACTIONS_QUEUE)),
+        _worker(HOUSEKEEPING, database, "housekeeping@", (topology.HOUSEKEEPING_QUEUE,)),
+    )
+    restricted = [*roles, _operations(database), _flower(database), _metrics(database), *map(_station, stations)]
     start = _NO_RIGHTS if server_version == OLDEST_SERVER else f"{_NO_RIGHTS} {_LIBRARY_NAME}"
     return [
         User(ADMINISTRATOR, "~* &* +@all"),
@@ -102,15 +112,24 @@ def _station(code: str) -> User:
     )
 
 
-def _worker(database: int) -> User:
-    """A worker: read and write all queues. No command that inspects, stops or empties the server."""
+def _worker(name: str, database: int, node: str, queues: Sequence[str], *, monitors: bool = False) -> User:
+    """A worker whose name begins with `node`: read `queues`, push to all. No command that inspects, stops or empties the server.
+
+    Each worker restores the unacknowledged messages of every dead worker, so it may push to every work queue. Its receive
+    is a script with the list of dead letters as a key, which needs the right to read it as well. It subscribes to remote
+    control, and may publish nothing there. `monitors`: it runs `bookdrop metrics` as well.
+    """
+    events = f"&/{database}.celeryev/worker.* &/{database}.celeryev/task.*"
     return User(
-        WORKER,
-        f"{_WORK} {_REPLIES} {_UNACKED} {_BINDINGS} {_REMOTE}"
-        " ~celeryev.*"  # the queue on which `bookdrop metrics` receives heartbeats
+        name,
+        f"{_lists((*queues, topology.DEAD_LETTER_QUEUE))} {_UNACKED} {_BINDINGS} ~{node}*.celery.pidbox*"
+        + (" ~celeryev.*" if monitors else "")  # the queue on which `bookdrop metrics` receives heartbeats
         # The pattern of a PSUBSCRIBE must be listed literally; the channel of a PUBLISH may match a listed pattern.
-        f" &/{database}.celeryev/worker.* &/{database}.celeryev/task.* &/{database}.celery.pidbox"
-        f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS}",
+        + f" &/{database}.celery.pidbox"
+        + (f" &/{database}.celeryev/worker.*" if monitors else "")
+        + f" {_CONNECT} {_TRANSACTION} {_QUEUE_COMMANDS} -publish -spublish"
+        f" (resetkeys -@all {_WORK} {_REPLIES} ~*.reply.celery.pidbox* +lpush +rpush +llen +exists +pexpire)"
+        f" (resetkeys resetchannels -@all {events} +publish)",
     )
 
 
@@ -134,7 +153,22 @@ def _flower(database: int) -> User:
         f"{own} {_BINDINGS} {_REMOTE} ~celeryev.*"
         f" &/{database}.celeryev/* &/{database}.celery.pidbox"
         f" {_CONNECT} {_TRANSACTION} +@pubsub +info +brpop +rpop +lpush +llen +exists +pexpire +del"
-        " +sadd +srem +smembers +hset +hget +hdel +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore"
+        " +sadd +srem +smembers +zadd +zrem +zrange +zrangebyscore"
         f" +set +get +time {_SCRIPTS}"
         f" (resetkeys -@all {_WORK} {_REPLIES} +llen +exists)",
+    )
+
+
+def _metrics(database: int) -> User:
+    """`bookdrop metrics`: receive heartbeats, count messages. It reads and publishes no message.
+
+    It may run scripts, because kombu declares the expiry of a queue for events with one.
+    """
+    return User(
+        METRICS,
+        f"{_BINDINGS} ~celeryev.* &/{database}.celeryev/worker.*"
+        f" {_CONNECT} {_TRANSACTION} {_SCRIPTS} +@pubsub -publish -spublish +brpop +llen +exists +pexpire +del +time"
+        " +sadd +srem +smembers +zadd +zrem +zrange +zrangebyscore"
+        f" (resetkeys -@all {_WORK} +llen +exists)"
+        " (resetkeys -@all ~unacked_index +zcard +zrange)",
     )

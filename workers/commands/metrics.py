@@ -43,12 +43,15 @@ def metrics_command(listen: str, once: bool) -> None:
         raise click.BadParameter(f"{listen!r} is not an ADDRESS:PORT. Example: 127.0.0.1:{PORT}", param_hint="--listen")
     settings = WorkerSettings.load()
     logging.configure(settings.log_level, settings.log_format)
-    receiver = HeartbeatReceiver(app, lambda: bootstrap.connect(settings))
+    receiver = HeartbeatReceiver(app, lambda: bootstrap.connect_for_monitoring(settings))
     receiver.start()
     registry = CollectorRegistry()
     registry.register(
         BookdropCollector(
-            open_engine(settings.database_url), lambda: bootstrap.connect(settings), receiver, bootstrap.utc_now
+            open_engine(settings.database_url),
+            lambda: bootstrap.connect_for_monitoring(settings),
+            receiver,
+            bootstrap.utc_now,
         )
     )
     if once:

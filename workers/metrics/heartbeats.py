@@ -83,7 +83,8 @@ class HeartbeatReceiver:
                         connection, handlers={"*": self.handle}, routing_key="worker.#"
                     )
                     self.is_connected = True
-                    receiver.capture(limit=None, timeout=None, wakeup=True)
+                    # Without `wakeup`, a command by remote control: workers send a heartbeat every two seconds.
+                    receiver.capture(limit=None, timeout=None, wakeup=False)
             except Exception:  # noqa: BLE001 - any error of the transport: reconnect after a pause
                 self.is_connected = False
             time.sleep(1.0)
