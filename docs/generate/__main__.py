@@ -10,6 +10,7 @@ from pathlib import Path
 
 from docs.generate import (
     asyncapi,
+    broker_users,
     commands,
     import_columns,
     metrics,
@@ -26,7 +27,7 @@ PAGES = (commands, import_columns, metrics, outcomes, print_states, reason_codes
 
 def main() -> None:
     """Write the pages that differ, and print their paths."""
-    for module in PAGES:
+    for module in (*PAGES, broker_users):
         file = ROOT / module.PAGE
         text = module.page()
         if not file.is_file() or file.read_text(encoding="utf-8") != text:

@@ -9,10 +9,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import redis
 import yaml
 
+from schemas.broker_url import password_of
 from tests.deploy_files import COMPOSE, DEPLOY, INSTANCES, KUBERNETES, UNITS
+from tests.network import free_port
+from tests.polling import wait_until
 from tests.requirements import skip_or_fail
+from tests.secured_redis import SERVERS, binary
 
 
 @pytest.fixture
@@ -61,27 +66,107 @@ def test_systemd_rates_every_service_as_confined(root):
         assert code == 0, output
 
 
-def test_make_secrets_writes_every_secret_of_compose_once(tmp_path):
-    """The files fit each other and are closed to other users; a second run changes none of them."""
+@pytest.fixture
+def make_secrets(tmp_path):
+    """Run deploy/make-secrets in a folder; return the files by their paths in it."""
     if shutil.which("openssl") is None:
         skip_or_fail("openssl")
     folder = tmp_path / "secrets"
 
-    def run():
-        subprocess.run([DEPLOY / "make-secrets", folder], check=True, capture_output=True, timeout=300)
-        return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    def run(stations=""):
+        environment = {**os.environ, "STATIONS": stations}
+        subprocess.run([DEPLOY / "make-secrets", folder], env=environment, check=True, capture_output=True, timeout=300)
+        return {
+            str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
 
-    first, second = run(), run()
-    expected = {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
-    password = first["broker-url"].partition("worker:")[2].partition("@")[0]
+    return run
+
+
+def passwords(files):
+    """The password of each user of the broker."""
+    return {
+        Path(name).stem: password_of(text.strip()) for name, text in files.items() if name.startswith("broker-users/")
+    }
+
+
+def test_make_secrets_writes_every_secret_of_compose_once(make_secrets, tmp_path):
+    """The files fit each other and are closed to other users; a second run changes none of them."""
+    first, second = make_secrets(), make_secrets()
+    expected = {secret["file"].removeprefix("secrets/") for secret in COMPOSE["secrets"].values()}
+    users = passwords(first)
 
     assert expected <= set(first)
     assert first == second
-    assert folder.stat().st_mode & 0o077 == 0
-    assert hashlib.sha256(password.encode()).hexdigest() in first["valkey-users.acl"]
+    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
+    for password in users.values():
+        assert hashlib.sha256(password.encode()).hexdigest() in first["valkey-users.acl"]
     assert first["postgres-password"] in first["database-url"]
     assert first["flower-proxy"] in first["proxy-secret.conf"]
-    assert len({password, first["postgres-password"], first["flower-proxy"]}) == 3
+    assert first["valkey-password"] == users["metrics"]
+    assert len({*users.values(), first["postgres-password"], first["flower-proxy"]}) == len(users) + 2
+
+
+def test_make_secrets_adds_a_station_and_keeps_the_others(make_secrets):
+    """A second run with another station adds its user; every existing line of the ACL file stays."""
+    first, second = make_secrets("main-desk-1"), make_secrets("north-desk-1")
+
+    lines, more = (files["valkey-users.acl"].splitlines() for files in (first, second))
+    assert set(lines) < set(more)
+    assert [line.split()[1] for line in set(more) - set(lines)] == ["station-north-desk-1"]
+    assert "station-main-desk-1" in passwords(second)
+
+
+@pytest.mark.parametrize("stations", ["../x", "a/b", "A", "a;b", "-a", "a--b", "*"])
+def test_make_secrets_refuses_an_invalid_station_code(make_secrets, stations):
+    """A code that no station can have is refused before a file is written for it."""
+    with pytest.raises(subprocess.CalledProcessError):
+        make_secrets(stations)
+
+
+def test_make_secrets_keeps_the_user_of_an_earlier_release(make_secrets, tmp_path):
+    """The URL of the one user of an earlier release becomes that of the user `worker`, with the same password."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/broker-url").write_text("redis://worker:of-an-earlier-release@valkey:6379/0")
+
+    files = make_secrets()
+
+    assert hashlib.sha256(b"of-an-earlier-release").hexdigest() in files["valkey-users.acl"]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_servers_load_the_users_of_make_secrets(make_secrets, tmp_path, server):
+    """Redis 7.0 and Valkey start with the file; a station counts `returns` and nothing else; an autoscaler's script runs."""
+    urls = passwords(make_secrets("main-desk-1"))
+    port = free_port()
+    process = subprocess.Popen(
+        [binary(server), "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+         "--aclfile", tmp_path / "secrets/valkey-users.acl"],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def client(user):
+        return redis.Redis(port=port, username=user, password=urls[user])
+
+    try:
+        wait_until(lambda: client("administrator").ping(), "the server responds", ignore=(redis.ConnectionError,))
+        station, metrics = client("station-main-desk-1"), client("metrics")
+
+        assert station.llen("returns") == 0
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            station.llen("printing.main")
+        script = "local kind = redis.call('type', KEYS[1]).ok; return redis.call('llen', KEYS[1])"
+        assert metrics.eval(script, 1, "returns") == 0
+        with pytest.raises(redis.ResponseError, match=r"(?i)permission|can't run this command"):
+            metrics.eval("return redis.call('rpop', KEYS[1])", 1, "returns")
+        with pytest.raises(redis.RedisError):
+            redis.Redis(port=port).ping()
+        assert {line.split()[1] for line in client("administrator").acl_list()} == {*urls, "default"}
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 @pytest.mark.parametrize("upstream", ["upstream-local.conf", "upstream-compose.conf"])

@@ -77,10 +77,10 @@ def secrets(tmp_path):
     folder = tmp_path / "secrets"
     subprocess.run(
         [DEPLOY / "make-secrets", folder],
-        env={**os.environ, "VALKEY": "127.0.0.1"}, check=True, capture_output=True, timeout=300,
+        env={**os.environ, "VALKEY": "127.0.0.1", "STATIONS": "main-desk-1"}, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
-    url = folder / "broker-url"
-    url.write_text(url.read_text().replace(":6379", f":{port}"))
+    for url in (folder / "broker-users").iterdir():
+        url.write_text(url.read_text().replace(":6379", f":{port}"))
     return folder, port
 
 
@@ -95,7 +95,7 @@ def broker(secrets, tmp_path):
         [get_binary_path(), DEPLOY / "redis/valkey.conf", *chain.from_iterable(options.items())],
         stdout=subprocess.DEVNULL,
     )
-    url = (folder / "broker-url").read_text()
+    url = (folder / "broker-users/administrator.url").read_text().strip()
 
     def responds():
         with redis.Redis.from_url(url) as client:
@@ -119,7 +119,8 @@ def machine(tmp_path, empty_databases, secrets, broker):
     assert default in settings
     replacement = f'BOOKDROP_DATABASE_URL="{empty_databases[0]}"'
     (etc / "bookdrop.env").write_text(machine.relocate(settings.replace(default, replacement)))
-    for name in ("broker-url", "flower-proxy", "privacy-key"):
+    shutil.copytree(secrets[0] / "broker-users", etc / "broker-users")
+    for name in ("flower-proxy", "privacy-key"):
         shutil.copy(secrets[0] / name, etc / name)
     shutil.copy(DEPLOY / "backup/back-up", machine.root / "bin/back-up")
     wrapper = (DEPLOY / "systemd/bookdrop").read_text(encoding="utf-8").replace("runuser -u bookdrop -- ", "")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from docs.generate import broker_users
 from schemas.configuration import PATH_VARIABLES, PREFIX
 from stations.cli import main as station
 from stations.settings import StationSettings
@@ -124,6 +125,82 @@ def stop_timeouts():
 def test_stop_timeout_exceeds_the_longest_task(timeout):
     """A stopped worker is killed only after its longest task has ended."""
     assert timeout > celery_settings()["task_time_limit"]
+
+
+# Users of the broker
+
+BROKER_USERS = {
+    "returns": "returns",
+    "printing": "printing",
+    "housekeeping": "housekeeping",
+    "flower": "flower",
+    "metrics": "metrics",
+    "migrate": "metrics",
+    "bookdrop": "operations",
+}
+"""The broker's user of each part. Migrations connect to no broker, so they have the user with the fewest rights."""
+
+
+def test_template_of_users_is_made_from_the_code():
+    """deploy/redis/users.acl.template has the users of `bookdrop acl redis`."""
+    assert (ROOT / broker_users.PAGE).read_text(encoding="utf-8") == broker_users.page()
+
+
+def test_each_compose_service_has_the_broker_user_of_its_part():
+    """No service but `bookdrop`, which an operator starts, gets the URL of another part, or several URLs."""
+    found = {}
+    for name, service in SERVICES.items():
+        for secret in service.get("secrets", []):
+            if isinstance(secret, dict) and secret["target"] == "broker-url":
+                found[name] = Path(COMPOSE["secrets"][secret["source"]]["file"]).stem
+        assert not [each for each in service.get("secrets", []) if isinstance(each, str) and "broker" in each]
+
+    assert found == BROKER_USERS
+
+
+def test_each_systemd_service_has_the_broker_user_of_its_part():
+    """Systemd loads one URL for each service, and no file of settings overrides it."""
+    found = {}
+    for unit in UNITS:
+        for line in unit.all("LoadCredential"):
+            name, _, path = line.partition(":")
+            if name == "broker-url" and unit.name != "bookdrop-station.service":
+                found[unit.name] = Path(path).stem
+                assert unit.get("ExecStart").split()[1] in {"worker", "flower", "metrics"}
+    started = [unit.name for unit in UNITS if re.search(r"bookdrop (worker|flower|metrics)", unit.get("ExecStart"))]
+
+    assert sorted(found) == sorted(started)
+    assert all(user in re.split(r"[-@.]", name) for name, user in found.items())
+    assert "BROKER_URL" not in "".join(environment_file((DEPLOY / "systemd/bookdrop.env").read_text(encoding="utf-8")))
+
+
+def test_each_pod_has_the_broker_user_of_its_part():
+    """A pod mounts the items that it needs, never a whole secret; only housekeeping has the operators' URL as well."""
+    found = {}
+    for path, document in OBJECTS:
+        if document["kind"] not in {"Deployment", "Job"}:
+            continue
+        component = document["metadata"]["labels"]["app.kubernetes.io/component"]
+        for volume in document["spec"]["template"]["spec"]["volumes"]:
+            assert volume.get("secret", {}).get("secretName") not in {"bookdrop", "bookdrop-broker"}, path
+            for source in volume.get("projected", {}).get("sources", []):
+                if source["secret"]["name"] == "bookdrop-broker":
+                    found[component] = {item["path"]: item["key"] for item in source["secret"]["items"]}
+
+    operators = found["housekeeping"].pop("operations-broker-url")
+    assert operators == "operations.url"
+    assert found == {part: {"broker-url": f"{user}.url"} for part, user in BROKER_USERS.items() if part != "bookdrop"}
+
+
+@pytest.mark.parametrize(("where", "pod", "container"), [each for each in CONTAINERS if each[2]["image"] == "bookdrop"])
+def test_each_secret_file_that_a_pod_reads_is_mounted(where, pod, container):
+    """Every file below /run/secrets that a setting names is an item of the pod's volume."""
+    settings = [each["value"] for each in container.get("env", []) if "value" in each]
+    settings += ["/run/secrets/broker-url", "/run/secrets/database-url"]  # of settings.yaml
+    [volume] = [each for each in pod["volumes"] if each["name"] == "secrets"]
+    items = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+
+    assert {Path(value).name for value in settings if value.startswith("/run/secrets/")} <= items
 
 
 # systemd

@@ -122,7 +122,7 @@ def _worker(name: str, database: int, node: str, queues: Sequence[str], *, monit
     events = f"&/{database}.celeryev/worker.* &/{database}.celeryev/task.*"
     return User(
         name,
-        f"{_lists((*queues, topology.DEAD_LETTER_QUEUE))} {_UNACKED} {_BINDINGS} ~{node}*.celery.pidbox*"
+        f"{_lists(dict.fromkeys((*queues, topology.DEAD_LETTER_QUEUE)))} {_UNACKED} {_BINDINGS} ~{node}*.celery.pidbox*"
         + (" ~celeryev.*" if monitors else "")  # the queue on which `bookdrop metrics` receives heartbeats
         # The pattern of a PSUBSCRIBE must be listed literally; the channel of a PUBLISH may match a listed pattern.
         + f" &/{database}.celery.pidbox"
@@ -153,7 +153,7 @@ def _flower(database: int) -> User:
         f"{own} {_BINDINGS} {_REMOTE} ~celeryev.*"
         f" &/{database}.celeryev/* &/{database}.celery.pidbox"
         f" {_CONNECT} {_TRANSACTION} +@pubsub +info +brpop +rpop +lpush +llen +exists +pexpire +del"
-        " +sadd +srem +smembers +zadd +zrem +zrange +zrangebyscore"
+        " +sadd +srem +smembers +hset +hget +hdel +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore"
         f" +set +get +time {_SCRIPTS}"
         f" (resetkeys -@all {_WORK} {_REPLIES} +llen +exists)",
     )
@@ -170,5 +170,7 @@ def _metrics(database: int) -> User:
         f" {_CONNECT} {_TRANSACTION} {_SCRIPTS} +@pubsub -publish -spublish +brpop +llen +exists +pexpire +del +time"
         " +sadd +srem +smembers +zadd +zrem +zrange +zrangebyscore"
         f" (resetkeys -@all {_WORK} +llen +exists)"
-        " (resetkeys -@all ~unacked_index +zcard +zrange)",
+        " (resetkeys -@all ~unacked_index +zcard +zrange)"
+        # KEDA's script, which counts the messages that wait in one list.
+        f" (resetkeys -@all ~{topology.RETURNS_QUEUE} +eval +evalsha +type +llen)",
     )
