@@ -143,23 +143,37 @@ class ImportMachine(RuleBasedStateMachine):
         self.path.unlink()
 
     @initialize(
-        statuses=st.tuples(*[st.sampled_from(["received", "loaned", "loaned", "shipped_physically", "completed"])] * 2),
-        codes=st.tuples(*[st.sampled_from([None, "A", "A", "B"])] * 2),
+        statuses=st.tuples(
+            st.sampled_from(["shipped_physically", "shipped_physically", "received", "loaned", "completed"]),
+            st.sampled_from(["received", "loaned", "completed", "completed"]),
+        ),
+        codes=st.tuples(*[st.sampled_from(["", "A", "A", "A", "AB", "B"])] * 2),
         starts=st.sampled_from([(), LOANED[1:]]),
+        events=st.lists(st.sampled_from(["receive", "receive", "lend", "scan", "undo"]), max_size=3),
+        later=st.tuples(*[st.sampled_from(ORDER)] * 2),
     )
-    def begin(self, statuses, codes, starts):
-        """Two requests, most with an item, some with the same barcode, and a loan."""
+    def begin(self, statuses, codes, starts, events, later):
+        """Two requests, most with items, some with the same barcode, a loan, events about them, and a file after these."""
         names = list(CREATED)
         self.import_rows("requests", [
             {"external_id": name, "created_at": CREATED[name], "status": status, "title": "T", "patron": "P1"}
             for name, status in zip(names, statuses, strict=True)
         ])  # fmt: skip
         items = [
-            {"request": name, "barcode": [code]} for name, code in zip(names, codes, strict=True) if code is not None
+            {"request": name, "barcode": [code]} for name, of_name in zip(names, codes, strict=True) for code in of_name
         ]
         self.import_rows("items", items)
         self.import_rows("loans", [{"barcode": "A", "loaned_at": at, "patron": "P1"} for at in starts])
         self.import_rows("partners", [{"code": "L-1", "name": "Lender", "delivery_code": "RUL", "address": ["1 Road"]}])
+        steps = {
+            "receive": lambda: self.send_parcel(names[0], "C", ("Annex", "2 Road")),
+            "lend": lambda: self.event(CIRCULATION_HANDLER, lambda: self.library.event(ItemLoaned, barcode="A")),
+            "scan": lambda: self.event(RETURN_HANDLER, lambda: self.library.scan("A")),
+            "undo": lambda: self.undo(names[0]),
+        }
+        for step in events:
+            steps[step]()
+        self.import_status_of_each(later)
 
     # Imports
 
@@ -170,6 +184,17 @@ class ImportMachine(RuleBasedStateMachine):
     @rule(rows=st.lists(REQUEST_ROWS, min_size=1, max_size=3), data=st.data())
     def import_requests(self, rows, data):
         self.import_file("requests", rows, data)
+
+    @rule(statuses=st.tuples(*[st.sampled_from(ORDER)] * 2))
+    def import_statuses(self, statuses):
+        self.import_status_of_each(statuses)
+
+    def import_status_of_each(self, statuses):
+        """Import a file of both requests that names their status and nothing else."""
+        rows = zip(CREATED, statuses, strict=True)
+        self.import_rows(
+            "requests", [{"external_id": name, "created_at": CREATED[name], "status": status} for name, status in rows]
+        )
 
     @rule(rows=st.lists(ITEM_ROWS, min_size=1, max_size=4), data=st.data())
     def import_items(self, rows, data):
@@ -261,6 +286,9 @@ class ImportMachine(RuleBasedStateMachine):
     @rule(request=REQUESTS, code=st.sampled_from(CODES), address=st.sampled_from([(), ("Annex", "2 Road")]))
     @precondition(lambda self: self.reference.requests)
     def receive(self, request, code, address):
+        self.send_parcel(request, code, address)
+
+    def send_parcel(self, request, code, address):
         items = (ReceivedItem(barcode=code),)
         self.event(
             CIRCULATION_HANDLER,
@@ -388,7 +416,7 @@ def test_imports_and_events_leave_what_the_reference_leaves(sqlite_template, tmp
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=1000 if thorough else 100,
+            max_examples=600 if thorough else 80,
             stateful_step_count=10,
             phases=phases,
             deadline=None,
