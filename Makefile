@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help run test mutants faults lint bench docs clean requirements stale
+.PHONY: help run test mutants faults lint bench docs sbom audit clean requirements stale
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -67,12 +67,24 @@ bench: $(VENV)/.dev ## Run the short set of benchmarks; each receives ARGS='--ro
 docs: $(VENV)/.dev ## Generate the reference pages from the code
 	@$(BIN)/python -m docs.generate
 
+# In dist/sbom.cdx.json, and the licences in NOTICE: of exactly the packages of requirements/run.txt on this system.
+sbom: $(VENV)/.audit ## Write an SBOM (CycloneDX) to dist/, and the licences of all packages to NOTICE
+	@mkdir -p dist
+	@$(VENV)/audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
+	  --output-file dist/sbom.cdx.json $(VENV)/installed/bin/python
+	@{ sed -n '/^Package/q;p' NOTICE; $(VENV)/audit/bin/pip-licenses --python $(VENV)/installed/bin/python --from mixed --with-system \
+	  --order name --format plain | sed 's/^ *//; s/ *$$//' | sed '1s/Name   /Package/'; } >NOTICE.new && mv NOTICE.new NOTICE
+
+audit: $(VENV)/.audit ## Look for known vulnerabilities in the pinned packages; error 75 without a source
+	@.ci/audit $(VENV)/audit/bin/pip-audit requirements/run.txt
+
 clean: ## Remove the environment and all caches; keep the data in .bookdrop/
 	rm -rf $(VENV) dist htmlcov .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 requirements: $(VENV)/.uv ## Pin every package of pyproject.toml; REQUIREMENTS=--upgrade selects newer versions
 	$(COMPILE) $(REQUIREMENTS) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) $(REQUIREMENTS) requirements/audit.in -o requirements/audit.txt
 	$(COMPILE) $(REQUIREMENTS) --extra build pyproject.toml -o requirements/run.txt
 	$(COMPILE) $(REQUIREMENTS) --extra build --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 
@@ -98,6 +110,14 @@ $(VENV)/.python: $(STALE)
 
 $(VENV)/.uv: $(VENV)/.python requirements/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+# Two separate environments: the tools, and the packages that they describe, without the tools.
+$(VENV)/.audit: $(VENV)/.uv requirements/audit.txt requirements/run.txt
+	@$(UV) venv --clear --python $(BIN)/python $(VENV)/audit
+	@$(UV) pip sync --python $(VENV)/audit/bin/python --require-hashes requirements/audit.txt
+	@$(UV) venv --clear --python $(BIN)/python $(VENV)/installed
+	@$(UV) pip sync --python $(VENV)/installed/bin/python --require-hashes requirements/run.txt
 	@touch $@
 
 # requirements/dev.txt contains requirements/run.txt in the same versions, so .dev also satisfies .run.

@@ -64,7 +64,7 @@ def test_commands_of_steps_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     commands = [step["run"].split() for _, step in STEPS if "run" in step]
 
-    assert {words[-1] for words in commands if words[0] == "make"} == {"lint", "test"} <= targets
+    assert {words[-1] for words in commands if words[0] == "make"} == {"audit", "lint", "test"} <= targets
     assert all((ROOT / words[1]).is_file() for words in commands if words[0] == "bash")
 
 
