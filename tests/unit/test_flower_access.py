@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The access table of Flower: complete for the installed Flower, and the events that Flower accepts."""
 
+import json
+from typing import Any
+
 import pytest
 from flower.urls import handlers as flower_handlers
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu import Connection
+from kombu.message import Message
 from tornado.web import RequestHandler
 
 from schemas.topology import ALL_TASKS, PRINT_SLIP
+from workers.app import app
 from workers.flower.access import ACCESS, Access, implements, required_access
 from workers.flower.application import HANDLERS
 from workers.flower.auth import has_bearer_token
 from workers.flower.event_filter import MAX_TEXT, accepted_event
+from workers.flower.event_receiver import MAX_EVENT_BYTES, TolerantEventReceiver
 from workers.flower.slip_events import MAX_WORKERS, SlipEventReceiver
 
 JSON = st.recursive(
@@ -158,3 +165,35 @@ def test_number_of_workers_is_limited():
     assert len(names) == len(receiver.state.counter) == MAX_WORKERS
     assert {"returns@limit-0", f"returns@limit-{MAX_WORKERS + 4}"} <= names
     assert "returns@limit-1" not in names
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"body": b"not json"},
+        {"body": b"7"},
+        {"body": b"{}"},
+        {"body": b'[{"type": "task-received"}, 7]'},
+        {"body": b'{"type": "task-received", "clock": "x"}'},
+        {"body": b'{"type": "task-received", "timestamp": "x", "utcoffset": []}'},
+        {"body": b"cos\nsystem\n(S'true'\ntR.", "content_type": "application/x-python-serialize"},
+        {"body": json.dumps({**TASK_EVENT, "args": "x" * MAX_EVENT_BYTES}).encode()},
+    ],
+    ids=lambda message: message["body"][:30].decode(),
+)
+def test_message_that_is_not_an_event_does_not_end_the_receiver(message):
+    """A malformed message, one of another type and one that is too long are dropped; the next event is processed."""
+    processed: list[dict[str, Any]] = []
+    receiver = TolerantEventReceiver(Connection("memory://"), handlers={"*": processed.append}, app=app)
+    options: dict[str, Any] = {
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "accept": ["application/json"],
+    }
+
+    receiver.on_message(Message(**{**options, **message}))
+    before = [event for event in processed if event.get("uuid")]
+    receiver.on_message(Message(**{**options, "body": json.dumps(TASK_EVENT).encode()}))
+
+    assert before == []
+    assert processed[-1]["uuid"] == TASK_EVENT["uuid"]

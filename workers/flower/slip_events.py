@@ -10,6 +10,7 @@ from typing import Any, Final
 from flower.events import Events
 
 from workers.flower.event_filter import SLIP_EVENT, accepted_event
+from workers.flower.event_receiver import receive_events
 
 MAX_EVENTS: Final = 100
 
@@ -38,6 +39,10 @@ class SlipEventReceiver(Events):  # type: ignore[misc]  # Flower has no types
         """Newest first. Only the event loop's thread reads and writes it."""
         self._workers: OrderedDict[str, None] = OrderedDict()
         """Names of workers, the one with the newest event last. Only the event loop's thread uses it."""
+
+    def run(self) -> None:
+        """Receive events, in a separate thread. Flower's own loop stops receiving for a while at each malformed one."""
+        receive_events(self.capp, self.on_event)
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Process an event, in the receiver's thread. An event that is not accepted is dropped."""
