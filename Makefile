@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
 .DELETE_ON_ERROR:
-.PHONY: help run test mutants faults lint bench docs sbom audit clean requirements stale
+.PHONY: help run test mutants faults fuzz lint bench docs sbom audit clean requirements stale
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,6 +48,10 @@ mutants: $(VENV)/.dev ## Change the pure rules and list the changes that no test
 # Each run starts real processes on separate servers and touches nothing else on this machine.
 faults: $(VENV)/.dev ## Inject faults and verify that no event is lost or doubled; ARGS='--short', ARGS=--help
 	@$(BIN)/python -m tests.fault $(ARGS)
+
+# Not part of `make test`, which sends some hundred: 100,000 messages take 20 minutes or more.
+fuzz: $(VENV)/.dev ## Send 100,000 mutated messages through a real worker; ARGS='--broker rabbitmq', ARGS=--help
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, format, types and import contracts
 	$(BIN)/ruff check .
