@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from tasks.metrics.recorder import MetricsRecorder
 from tasks.ports import OpenDeadLetters, Publisher, TaskEventEmitter, no_events
 from tasks.privacy.policy import RetentionPolicy
+from tasks.quarantine.limits import QuarantineLimits
 from tasks.unit_of_work import PublishedRows, UnitOfWork
 
 
@@ -36,6 +37,7 @@ class Context:
     dead_letters: OpenDeadLetters | None = None
     """Opens the broker's dead-letter queue; `None` where there is no broker."""
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+    quarantine_limits: QuarantineLimits = field(default_factory=QuarantineLimits)
     emit_task_event: TaskEventEmitter = no_events
 
     def unit_of_work(self) -> UnitOfWork:

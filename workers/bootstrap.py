@@ -12,6 +12,7 @@ from sqlalchemy.orm import sessionmaker
 from schemas.database import open_engine
 from tasks import context
 from tasks.privacy.policy import RetentionPolicy
+from tasks.quarantine.limits import QuarantineLimits
 from tasks.unit_of_work import PublishedRows
 from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, broker_options, socket_timeouts
 from workers.dead_letters import open_dead_letters
@@ -67,6 +68,9 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
         slip_expiry=timedelta(hours=settings.slip_expiry_hours),
         dead_letters=lambda: open_dead_letters(lambda: connect(settings)),
         retention=retention_policy(settings),
+        quarantine_limits=QuarantineLimits(
+            settings.quarantine_max_messages, settings.quarantine_max_mebibytes * 1024 * 1024
+        ),
         emit_task_event=TaskEventPublisher(lambda: connect(settings)),
     )
 

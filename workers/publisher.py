@@ -2,6 +2,7 @@
 """Publish committed messages over a kept connection, and delete their outbox rows."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from uuid6 import uuid7
 from schemas.models import OutboxEntry
 from schemas.publisher_confirms import PublisherConfirms, enable_confirms
 from schemas.task_message import task_body, task_headers
-from schemas.topology import queue_arguments
+from schemas.topology import REPLY_QUEUE_PREFIX, queue_arguments
 from tasks.ports import PendingMessage
 from tasks.unit_of_work import PublishedRows
 from workers.broker_options import RESPONSE_TIMEOUT_SECONDS
@@ -24,6 +25,11 @@ log = structlog.get_logger()
 
 _EXISTS_DIFFERENTLY: Final = frozenset({405, 406})
 """RabbitMQ's reply codes of the declaration of a queue that is exclusive, or that exists with other arguments."""
+
+MAX_REPLIES = 10_000
+"""Redis: replies that wait in a station's reply queue. Beyond, the oldest are removed: a station sends its event again."""
+TRIM_AFTER = 100
+"""Replies to one queue after which a worker process trims it, so that a scan costs no further round trip."""
 
 FLUSH_SECONDS = 1.0
 """Interval after which published rows are deleted in a separate transaction, if no other has deleted them, in seconds."""
@@ -72,6 +78,7 @@ class BrokerPublisher:
             with producer.batch():  # type: ignore[attr-defined]  # missing in its stubs
                 for entry in entries:
                     self._publish(producer, entry)
+            self._trim_reply_queues(entries)
             # Not earlier: of a batch that fails, an unknown part has arrived. The sweep publishes all of it again.
             sent += entries
             return
@@ -82,6 +89,17 @@ class BrokerPublisher:
             confirms.wait(RESPONSE_TIMEOUT_SECONDS)
         finally:
             sent += confirms.take_confirmed()
+
+    def _trim_reply_queues(self, entries: Sequence[PendingMessage]) -> None:
+        """Redis: remove the oldest replies beyond `MAX_REPLIES`, once for each `TRIM_AFTER` replies to a queue.
+
+        RabbitMQ has a policy for this (`bookdrop acl rabbitmq`).
+        """
+        published: Counter[str] = self._local.published
+        published.update(entry.queue for entry in entries if entry.queue.startswith(REPLY_QUEUE_PREFIX))
+        for queue in [queue for queue, number in published.items() if number >= TRIM_AFTER]:
+            del published[queue]
+            self._local.channel.client.ltrim(queue, 0, MAX_REPLIES - 1)
 
     def flush(self) -> None:
         """Delete the published rows now."""
@@ -175,4 +193,5 @@ class BrokerPublisher:
             self._local.confirms = enable_confirms(self._local.channel)
             self._local.declaring_channel = None
             self._local.declared = set()
+            self._local.published = Counter()
         return self._local.producer, self._local.declared

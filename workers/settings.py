@@ -67,6 +67,10 @@ class WorkerSettings(ProgramSettings):
     privacy_key: SecretStr | None = None
     """Secret of this installation, at least 32 characters, for the keyed hash that replaces an unknown barcode. `None`:
     the barcode is erased without a hash."""
+    quarantine_max_messages: int = Field(default=10_000, ge=100, le=1_000_000)
+    """Largest number of quarantined messages whose content is kept; beyond it, the oldest content is erased first."""
+    quarantine_max_mebibytes: int = Field(default=256, ge=1, le=65_536)
+    """Largest size of the content of all quarantined messages together, in MiB; beyond it, the oldest is erased first."""
     sweep_interval_seconds: float = Field(default=5.0, ge=0.5, le=60)
     """Interval at which housekeeping sweeps the outbox and the print jobs, in seconds."""
 

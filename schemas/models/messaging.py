@@ -4,7 +4,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import String, Text, true
+from sqlalchemy import Index, String, Text, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid6 import uuid7
 
@@ -52,6 +52,12 @@ class QuarantinedMessage(Model):
     """A rejected message or a dead letter with its reason, and the decision about it."""
 
     __tablename__ = "quarantine"
+    __table_args__ = (
+        Index(
+            "ix_quarantine_content", "id", "size",
+            postgresql_where=text("erased_at IS NULL"), sqlite_where=text("erased_at IS NULL"),
+        ),
+    )  # fmt: skip
 
     id: Mapped[Id]
     received_at: Mapped[datetime] = mapped_column(index=True)
@@ -77,6 +83,10 @@ class QuarantinedMessage(Model):
     """False if `body` was cut off."""
     letter: Mapped[str | None] = mapped_column(String(64), unique=True, index=True)
     """Digest of a dead letter: collecting it again finds its row."""
+    size: Mapped[int | None]
+    """Characters of body and envelope as they were stored; kept after both are erased."""
+    digest: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of the stored body, hexadecimal."""
     times: Mapped[int] = mapped_column(default=1, server_default="1")
     """Number of times that this message arrived."""
     last_at: Mapped[datetime | None]

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.reasons import RejectionReason
+from schemas.reasons import DeadLetterReason, RejectionReason
 from tasks.privacy.policy import ContentKind
 
 
@@ -57,6 +57,16 @@ QUARANTINED: Final = MetricDefinition(
     "reason",
     (*RejectionReason, "other"),
 )
+DEAD_LETTERS: Final = MetricDefinition(
+    "bookdrop_dead_letters_total",
+    "Dead letters that housekeeping moved into the quarantine, by reason.",
+    "reason",
+    (*DeadLetterReason, "other"),
+)
+QUARANTINE_ERASED: Final = MetricDefinition(
+    "bookdrop_quarantine_erased_total",
+    "Quarantined messages whose content was erased before its retention ended, because the quarantine was full.",
+)
 PRINT_ATTEMPTS: Final = MetricDefinition(
     "bookdrop_slip_tries_total",
     "Completed print attempts, by the resulting state of the print job.",
@@ -77,6 +87,7 @@ ERASED: Final = MetricDefinition(
     (*ContentKind, PATRON_LINKS, "other"),
 )
 WORKER_METRICS: Final = (
-    SCAN_TO_REPLY, QUEUE_WAIT, TRANSACTION, REPLIES, DUPLICATES, QUARANTINED, PRINT_ATTEMPTS, RETURN_TO_SLIP, ERASED,
+    SCAN_TO_REPLY, QUEUE_WAIT, TRANSACTION, REPLIES, DUPLICATES, QUARANTINED, DEAD_LETTERS, QUARANTINE_ERASED,
+    PRINT_ATTEMPTS, RETURN_TO_SLIP, ERASED,
 )  # fmt: skip
 """All metrics that worker processes record. The exporter adds those that it reads at a scrape."""

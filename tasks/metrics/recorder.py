@@ -80,7 +80,8 @@ class MetricsRecorder:
 
     def count(self, metric: MetricDefinition, label: str = "", number: int = 1) -> None:
         """Increment a counter by `number`."""
-        self._add(metric, label, 0, 0.0, number)
+        if number:
+            self._add(metric, label, 0, 0.0, number)
 
     def record_heartbeat(self, station: str, heartbeat: ReportedHeartbeat) -> None:
         """Store the report of `station`, unless a report with a later station timestamp is stored."""

@@ -10,10 +10,13 @@ from schemas import task_message, topology
 from schemas.external_text import one_line
 from schemas.reasons import DeadLetterReason
 from tasks.ports import REDELIVERY_HEADERS, DeadLetter
-from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, event_id_of, station_of
+from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, body_digest, event_id_of, station_of
 
 DEATH_HEADERS: Final = ("x-quarantine-", "x-death", "x-first-death-", "x-last-death-", *REDELIVERY_HEADERS)
 """Prefixes of the headers that a message receives when it is dead-lettered; a requeued message has none of them."""
+
+MAX_ENVELOPE_CHARS: Final = 65_536
+"""Characters of an envelope that the quarantine stores. A valid one has some hundred."""
 
 WORK_QUEUES: Final = (topology.RETURNS_QUEUE, topology.HOUSEKEEPING_QUEUE, topology.PRINT_ACTIONS_QUEUE)
 
@@ -29,6 +32,8 @@ def quarantine_row(letter: DeadLetter) -> dict[str, Any]:
     queue = _queue_of(letter)
     reason, detail = _reason_of(letter, queue)
     text, encoding = _encode_body(letter.body)
+    body, envelope = text[:MAX_QUARANTINED_CHARS], _envelope_text(letter)
+    is_cut = "x-quarantine-size" in headers
     payload = _argument(letter.body)
     event_id = event_id_of(payload)
     task_id = headers.get("id") if isinstance(headers.get("id"), str) else letter.envelope.correlation_id
@@ -41,21 +46,29 @@ def quarantine_row(letter: DeadLetter) -> dict[str, Any]:
         "station": _column_text(station_of(payload), 100),
         "event_id": _column_text(str(event_id) if event_id else task_id, 100),
         "reply_to": _column_text(letter.envelope.reply_to, 100),
-        "body": text[:MAX_QUARANTINED_CHARS],
-        "whole": len(text) <= MAX_QUARANTINED_CHARS,
+        "body": body,
+        "whole": len(text) <= MAX_QUARANTINED_CHARS and len(envelope) <= MAX_ENVELOPE_CHARS and not is_cut,
         "encoding": encoding,
-        "envelope": json.dumps(
-            {
-                "headers": {name: value for name, value in headers.items() if not name.startswith(DEATH_HEADERS)},
-                "content_type": letter.envelope.content_type,
-                "content_encoding": letter.envelope.content_encoding,
-                "correlation_id": letter.envelope.correlation_id,
-                "reply_to": letter.envelope.reply_to,
-            },
-            default=str,
-        ),
+        "envelope": envelope if len(envelope) <= MAX_ENVELOPE_CHARS else None,
         "letter": letter.digest,
+        "size": len(body) + len(envelope),
+        "digest": body_digest(body),
     }
+
+
+def _envelope_text(letter: DeadLetter) -> str:
+    """The envelope as JSON, without the headers of a dead letter."""
+    envelope = letter.envelope
+    return json.dumps(
+        {
+            "headers": {name: value for name, value in envelope.headers.items() if not name.startswith(DEATH_HEADERS)},
+            "content_type": envelope.content_type,
+            "content_encoding": envelope.content_encoding,
+            "correlation_id": envelope.correlation_id,
+            "reply_to": envelope.reply_to,
+        },
+        default=str,
+    )
 
 
 def decode_body(text: str, encoding: str) -> bytes:

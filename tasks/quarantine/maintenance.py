@@ -19,9 +19,11 @@ from schemas import signing
 from schemas.models import InboxEntry, QuarantinedMessage, RetentionProgress, table
 from schemas.topology import RETURNS_QUEUE
 from tasks.context import Context
+from tasks.metrics.definitions import DEAD_LETTERS, QUARANTINE_ERASED
 from tasks.ports import DeadLetter
 from tasks.privacy.policy import ContentKind
 from tasks.quarantine.dead_letter import quarantine_row
+from tasks.quarantine.limits import enforce_limits
 from tasks.quarantine.store import ERASED_CONTENT, OPEN_STATES
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
@@ -43,6 +45,8 @@ class SweepResult:
     """Retried messages whose reply is stored."""
     erased: int
     """Bodies whose retention ended."""
+    over_limit: int
+    """Bodies that were erased because the quarantine is full."""
 
 
 def sweep(context: Context) -> SweepResult:
@@ -51,7 +55,9 @@ def sweep(context: Context) -> SweepResult:
     with context.unit_of_work() as uow:
         settled = settle_retried(uow)
         erased = erase_expired(uow, context.retention.quarantine)
-    return SweepResult(collected, settled, erased)
+        over_limit = enforce_limits(uow, context.quarantine_limits)
+    context.metrics.count(QUARANTINE_ERASED, number=over_limit)
+    return SweepResult(collected, settled, erased, over_limit)
 
 
 def collect_dead_letters(context: Context, *, limit: int = 5_000) -> int:
@@ -64,13 +70,16 @@ def collect_dead_letters(context: Context, *, limit: int = 5_000) -> int:
             found = letters.peek(BATCH_SIZE)
             if not found:
                 break
-            retry_on_conflict(lambda found=found: _write(found, context))  # type: ignore[misc]
+            new = retry_on_conflict(lambda found=found: _write(found, context))  # type: ignore[misc]
+            for reason, number in new.items():
+                context.metrics.count(DEAD_LETTERS, reason, number)
             letters.remove(found)
             total += len(found)
     return total
 
 
-def _write(letters: Sequence[DeadLetter], context: Context) -> None:
+def _write(letters: Sequence[DeadLetter], context: Context) -> Counter[str]:
+    """Insert the letters that have no row; return their number by reason."""
     rows = {row["letter"]: row for row in map(quarantine_row, letters)}
     times = Counter(letter.digest for letter in letters)
     with context.unit_of_work() as uow:
@@ -84,6 +93,7 @@ def _write(letters: Sequence[DeadLetter], context: Context) -> None:
         ]
         if new:
             uow.session.execute(insert(_quarantine), new)
+    return Counter(str(row["reason"]) for row in new)
 
 
 def settle_retried(uow: UnitOfWork) -> int:

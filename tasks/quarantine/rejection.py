@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
@@ -57,6 +58,11 @@ MESSAGES: Final[Mapping[RejectionReason, str]] = MappingProxyType(
     }
 )
 """Text for the station's screen, by reason."""
+
+
+def body_digest(body: str) -> str:
+    """SHA-256 of a stored body, hexadecimal: the record of an erased message keeps it."""
+    return sha256(body.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def event_id_of(payload: object) -> UUID | None:

@@ -13,7 +13,7 @@ from schemas.models import QuarantinedMessage, table
 from schemas.replies import Outcome, ReturnReply
 from schemas.reply_signature import sign_reply
 from schemas.topology import RETURNS_QUEUE, reply_queue
-from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, MESSAGES, RejectedMessage
+from tasks.quarantine.rejection import MAX_QUARANTINED_CHARS, MESSAGES, RejectedMessage, body_digest
 from tasks.unit_of_work import UnitOfWork
 
 OPEN_STATES: Final = ("kept", "retried")
@@ -85,6 +85,8 @@ def _row(message: RejectedMessage, uow: UnitOfWork) -> dict[str, Any]:
         "reply_to": one_line(message.received.reply_to or "", 100) or None,
         "body": body,
         "whole": whole,
+        "size": len(body),
+        "digest": body_digest(body),
     }
 
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import cycle
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from celery import Celery
 from kombu import Connection
+from kombu.exceptions import OperationalError
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import sessionmaker
 from uuid6 import uuid7
@@ -257,7 +258,8 @@ class Run:
             raise ViolationError(f"The worker ended with code {worker.poll()}.")
         if time.monotonic() - self._collected_at > COLLECT_SECONDS:
             self._rss.append(memory_of(worker))
-            self._collect()
+            with suppress(OperationalError):  # a broker under load: the next poll connects again
+                self._collect()
             self._collected_at = time.monotonic()
 
     def _collect(self) -> None:

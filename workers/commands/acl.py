@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,8 @@ def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str
 
     A station may read its own reply queue, and write to the exchange bookdrop.events, which leads to the queue returns.
     Workers declare the exchange: update them, and then the stations, before the server loads these permissions.
+    The policies of the script limit all queues: the oldest dead letters and replies are removed, and a full work queue
+    rejects messages. Definitions contain no policies.
 
     \b
     bookdrop acl rabbitmq --generate secrets > users.sh
@@ -124,6 +127,7 @@ def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str
     """
     from schemas.broker_url import virtual_host_of
     from workers.access_control import rabbitmq
+    from workers.access_control.queue_limits import policies
     from workers.settings import WorkerSettings
 
     if form == "definitions" and folder is None:
@@ -146,6 +150,11 @@ def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str
         file = _password_file(folder, prefix + user.name) if folder else None
         for command in rabbitmq.commands(user, host, prefix, file):
             click.echo(command)
+    for policy in policies():
+        click.echo(
+            f"rabbitmqctl set_policy -p {shlex.quote(host)} --apply-to queues {policy.name}"
+            f" {shlex.quote(policy.pattern)} {shlex.quote(policy.definition_json)}"
+        )
 
 
 def _password_file(folder: Path | None, name: str) -> Path:

@@ -65,6 +65,7 @@ def read(engine: Engine, now: datetime) -> list[Sample | HistogramSample]:
             *_slips(connection, now),
             *_printers(connection, now),
             *_quarantine(connection),
+            *_quarantine_size(connection),
             *_links(connection, now),
             *_retention(connection, now),
             *_stations(connection, now),
@@ -139,6 +140,16 @@ def _quarantine(connection: Connection) -> Iterator[Sample]:
         numbers[reason if reason in numbers else "other"] += number
     for reason, number in numbers.items():
         yield Sample("bookdrop_quarantine_messages", number, (reason,))
+
+
+def _quarantine_size(connection: Connection) -> Iterator[Sample]:
+    number, size = connection.execute(
+        select(func.count(), func.coalesce(func.sum(QuarantinedMessage.size), 0)).where(
+            QuarantinedMessage.erased_at.is_(None)
+        )
+    ).one()
+    yield Sample("bookdrop_quarantine_content_messages", number)
+    yield Sample("bookdrop_quarantine_content_bytes", size or 0)
 
 
 def _links(connection: Connection, now: datetime) -> Iterator[Sample]:

@@ -52,6 +52,8 @@ FROM_DATABASE: Final = (
     _gauge(
         "database", "quarantine_messages", "Messages in quarantine without an operator's decision, by reason.", "reason",
     ),
+    _gauge("database", "quarantine_content_messages", "Quarantined messages whose content is not erased."),
+    _gauge("database", "quarantine_content_bytes", "Size of their content."),
     _gauge(
         "database", "links_overdue_seconds", "Time since the oldest due link to a patron should have been deleted; 0 if none.",
     ),

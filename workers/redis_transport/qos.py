@@ -40,6 +40,15 @@ def is_server_error(error: "redis.ResponseError") -> bool:
     return isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith(_SERVER_ERRORS)
 
 
+def _is_json(letter: dict[str, Any]) -> bool:
+    """Return True if `letter` can be written as JSON."""
+    try:
+        json.dumps(letter)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def _is_transient(error: Exception, connection_errors: tuple[type[Exception], ...]) -> bool:
     """Return True if the same message may be requeued later: kombu lists `KeyError` among the connection's errors."""
     if isinstance(error, redis.ResponseError):
@@ -156,6 +165,8 @@ class QoS(kombu_redis.QoS):
             marks = dict(getattr(message, "rejection", {}))
             reason = marks.pop("x-quarantine-reason", "rejected")
             letter = self.channel.make_dead_letter(message._raw, reason, queue, **marks)  # noqa: SLF001
+            if not _is_json(letter):
+                letter = self.channel.wrap_as_dead_letter(repr(message._raw), reason, "not_json")  # noqa: SLF001
             self.move_to_dead_letters(delivery_tag, letter)
             log.error("message_quarantined", reason=reason, queue=self.channel.dead_letters, state=queue)
         self.ack(delivery_tag)

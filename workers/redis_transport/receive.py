@@ -22,7 +22,7 @@ from uuid import uuid4
 import redis
 import structlog
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 
 from workers.redis_transport import scripts
 from workers.redis_transport.qos import (
@@ -36,6 +36,9 @@ from workers.redis_transport.qos import (
 )
 
 log = structlog.get_logger()
+
+MAX_KEPT: Final = 65_536
+"""Bytes of an unreadable message that its dead letter keeps."""
 
 _Mixin: Any = object
 """`Any` to the type checker: kombu's stubs cover the public API only."""
@@ -136,9 +139,11 @@ class AtomicReceive(_Mixin):
     def wrap_as_dead_letter(self, raw: bytes | str, reason: str, detail: str = "") -> dict[str, Any]:
         """Return a dead letter with `raw` as its body, in the form that `TAKE` writes."""
         content = raw.encode() if isinstance(raw, str) else raw
-        marks = {"x-quarantine-reason": reason, "x-quarantine-queue": self._queue}
+        marks: dict[str, Any] = {"x-quarantine-reason": reason, "x-quarantine-queue": self._queue}
+        if len(content) > MAX_KEPT:
+            marks["x-quarantine-size"] = len(content)
         return {
-            "body": b64encode(content).decode(),
+            "body": b64encode(content[:MAX_KEPT]).decode(),
             "content-type": "application/octet-stream",
             "content-encoding": "binary",
             "headers": marks | ({"x-quarantine-detail": detail} if detail else {}),
@@ -153,7 +158,11 @@ class AtomicReceive(_Mixin):
 
     def publish_dead_letter(self, letter: dict[str, Any]) -> None:
         """Append `letter` to the dead-letter queue."""
-        self.plain_client().lpush(self.global_keyprefix + self.dead_letters, json.dumps(letter))
+        key = self.global_keyprefix + self.dead_letters
+        pipe = self.plain_client().pipeline()
+        pipe.lpush(key, json.dumps(letter))
+        pipe.ltrim(key, 0, scripts.MAX_DEAD_LETTERS - 1)
+        pipe.execute()
 
     # Losses and restoring
 
@@ -260,7 +269,7 @@ class AtomicReceive(_Mixin):
         self._queue = queue = bytes_to_str(popped[0]).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
-            message = set_origin(validate_envelope(loads(bytes_to_str(popped[1]))), queue)
+            message = set_origin(validate_envelope(json.loads(bytes_to_str(popped[1]))), queue)
         except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
             reason = str(error) if isinstance(error, MalformedEnvelopeError) else f"unreadable: {type(error).__name__}"
             self._dead_letter_malformed("", popped[1], reason, with_ack=False)
@@ -352,7 +361,8 @@ class AtomicReceive(_Mixin):
 
     def _deliver_one(self, queue: str, tag: str, losses: int, raw: bytes, *, with_ack: bool) -> None:
         try:
-            message = loads(bytes_to_str(raw))
+            # Not kombu's `loads`, which creates other types from objects with `__type__`: a dead letter is JSON again.
+            message = json.loads(bytes_to_str(raw))
             if 0 < self.delivery_limit < losses:
                 self._dead_letter_lost(queue, tag, losses, message)
                 return

@@ -7,7 +7,15 @@ Each script writes before it removes: if it breaks off halfway, a message is sto
 import hashlib
 from typing import Final
 
-TAKE: Final = """
+MAX_ENTRY: Final = 2 * 1024 * 1024
+"""Bytes of a list entry that `TAKE` decodes. A larger one becomes a dead letter."""
+MAX_WRAPPED: Final = 4096
+"""Bytes of a malformed entry that its dead letter keeps: the script encodes them while the server waits."""
+MAX_DEAD_LETTERS: Final = 20_000
+"""Entries of the dead-letter queue. Beyond, the oldest are removed."""
+
+TAKE: Final = (
+    """
 -- KEYS: unacked, unacked_index, deliveries, dead letters, then the lists to take from, in order of priority.
 -- ARGV: largest number of messages, '1' for consumers without acknowledgement, the queue's name, the name of the
 --       dead-letter queue, expiry of the loss counts in seconds, then the delivery tags to acknowledge.
@@ -40,6 +48,7 @@ end
 
 -- Return the envelope; or nil and the reason.
 local function decode(raw)
+    if #raw > MAX_ENTRY then return nil, 'oversize' end
     local good, message = pcall(cjson.decode, raw)
     if not good or not is_utf8(raw) then return nil, 'not_json' end
     if type(message) ~= 'table' or not raw:find('^%s*{') then return nil, 'not_an_envelope' end
@@ -72,11 +81,14 @@ local function base64(bytes)
     return table.concat(out)
 end
 
--- Return a dead letter that any kombu consumer can read, with the original bytes as its body.
+-- Return a dead letter that any kombu consumer can read, with the original bytes as its body; of many, the first.
 local function wrap(raw, reason, tag)
     return cjson.encode({
-        body = base64(raw), ['content-type'] = 'application/octet-stream', ['content-encoding'] = 'binary',
-        headers = {['x-quarantine-reason'] = reason, ['x-quarantine-queue'] = queue},
+        body = base64(raw:sub(1, MAX_WRAPPED)), ['content-type'] = 'application/octet-stream', ['content-encoding'] = 'binary',
+        headers = {
+            ['x-quarantine-reason'] = reason, ['x-quarantine-queue'] = queue,
+            ['x-quarantine-size'] = #raw > MAX_WRAPPED and #raw or nil,
+        },
         properties = {
             body_encoding = 'base64', delivery_tag = tag, delivery_mode = 2, priority = 0,
             delivery_info = {exchange = '', routing_key = dead_queue},
@@ -126,26 +138,35 @@ if #hashed > 0 then
     redis.call('HSET', unacked, unpack(hashed))
     redis.call('ZADD', index, unpack(scored))
 end
-if #letters > 0 then redis.call('LPUSH', dead, unpack(letters)) end
+if #letters > 0 then
+    redis.call('LPUSH', dead, unpack(letters))
+    redis.call('LTRIM', dead, 0, MAX_DEAD_LETTERS - 1)
+end
 local left = 0
 for key = 5, #KEYS do
     if trims[key] > 0 then redis.call('LTRIM', KEYS[key], 0, -trims[key] - 1) end
     left = left + redis.call('LLEN', KEYS[key])
 end
 return {taken, malformed, left}
-"""
+""".replace("MAX_ENTRY", str(MAX_ENTRY))
+    .replace("MAX_WRAPPED", str(MAX_WRAPPED))
+    .replace("MAX_DEAD_LETTERS", str(MAX_DEAD_LETTERS))
+)
 """Acknowledge messages, then take others: records in kombu's format, with the server's time."""
 
 MOVE_TO_DEAD_LETTERS: Final = """
 -- KEYS: unacked, unacked_index, deliveries, dead letters. ARGV: tag, dead letter. Returns 1 if the tag was unacknowledged.
 redis.call('ZREM', KEYS[2], '')
 local found = redis.call('HEXISTS', KEYS[1], ARGV[1])
-if found == 1 then redis.call('LPUSH', KEYS[4], ARGV[2]) end
+if found == 1 then
+    redis.call('LPUSH', KEYS[4], ARGV[2])
+    redis.call('LTRIM', KEYS[4], 0, MAX_DEAD_LETTERS - 1)
+end
 redis.call('HDEL', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[1], ARGV[1])
 return found
-"""
+""".replace("MAX_DEAD_LETTERS", str(MAX_DEAD_LETTERS))
 """Move an unacknowledged message to the dead-letter queue."""
 
 
