@@ -74,9 +74,14 @@ class VirtualHost:
 
 
 def rabbitmqctl(*command: str, stdin: str | None = None) -> str:
-    """Run `rabbitmqctl`; return its output."""
+    """Run `rabbitmqctl`; return its output. It ends by itself: eleven that hang take all ports of the tool."""
     done = subprocess.run(
-        ["rabbitmqctl", "--quiet", *command], input=stdin, capture_output=True, text=True, check=False, timeout=300
+        ["rabbitmqctl", "--quiet", "--timeout", "200", *command],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or done.stdout.strip())

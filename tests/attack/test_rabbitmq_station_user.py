@@ -29,7 +29,9 @@ from stations.transport import EventPublisher, OutgoingEvent
 from tests.library import LENDER
 from tests.polling import wait_until
 from tests.processes import Deployment
+from tests.rabbitmq import rabbitmqctl
 from tests.secured_rabbitmq import STATIONS, secured_rabbitmq
+from workers.access_control.queue_limits import policies
 
 pytestmark = [pytest.mark.long, pytest.mark.brokers("rabbitmq"), pytest.mark.databases("sqlite")]
 
@@ -177,6 +179,15 @@ def test_station_is_refused(channel_of, command):
     """The server refuses to read, create, empty, delete or bind anything but the station's own reply queue."""
     with pytest.raises(amqp.AccessRefused):
         command(channel_of(f"station-{STATION}"))
+
+
+def test_definitions_limit_every_queue(secured):
+    """The imported definitions have the limits that the script sets."""
+    listed = rabbitmqctl("list_policies", "-p", secured.host.name, "--formatter", "json")
+
+    assert {each["name"]: (each["pattern"], each["apply-to"], json.loads(each["definition"])) for each in json.loads(listed)} == {
+        policy.name: (policy.pattern, "queues", dict(policy.definition)) for policy in policies()
+    }  # fmt: skip
 
 
 def test_station_sends_under_no_other_user_and_reaches_no_other_virtual_host(secured, channel_of):

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from schemas import topology
 from schemas.topology import reply_queue
+from workers.access_control.queue_limits import Policy
 from workers.access_control.redis import (
     FLOWER,
     HOUSEKEEPING,
@@ -162,9 +163,17 @@ def commands(user: Permissions, host: str, prefix: str, password_file: Path | No
 
 
 def definitions(
-    users: Sequence[Permissions], host: str, prefix: str, passwords: Mapping[str, str], salt: Callable[[int], bytes]
+    users: Sequence[Permissions],
+    host: str,
+    prefix: str,
+    passwords: Mapping[str, str],
+    salt: Callable[[int], bytes],
+    *,
+    limits: Sequence[Policy] = (),
 ) -> dict[str, Any]:
-    """Return RabbitMQ's definitions of `users` and their virtual host. `salt` returns so many random bytes.
+    """Return RabbitMQ's definitions of `users`, of their virtual host and of the limits of its queues.
+
+    `salt` returns so many random bytes.
 
     A password is stored as RabbitMQ's `rabbit_password_hashing_sha256`: base64 of a salt of four bytes and the SHA-256 of
     salt and password.
@@ -190,6 +199,17 @@ def definitions(
                 "read": user.read,
             }
             for user in users
+        ],
+        "policies": [
+            {
+                "vhost": host,
+                "name": policy.name,
+                "pattern": policy.pattern,
+                "apply-to": "queues",
+                "definition": dict(policy.definition),
+                "priority": 0,
+            }
+            for policy in limits
         ],
     }
 

@@ -105,7 +105,7 @@ def redis_command(stations: tuple[str, ...], folder: Path | None, server_version
     type=click.Choice(["script", "definitions"]),
     default="script",
     show_default=True,
-    help="script: a shell script of rabbitmqctl commands. definitions: a JSON file with the same users and the virtual host,"
+    help="script: a shell script of rabbitmqctl commands. definitions: a JSON file with the same users and policies,"
     " for 'rabbitmqctl import_definitions' or for load_definitions in the server's configuration; needs --generate.",
 )
 def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str, form: str) -> None:
@@ -113,8 +113,8 @@ def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str
 
     A station may read its own reply queue, and write to the exchange bookdrop.events, which leads to the queue returns.
     Workers declare the exchange: update them, and then the stations, before the server loads these permissions.
-    The policies of the script limit all queues: the oldest dead letters and replies are removed, and a full work queue
-    rejects messages. Definitions contain no policies.
+    The policies limit all queues: the oldest dead letters and replies are removed, and a full work queue rejects
+    messages.
 
     \b
     bookdrop acl rabbitmq --generate secrets > users.sh
@@ -138,7 +138,8 @@ def rabbitmq_command(stations: tuple[str, ...], folder: Path | None, prefix: str
         host = virtual_host_of(url)
         passwords = {user.name: _password(folder, prefix + user.name, url) for user in users} if folder else {}
         if form == "definitions":
-            click.echo(json.dumps(rabbitmq.definitions(users, host, prefix, passwords, secrets.token_bytes), indent=1))
+            content = rabbitmq.definitions(users, host, prefix, passwords, secrets.token_bytes, limits=policies())
+            click.echo(json.dumps(content, indent=1))
             return
         for name, password in passwords.items():
             _write(_password_file(folder, prefix + name), password)
