@@ -244,18 +244,20 @@ def test_hostile_name_and_reason_of_an_operator_are_stored_as_lines(create_print
 
 
 def test_hostile_cell_of_a_file_is_stored_as_a_line(library, database_url, monkeypatch, tmp_path, rows):
-    """A title with escapes and an override, in a file of requests."""
+    """A title with escapes and an override, in a file of requests. A NUL in it is refused with its line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BOOKDROP_DATABASE_URL", database_url)
     row = {
         "external_id": "BR-1", "branch": "main", "partner": "XX-RUL", "status": "loaned",
-        "title": HOSTILE_SHORT,
+        "title": HOSTILE_SHORT.replace("\0", ""),
     }  # fmt: skip
-    (tmp_path / "requests.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    lines = [json.dumps(each) for each in (row, {**row, "external_id": "BR-2", "title": HOSTILE_SHORT})]
+    (tmp_path / "requests.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
     done = CliRunner().invoke(main, ["import", "--kind", "requests", "requests.jsonl"])
 
-    assert done.exit_code == 0, done.output
+    assert "line 2: title: Value error, contains a NUL character" in done.output
+    assert "1 added, 0 changed, 0 unchanged, 1 refused" in done.output
     assert_clean(*(each.title for each in rows(Request)))
 
 
