@@ -3,7 +3,9 @@
 
 `--against` of the other scripts alternates whole rounds, minutes apart; on a machine whose disk or clock varies by a
 tenth, it cannot show a difference of 3 %. This script measures a block of some dozen scans on one side, then on the
-other, and compares the two blocks. It reports the median of these ratios with its 95 % interval (bootstrap).
+other, and compares the two blocks. It reports the median of these ratios with its 95 % interval (bootstrap). Half of the
+blocks run with the commit's side started first, half with the other: the same code on both sides can differ by 8 % by
+the order of the start alone. `HEAD` as the commit shows what remains of that.
 
     python benchmarks/interleaved.py HEAD~20
     python benchmarks/interleaved.py v1.0.0 --database postgresql+psycopg:///postgres --blocks 100
@@ -132,32 +134,38 @@ class Side:
 
 
 @contextmanager
-def sides(chosen: argparse.Namespace) -> Iterator[tuple[Side, Side]]:
-    """Start the commit's side and this checkout's."""
+def sides(chosen: argparse.Namespace, other: Path, *, commit_first: bool) -> Iterator[dict[str, Side]]:
+    """Start the side of the commit, whose checkout is `other`, and that of this checkout, one after the other."""
     shared = ["--database", chosen.database, "--blocks", str(chosen.blocks)]
     shared += ["--scans", str(chosen.scans), "--backlog", str(chosen.backlog)]
     hosts = chosen.rabbitmq or [None, None]
-    with checkout_of(chosen.commit) as other, ExitStack() as stack:
-        started = []
-        for code, host in zip((other, Path(__file__).parents[1]), hosts, strict=True):
-            side = Side(code, shared + (["--rabbitmq", host] if host else []))
-            stack.callback(side.close)
-            started.append(side)
-        for side in started:
-            side.wait_until_ready()
-        yield started[0], started[1]
+    codes = {"commit": other, "this": Path(__file__).parents[1]}
+    order = ("commit", "this") if commit_first else ("this", "commit")
+    started: dict[str, Side] = {}
+    with ExitStack() as stack:
+        for name, host in zip(order, hosts, strict=True):
+            started[name] = Side(codes[name], shared + (["--rabbitmq", host] if host else []))
+            stack.callback(started[name].close)
+            started[name].wait_until_ready()
+        yield started
 
 
 def measure(chosen: argparse.Namespace) -> tuple[Numbers, Numbers]:
     """The numbers of the commit and of this checkout, block by block."""
-    with sides(chosen) as both:
-        for block in range(chosen.blocks):
-            for what, scans in (("latency", chosen.scans), ("drain", chosen.backlog)):
-                for side in both if block % 2 else reversed(both):
-                    side.measure(what, scans)
-            if (block + 1) % 10 == 0:
-                progress.print(f"block {block + 1} of {chosen.blocks}")
-        return both[0].numbers, both[1].numbers
+    found: dict[str, Numbers] = {name: {figure: [] for figure in FIGURES} for name in ("commit", "this")}
+    with checkout_of(chosen.commit) as other:
+        for commit_first in (True, False):
+            with sides(chosen, other, commit_first=commit_first) as both:
+                for block in range(chosen.blocks // 2):
+                    for what, scans in (("latency", chosen.scans), ("drain", chosen.backlog)):
+                        for name in ("commit", "this") if block % 2 else ("this", "commit"):
+                            both[name].measure(what, scans)
+                    if (block + 1) % 10 == 0:
+                        progress.print(f"block {block + 1} of {chosen.blocks // 2}, half {2 - commit_first} of 2")
+                for name, side in both.items():
+                    for figure, numbers in side.numbers.items():
+                        found[name][figure] += numbers
+    return found["commit"], found["this"]
 
 
 def compare(old: list[float], new: list[float]) -> dict[str, float]:
