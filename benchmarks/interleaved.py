@@ -19,13 +19,11 @@ import random
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from environment import Station, open_environment, workers
 from figures import checkout_of, progress
 from rich.console import Console
 from rich.table import Table
@@ -39,61 +37,10 @@ FIGURES = {
     "drain": "drain, returns/s",
     "cpu of drain": "worker's CPU for a scan of a backlog, ms",
 }
-WARM_UP = 4
-"""Blocks of lone scans before the first measured one."""
+SIDE = Path(__file__).with_name("side.py")
+"""The script of one side. It imports the environment of the benchmarks from the checkout that it measures."""
 RESAMPLES = 2000
 """Resamples of the bootstrap."""
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """Processor time of the processes and of their children, in seconds (Linux)."""
-    total = 0
-    for pid in pids:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (str(pid), *children):
-            for thread in Path(f"/proc/{process}/task").iterdir():
-                total += int((thread / "schedstat").read_text().split()[0])
-    return total / 1e9
-
-
-def serve(chosen: argparse.Namespace, commands: IO[str]) -> None:
-    """Measure one side: a line `latency N` or `drain N` is answered with a line of JSON."""
-    scans = WARM_UP * chosen.scans + chosen.blocks * (chosen.scans + chosen.backlog)
-    rabbitmq = chosen.rabbitmq[0] if chosen.rabbitmq else None
-    with open_environment(chosen.database, rabbitmq, 1, scans) as environment:
-        broker = rabbitmq or f"redis+socket://{environment.valkey}"
-        station = Station(environment, broker, "main-desk-1")
-        with workers(environment, "batch", broker) as pids:
-            latencies(station, WARM_UP * chosen.scans)
-            print("ready", flush=True)
-            for line in commands:
-                what, number = line.split()
-                before = cpu_seconds(pids)
-                result = latencies(station, int(number)) if what == "latency" else drain(station, int(number))
-                cpu = (cpu_seconds(pids) - before) * 1000 / int(number)
-                print(json.dumps({what: result, f"cpu of {what}": cpu}), flush=True)
-        station.close()
-
-
-def latencies(station: Station, scans: int) -> float:
-    """Median of the milliseconds from scan to reply; each scan waits for the reply before it."""
-    found = []
-    for event_id, payload in [station.next_scan() for _ in range(scans)]:
-        began = time.perf_counter()
-        station.send(event_id, payload)
-        station.receive()
-        found.append((time.perf_counter() - began) * 1000)
-    return statistics.median(found)
-
-
-def drain(station: Station, scans: int) -> float:
-    """Replies per second, from the last scan published to the last reply."""
-    for event_id, payload in [station.next_scan() for _ in range(scans)]:
-        station.send(event_id, payload)
-    began = time.perf_counter()
-    for _ in range(scans):
-        station.receive()
-    return scans / (time.perf_counter() - began)
 
 
 class Side:
@@ -101,8 +48,8 @@ class Side:
 
     def __init__(self, code: Path, arguments: list[str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", *arguments],
-            env={**os.environ, "PYTHONPATH": str(code)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-P", SIDE, *arguments],
+            env={**os.environ, "PYTHONPATH": f"{code / 'benchmarks'}{os.pathsep}{code}"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.numbers: Numbers = {name: [] for name in FIGURES}
 
@@ -205,11 +152,7 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=50, help="lone scans in a block")
     parser.add_argument("--backlog", type=int, default=500, help="scans of the backlog in a block")
     parser.add_argument("--json", type=Path, help="also write the figures of every block to this file")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.serve:
-        serve(chosen, sys.stdin)
-        return
     if chosen.rabbitmq and len(chosen.rabbitmq) != 2:  # noqa: PLR2004 - one for each side
         parser.error("--rabbitmq takes two URLs: both sides use the same queue names")
     old, new = measure(chosen)

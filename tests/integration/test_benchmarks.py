@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NO_SCRIPTS = {"environment", "figures", "floor", "loading", "interleaved"}
+NO_SCRIPTS = {"environment", "figures", "floor", "loading", "interleaved", "side"}
 """Modules that the scripts import or start, and the comparison with a commit, which has a test of its own."""
 SMALLEST = {
     "growth": ["--sizes", "200,400", "--scans", "10"],
