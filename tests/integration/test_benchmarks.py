@@ -26,7 +26,7 @@ SMALLEST = {
 def is_checkout():
     if shutil.which("git") is None:
         return False
-    command = ["git", "-C", FOLDER, "worktree", "list"]
+    command = ["git", "-C", str(FOLDER), "worktree", "list"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
