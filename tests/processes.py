@@ -96,7 +96,7 @@ class Deployment:
         return self.folder / f"{code}.journal"
 
     def start_worker(self, role: str, *options: str, **settings: str) -> subprocess.Popen[bytes]:
-        """Start `bookdrop worker` in a session of its own, with a sweep every second."""
+        """Start `bookdrop worker` in a new session, with a sweep every second."""
         return self._start(role, ["workers.cli", "worker", role, *options], **settings)
 
     @contextmanager

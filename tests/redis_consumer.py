@@ -114,7 +114,7 @@ MALFORMED = {
     "unknown body encoding": json.dumps(
         envelope(properties=envelope()["properties"] | {"body_encoding": "rot13"})
     ).encode(),
-    "a number that one JSON reader accepts": json.dumps(envelope())
+    "a number that one JSON parser accepts": json.dumps(envelope())
     .encode()
     .replace(b'"priority": 0', b'"priority": 0x10'),
     "deep": b'{"body":' + b"[" * 5000 + b"]" * 5000 + b"}",

@@ -36,7 +36,7 @@ def decode_barcodes(image):
 
 
 def image_of_zpl(zpl):
-    """The image that a label prints: an independent reader of ^GFA (ZPL II programming guide)."""
+    """The image that a label prints: an independent decoder of ^GFA (ZPL II programming guide)."""
     found = re.fullmatch(
         rb"\^XA\^CI28\n\^FX ([^\n^~]*)\n\^PW(\d+)\n\^LL(\d+)\n\^LH0,0\n\^FO0,0\^GFA,(\d+),(\d+),(\d+),([^^~]*)\^FS\n"
         rb"\^PQ1\n\^XZ\n",

@@ -10,89 +10,100 @@ from pathlib import Path
 
 import click
 
-from tests.fault.cases import BROKERS, DATABASES
+from tests.fault.cluster import ServerPool
 from tests.fault.report import Report
-from tests.fault.running import Refused, Trial, big, chosen_cases, redeliveries, seeded, trial
-from tests.fault.scene import Grounds
-from tests.fault.servers import NotHereError
-from tests.fault.worker import SABOTAGE
+from tests.fault.runner import Run, RunFailedError, execute, large_runs, random_runs, redelivery_runs, single_fault_runs
+from tests.fault.scenarios import BROKERS, DATABASES
+from tests.fault.servers import UnavailableError
+from tests.fault.worker import MUTATIONS
 
-NOT_HERE = 2
+USAGE_ERROR = 2
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--short", is_flag=True, help="Only what `make test` runs, and some random runs: two minutes or so.")
-@click.option("--random", "number", type=click.IntRange(1), help="Only so many random runs, of seeds in a row.")
+@click.option("--short", is_flag=True, help="Run what `make test` runs, and some random runs: two minutes or so.")
 @click.option(
-    "--seed", type=int, default=1, show_default=True, help="First seed of the random runs; alone: repeat one."
+    "--random", "number", type=click.IntRange(1), help="Run this many random scenarios of consecutive seeds only."
 )
-@click.option("--only", metavar="WORDS", help="Only faults whose name has these words, such as 'station killed'.")
-@click.option("--broker", type=click.Choice(BROKERS), help="Only on this broker.")
-@click.option("--database", type=click.Choice(DATABASES), help="Only on this database.")
-@click.option("--times", type=click.IntRange(1), default=1, show_default=True, help="How often each fault is tried.")
 @click.option(
-    "--sabotage", type=click.Choice(sorted(SABOTAGE)), help="Break a promise on purpose: see the suite notice."
+    "--seed", type=int, default=1, show_default=True, help="First seed of the random scenarios; alone: repeat one."
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every run's figures to this file.")
-@click.option("--list", "is_list", is_flag=True, help="Name the faults, and run nothing.")
+@click.option(
+    "--only", metavar="WORDS", help="Run faults whose name contains these words, for example 'station killed'."
+)
+@click.option("--broker", type=click.Choice(BROKERS), help="Run on this broker only.")
+@click.option("--database", type=click.Choice(DATABASES), help="Run on this database only.")
+@click.option("--times", type=click.IntRange(1), default=1, show_default=True, help="Number of runs of each fault.")
+@click.option(
+    "--mutate",
+    "mutation",
+    type=click.Choice(sorted(MUTATIONS)),
+    help="Break a guarantee on purpose, to verify the suite.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures of every run to this file."
+)
+@click.option("--list", "is_list", is_flag=True, help="List the names of the faults, and run none.")
 @click.pass_context
 def main(
     ctx: click.Context, short: bool, number: int | None, seed: int, only: str | None, broker: str | None,
-    database: str | None, times: int, sabotage: str | None, json_file: Path | None, is_list: bool,
+    database: str | None, times: int, mutation: str | None, json_file: Path | None, is_list: bool,
 ) -> None:  # fmt: skip
-    """Kill, stop, cut and fill everything that bookdrop stands on, and look whether its promises hold.
+    """Inject faults into every part that bookdrop depends on, and verify its guarantees.
 
-    Real workers and stations run on servers of the suite's own: Valkey and RabbitMQ, SQLite and PostgreSQL. Nothing else
-    on this machine is touched. After each run the database, the journals and the spool are read: each scan one effect and
-    one answer, each return one slip, nothing left over.
+    Real workers and stations run on servers that the suite starts: Valkey and RabbitMQ, SQLite and PostgreSQL. The suite
+    touches nothing else on this machine. After each run it reads the database, the journals and the spool: each scan has
+    one effect and one reply, each Return one slip, and no work is left.
 
     \b
-    make faults                                   all of it: every fault on every combination, then at random
+    make faults                                   every fault on every combination, then random scenarios
     make faults ARGS='--short'                    the quick part
-    make faults ARGS='--random 200'               two hundred random runs
-    make faults ARGS='--random 1 --seed 17'       the run of seed 17 again
+    make faults ARGS='--random 200'               two hundred random scenarios
+    make faults ARGS='--random 1 --seed 17'       the scenario of seed 17 again
     make faults ARGS='--only "station killed" --broker rabbitmq'
-    make faults ARGS='--sabotage inbox'           without the inbox's check: it must be noticed
+    make faults ARGS='--mutate inbox'             without deduplication: the suite must detect it
 
     \b
-    Exit codes:  0  every promise held
-                 1  a promise was broken: it says which, keeps the run's folder, and stops there
-                 2  this machine lacks something, or wrong use
+    Exit codes:  0  every guarantee held
+                 1  a guarantee was violated: the suite names it, keeps the folder of the run, and ends
+                 2  this machine lacks a requirement, or the options are wrong
     """  # fmt: skip
     is_seeded = number is not None or ctx.get_parameter_source("seed") is not click.core.ParameterSource.DEFAULT
-    trials = _planned(
-        Wanted(broker, database, sabotage), short=short or sabotage is not None, seed=seed if is_seeded else None,
+    runs = _planned(
+        Selection(broker, database, mutation), short=short or mutation is not None, seed=seed if is_seeded else None,
         number=number, only=only, times=times,
     )  # fmt: skip
     if is_list:
-        for name in dict.fromkeys(each.name for each in trials):
+        for name in dict.fromkeys(run.name for run in runs):
             click.echo(name)
         return
     report = Report(json_file)
     with contextlib.ExitStack() as stack:
-        grounds = stack.enter_context(Grounds())
+        servers = stack.enter_context(ServerPool())
         try:
-            for each in trials:
-                report.begin(each)
-                report.add(each, trial(grounds, each))
-        except Refused as refused:
-            report.broken(refused)
+            for run in runs:
+                report.begin(run)
+                report.add(run, execute(servers, run))
+        except RunFailedError as error:
+            report.fail(error)
             ctx.exit(1)
-        except NotHereError as error:
+        except UnavailableError as error:
             report.show()
-            click.echo(f"{error}\nNot everything was tried. --broker and --database choose what is here.", err=True)
-            ctx.exit(NOT_HERE)
+            click.echo(
+                f"{error}\nThe suite is incomplete. Select available parts with --broker and --database.", err=True
+            )
+            ctx.exit(USAGE_ERROR)
     report.show()
-    report.held()
+    report.succeed()
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What all trials have in common."""
+class Selection:
+    """The options that apply to all runs."""
 
     broker: str | None
     database: str | None
-    sabotage: str | None
+    mutation: str | None
 
     def combinations(self) -> list[tuple[str, str]]:
         """Brokers with databases."""
@@ -105,24 +116,24 @@ class Wanted:
 
 
 def _planned(
-    wanted: Wanted, *, short: bool, seed: int | None, number: int | None, only: str | None, times: int
-) -> Iterator[Trial]:
-    """All trials that are asked for, in their order; with a seed, random runs alone."""
-    combinations, sabotage = wanted.combinations(), wanted.sabotage
-    at_random = seeded(
-        seed or 1, number or (1 if seed else 8 if short else 40), wanted.broker, wanted.database, sabotage
+    selection: Selection, *, short: bool, seed: int | None, number: int | None, only: str | None, times: int
+) -> Iterator[Run]:
+    """The selected runs in order; with a seed, random scenarios only."""
+    combinations, mutation = selection.combinations(), selection.mutation
+    at_random = random_runs(
+        seed or 1, number or (1 if seed else 8 if short else 40), selection.broker, selection.database, mutation
     )
     if seed is not None:
         parts = [at_random]
     else:
-        parts = [chosen_cases(combinations, short=short, only=only, times=times, sabotage=sabotage)]
-        if sabotage is None:
+        parts = [single_fault_runs(combinations, short=short, only=only, times=times, mutation=mutation)]
+        if mutation is None:
             parts.append(at_random)
         if not short:
-            parts += [big(1, combinations, sabotage), redeliveries(combinations, sabotage)]
-    return (each for part in parts for each in part if only is None or only.lower() in each.name.lower())
+            parts += [large_runs(1, combinations, mutation), redelivery_runs(combinations, mutation)]
+    return (run for part in parts for run in part if only is None or only.lower() in run.name.lower())
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an end in good order: servers and workers end as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end, which ends servers and workers as well
     sys.exit(main(prog_name="make faults"))

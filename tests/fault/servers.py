@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers of the suite's own, to be stopped, killed and started again: Valkey, RabbitMQ, PostgreSQL.
+"""Servers for fault injection: Valkey, RabbitMQ and PostgreSQL, which are paused, killed and restarted.
 
-Nothing that anybody else uses is touched: each has its folder, its port on the loopback interface and its own
-processes, and all of it is gone at the end.
+The suite touches no other server: each of these has its folder, its port on the loopback interface and its processes,
+and all of them are removed at the end.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -35,27 +34,20 @@ from schemas.topology import (
     printing_queue,
     queue_arguments,
 )
+from tests.network import free_port
 
 _WORK_QUEUES = (RETURNS_QUEUE, HOUSEKEEPING_QUEUE, PRINT_ACTIONS_QUEUE, DEAD_LETTER_QUEUE, printing_queue("main"))
-_SECONDS_TO_KEEP = 5.0
-PATIENCE = 90.0
-"""How long a server may take to come up, in seconds."""
+_SETTLE_SECONDS = 5.0
+START_TIMEOUT = 90.0
+"""Seconds in which a server must respond after its start."""
 
 
-class NotHereError(Exception):
-    """This machine lacks something that the suite needs. The text says what."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+class UnavailableError(Exception):
+    """This machine lacks a requirement of the suite. The text names it."""
 
 
 class Server(ABC):
-    """A server in a folder of its own, which can be killed and comes back with what it had."""
+    """A server in a new folder, which keeps its data when it is killed and restarted."""
 
     name: str
 
@@ -66,11 +58,11 @@ class Server(ABC):
 
     @abstractmethod
     def _command(self) -> Sequence[str | Path]:
-        """What is started."""
+        """The command line of the server."""
 
     @abstractmethod
-    def _answers(self) -> bool:
-        """Whether it can be used."""
+    def _responds(self) -> bool:
+        """True when the server accepts work."""
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
@@ -79,38 +71,38 @@ class Server(ABC):
         return None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it responds."""
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder,
                 env=self._environment(), start_new_session=True, user=self._user(),
             )  # fmt: skip
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers():
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._responds():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                words = (self.folder / "server.log").read_text(errors="replace")[-1000:]
-                raise NotHereError(f"{self.name} does not start: {words}")
+                output = (self.folder / "server.log").read_text(errors="replace")[-1000:]
+                raise UnavailableError(f"{self.name} does not start: {output}")
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """SIGKILL all of it."""
+        """SIGKILL all its processes."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def stop(self) -> None:
-        """SIGSTOP: it is there and does nothing."""
+    def pause(self) -> None:
+        """SIGSTOP all its processes."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
-        """SIGCONT."""
+    def resume(self) -> None:
+        """SIGCONT all its processes."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """End it, and leave nothing behind."""
+        """Kill the server, and delete its folder."""
         Server.kill(self)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -131,21 +123,21 @@ class Valkey(Server):
             "--appendonly", "yes", "--appendfsync", "everysec",
         ]  # fmt: skip
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         with contextlib.suppress(redis.RedisError):
             return bool(self.client.ping())
         return False
 
     def url(self, port: int) -> str:
-        """Its URL through `port`."""
+        """The URL of the broker through `port`."""
         return f"redis://127.0.0.1:{port}/0"
 
     def clear(self, reply_queues: Sequence[str]) -> None:
-        """Forget everything."""
+        """Delete all data."""
         self.client.flushall()
 
-    def left(self, queues: Sequence[str]) -> dict[str, int]:
-        """What lies in `queues`, and what is taken from them and not acknowledged."""
+    def pending(self, queues: Sequence[str]) -> dict[str, int]:
+        """The number of messages of each queue, waiting and unacknowledged; without empty queues."""
         found = {queue: int(self.client.llen(queue)) for queue in queues}
         for raw in self.client.hvals("unacked"):
             _, _, queue = json.loads(raw)
@@ -154,21 +146,21 @@ class Valkey(Server):
         return {queue: count for queue, count in found.items() if count}
 
     def close(self) -> None:
-        """End it."""
+        """Close the client and end the server."""
         self.client.close()
         super().close()
 
 
 class RabbitMQ(Server):
-    """A RabbitMQ node with a name, a cookie and a name server (epmd) of its own."""
+    """A RabbitMQ node with a separate name, cookie and name server (epmd)."""
 
     name = "RabbitMQ"
 
     def __init__(self) -> None:
-        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper in PATH insists on its own user
+        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper in PATH requires the user rabbitmq
         found = program if program.exists() else shutil.which("rabbitmq-server")
         if found is None:
-            raise NotHereError("RabbitMQ is not installed (on Debian: apt install rabbitmq-server)")
+            raise UnavailableError("RabbitMQ is not installed (on Debian: apt install rabbitmq-server)")
         self._program = str(found)
         super().__init__()
         self._names = free_port()
@@ -179,15 +171,15 @@ class RabbitMQ(Server):
             channel = connection.channel()
             for queue in _WORK_QUEUES:
                 channel.queue_declare(queue, durable=True, auto_delete=False, arguments=queue_arguments(queue))
-        self._kept_since = time.monotonic()
+        self._declared_at = time.monotonic()
 
     def kill(self) -> None:
-        """SIGKILL, but not in the first seconds of its quorum queues.
+        """SIGKILL the node, but not in the first seconds of its quorum queues.
 
-        RabbitMQ 3.10 brings a queue that was declared just before it was killed back without a leader: nobody can use it
-        any more, whatever the client. That is told here, and no fault of ours to be found.
+        RabbitMQ 3.10 restores a queue that was declared just before the kill without a leader. No client can use it
+        then. That is a limitation of the server, not a fault that this suite looks for.
         """
-        time.sleep(max(0.0, self._kept_since + _SECONDS_TO_KEEP - time.monotonic()))
+        time.sleep(max(0.0, self._declared_at + _SETTLE_SECONDS - time.monotonic()))
         super().kill()
 
     def _command(self) -> Sequence[str | Path]:
@@ -213,7 +205,7 @@ class RabbitMQ(Server):
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         with contextlib.suppress(OSError, amqp.AMQPError), self._connection():
             return True
         return False
@@ -222,11 +214,11 @@ class RabbitMQ(Server):
         return amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=3, read_timeout=20, write_timeout=20)
 
     def url(self, port: int) -> str:
-        """Its URL through `port`."""
+        """The URL of the broker through `port`."""
         return f"amqp://guest:guest@127.0.0.1:{port}//"
 
     def clear(self, reply_queues: Sequence[str]) -> None:
-        """Empty the work queues of a run that is over, and delete its reply queues."""
+        """Purge the work queues after a run, and delete its reply queues."""
         with self._connection() as connection:
             channel = connection.channel()
             for queue in _WORK_QUEUES:
@@ -234,8 +226,8 @@ class RabbitMQ(Server):
             for queue in reply_queues:
                 channel.queue_delete(queue)
 
-    def left(self, queues: Sequence[str]) -> dict[str, int]:
-        """What lies in `queues`. What is taken and not acknowledged shows when its worker has ended."""
+    def pending(self, queues: Sequence[str]) -> dict[str, int]:
+        """The number of waiting messages of each queue; unacknowledged ones count when their worker has ended."""
         found: dict[str, int] = {}
         with self._connection() as connection:
             for queue in queues:
@@ -248,7 +240,7 @@ class RabbitMQ(Server):
         return found
 
     def close(self) -> None:
-        """End it, and its name server."""
+        """End the node and its name server."""
         super().kill()
         epmd = next(iter(Path("/usr/lib/erlang").glob("erts-*/bin/epmd")), None) or shutil.which("epmd")
         if epmd is not None:
@@ -257,7 +249,7 @@ class RabbitMQ(Server):
 
 
 class PostgreSQL(Server):
-    """A cluster made with initdb, with a migrated database to copy from."""
+    """A cluster created with initdb, with a migrated database to copy from."""
 
     name = "PostgreSQL"
 
@@ -278,7 +270,7 @@ class PostgreSQL(Server):
         engine.dispose()
 
     def _user(self) -> str | None:
-        """Its programs refuse to run as root."""
+        """PostgreSQL's programs refuse to run as root."""
         if os.getuid() != 0:
             return None
         with contextlib.suppress(KeyError):
@@ -291,7 +283,7 @@ class PostgreSQL(Server):
             "-c", "max_connections=200",
         ]  # fmt: skip
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         with contextlib.suppress(Exception):
             self._statement("SELECT 1")
             return True
@@ -302,15 +294,15 @@ class PostgreSQL(Server):
         return f"postgresql+psycopg://postgres@127.0.0.1:{port}/{name}"
 
     def create(self, name: str) -> None:
-        """A fresh, migrated database."""
+        """Create a migrated database."""
         self._statement(f"CREATE DATABASE {name} TEMPLATE template_of_runs")
 
     def drop(self, name: str) -> None:
-        """Let go of a database."""
+        """Drop a database."""
         self._statement(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def restart(self) -> None:
-        """End it as a crash would (immediate shutdown), and start it again: it recovers from its log."""
+        """Restart the server after an immediate shutdown, as after a crash: it recovers from its log."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGQUIT)
         self._process.wait()
@@ -327,12 +319,12 @@ class PostgreSQL(Server):
 
 
 def _program(name: str) -> str:
-    """One of PostgreSQL's own programs. Debian keeps them out of the PATH."""
+    """The path of one of PostgreSQL's programs. Debian keeps them out of the PATH."""
     found = shutil.which(name) or next(
         (str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)), None
     )
     if found is None:
-        raise NotHereError(f"PostgreSQL's {name} is not installed (on Debian: apt install postgresql)")
+        raise UnavailableError(f"PostgreSQL's {name} is not installed (on Debian: apt install postgresql)")
     return found
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A station that works through its list of barcodes, whatever happens to it: killed, it goes on where its journal ends.
+"""A station process that scans a list of barcodes. Restarted after a kill, it continues where its journal ends.
 
-It is the program's own `StationClient`. What comes to it from the broker is noted in a file before the client sees it,
-so that replies can be compared that the journal, rightly, does not keep.
+It uses the program's `StationClient`. Every message from the broker is recorded in a file before the client receives
+it, because the journal stores one reply to an event and the suite compares all of them.
 """
 
 import os
@@ -23,85 +23,85 @@ from stations.journal.file import JournalError
 from stations.sender import EventSender
 from stations.settings import StationSettings
 from stations.transport import EventPublisher, ReplyConsumer
-from tests.fault.arming import Arms, become
+from tests.fault.failpoints import Failpoints, isolate
 from tests.library import KEY
 
-POINTS = (
+FAILPOINTS = (
     "after the journal",
     "before publish",
     "after publish",
     "before the reply is written",
     "after the reply is written",
 )
-"""Where a station can die."""
+"""The failpoints of a station."""
 
 
 @dataclass(frozen=True)
-class Shift:
-    """What one station does in a run, and how."""
+class Workload:
+    """The scans of one station in a run, and its settings."""
 
     code: str
     barcodes: tuple[str, ...]
     pause: float
     """Longest pause between two scans, in seconds."""
     clock_off: float = 0.0
-    """How far its clock is ahead, in seconds."""
+    """Seconds by which its clock is ahead."""
     retry_interval_seconds: float = 1.0
-    asks_again: bool = True
-    """Whether it resends what is not answered. One that does not tells whether the broker alone brings a scan back."""
+    resends: bool = True
+    """Resend unanswered events. Without it a run shows that the broker alone redelivers a scan."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a station process is started with."""
+    """The arguments of a station process."""
 
-    shift: Shift
+    workload: Workload
     broker_url: str
     folder: Path
-    arms: Path
+    failpoints: Path
 
     @property
     def journal(self) -> Path:
-        """Its journal."""
-        return self.folder / "journals" / self.shift.code / "journal"
+        """The station's journal."""
+        return self.folder / "journals" / self.workload.code / "journal"
 
     @property
-    def heard(self) -> Path:
-        """What came on its reply queue, a message a line."""
-        return self.folder / f"{self.shift.code}.heard"
+    def received(self) -> Path:
+        """The messages from its reply queue, one a line."""
+        return self.folder / f"{self.workload.code}.received"
 
 
 def run(start: Start) -> None:
-    """Be the station, in this forked process. Ends well when every scan is answered."""
-    become(start.folder / f"{start.shift.code}.log", {})
-    _wrap(Arms(start.arms), start)
-    shift = start.shift
+    """Run the station in this forked process. It ends when every scan has its reply."""
+    isolate(start.folder / f"{start.workload.code}.log", {})
+    _wrap(Failpoints(start.failpoints), start)
+    workload = start.workload
     settings = StationSettings(
-        code=shift.code, key=KEY, broker_url=start.broker_url, journal=start.journal,
-        retry_interval_seconds=shift.retry_interval_seconds, journal_min_free_mb=0,  # it is to find out by itself that the disk is full
+        code=workload.code, key=KEY, broker_url=start.broker_url, journal=start.journal,
+        retry_interval_seconds=workload.retry_interval_seconds, journal_min_free_mb=0,  # so that the write itself fails on a full disk
     )  # fmt: skip
-    ahead = timedelta(seconds=shift.clock_off)
-    with StationClient(settings, now=lambda: datetime.now(UTC) + ahead) as client:
-        dice = random.Random(shift.code)
-        for barcode in shift.barcodes[taken(start.journal) :]:
+    offset = timedelta(seconds=workload.clock_off)
+    with StationClient(settings, now=lambda: datetime.now(UTC) + offset) as client:
+        random_numbers = random.Random(workload.code)
+        for barcode in workload.barcodes[count_events(start.journal) :]:
             while True:
                 try:
                     client.scan(barcode)
                     break
-                except JournalError:  # not taken: told to staff, who scan again
+                except JournalError:  # rejected: staff see that and scan again
                     time.sleep(0.2)
-            time.sleep(dice.random() * shift.pause)
+            time.sleep(random_numbers.random() * workload.pause)
         while _is_open(client):
             time.sleep(0.05)
 
 
-def taken(journal: Path) -> int:
-    """How many scans the journal holds."""
+def count_events(journal: Path) -> int:
+    """The number of events in a journal."""
     if not journal.exists():
         return 0
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=10)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
-            return 0  # the station is just making it, or died of it
+            return 0  # the station is creating it, or was killed meanwhile
         count: int = connection.execute("SELECT count(*) FROM events").fetchone()[0]
     return count
 
@@ -113,29 +113,29 @@ def _is_open(client: StationClient) -> bool:
         return True
 
 
-def _wrap(arms: Arms, start: Start) -> None:
-    code = start.shift.code
+def _wrap(failpoints: Failpoints, start: Start) -> None:
+    code = start.workload.code
     journal: Any = Journal
-    journal.append = arms.around(code, journal.append, None, "after the journal")
-    journal.store_replies = arms.around(
+    journal.append = failpoints.wrap(code, journal.append, None, "after the journal")
+    journal.store_replies = failpoints.wrap(
         code, journal.store_replies, "before the reply is written", "after the reply is written"
     )
-    mouth: Any = EventPublisher
-    mouth.publish = arms.around(code, mouth.publish, "before publish", "after publish")
-    if not start.shift.asks_again:
-        speaking: Any = EventSender
-        speaking._publish_due = lambda _self: None
-    heard = os.open(start.heard, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    publisher: Any = EventPublisher
+    publisher.publish = failpoints.wrap(code, publisher.publish, "before publish", "after publish")
+    if not start.workload.resends:
+        sender: Any = EventSender
+        sender._publish_due = lambda _self: None
+    record = os.open(start.received, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    class NotingEar(ReplyConsumer):
-        """An ear that notes what it hears."""
+    class RecordingConsumer(ReplyConsumer):
+        """A consumer that records each message."""
 
-        def __init__(self, url: str, station: str, hear: Any) -> None:
+        def __init__(self, url: str, station: str, on_messages: Any) -> None:
             def note(bodies: Sequence[str]) -> None:
-                os.write(heard, b"".join(body.encode() + b"\n" for body in bodies))
-                hear(bodies)
+                os.write(record, b"".join(body.encode() + b"\n" for body in bodies))
+                on_messages(bodies)
 
             super().__init__(url, station, note)
 
     receiver: Any = stations.receiver
-    receiver.ReplyConsumer = NotingEar
+    receiver.ReplyConsumer = RecordingConsumer

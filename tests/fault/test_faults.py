@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A short, seeded part of the fault suite: `make faults` runs all of it, as often as one likes."""
+"""A short, seeded part of the fault suite. `make faults` runs all of it."""
 
 from dataclasses import replace
 
@@ -7,33 +7,37 @@ import pytest
 from amqp.exceptions import ConnectionForced
 
 from stations import transport
-from tests.fault.cases import directed, random_plan
-from tests.fault.running import Refused, Trial, trial
-from tests.fault.scene import Grounds
-from tests.fault.servers import NotHereError
+from tests.fault.cluster import ServerPool
+from tests.fault.runner import Run, RunFailedError, execute
+from tests.fault.scenarios import random_scenario, single_fault_scenarios
+from tests.fault.servers import UnavailableError
+from tests.polling import wait_until
 from tests.proxy import Proxy
 from tests.requirements import skip_or_fail
 
 pytestmark = [pytest.mark.long]
 
-CASES = {case.name: case for case in directed(long=False)}
+SCENARIOS = {
+    scenario.name: replace(scenario, max_reply_seconds=None)  # the time depends on the load; `make faults` judges it
+    for scenario in single_fault_scenarios(long=False)
+}
 
 
 @pytest.fixture(scope="module")
-def grounds():
-    """Servers of these tests' own."""
-    with Grounds() as grounds:
-        yield grounds
+def servers():
+    """The servers of these tests."""
+    with ServerPool() as servers:
+        yield servers
 
 
-def run(grounds, setup, what):
-    """The verdict of a run in which nothing was lost and nothing came twice; anything else fails."""
+def findings_of(servers, setup, scenario):
+    """The findings of a run without violations; any violation fails the test."""
     try:
-        return trial(grounds, Trial("a test", setup, what, ""))
-    except NotHereError as error:
+        return execute(servers, Run("a test", setup, scenario, ""))
+    except UnavailableError as error:
         skip_or_fail(str(error))
-    except Refused as refused:
-        pytest.fail("\n".join([*refused.why, f"after {refused.blows}; what is left: {refused.folder}"]))
+    except RunFailedError as error:
+        pytest.fail("\n".join([*error.violations, f"after {error.faults}; files of the run: {error.folder}"]))
 
 
 @pytest.mark.parametrize(
@@ -43,46 +47,45 @@ def run(grounds, setup, what):
         ("rabbitmq", "postgres", "returns worker killed inside the transaction"),
     ],
 )
-def test_killed_at_a_point(grounds, broker, database, name):
-    """A worker dies at that very point: each scan one effect and equal answers, each return one slip, nothing left."""
-    case = CASES[name]
+def test_kill_at_a_failpoint_violates_no_invariant(servers, broker, database, name):
+    """Each scan has one effect and equal replies, each Return one slip, and no work is left."""
+    scenario = SCENARIOS[name]
 
-    assert run(grounds, case.setup(broker, database), case).events == 15
+    assert findings_of(servers, scenario.setup(broker, database), scenario).events == 15
 
 
 @pytest.mark.parametrize(("seed", "broker", "database"), [(6, "valkey", "postgres")])
-def test_at_random(grounds, seed, broker, database):
-    """Some scans, some stations, and several faults of a seed: the same holds."""
-    plan = random_plan(seed, broker, database)
+def test_random_faults_violate_no_invariant(servers, seed, broker, database):
+    """The same holds for several stations and several faults of a seed."""
+    scenario = random_scenario(seed, broker, database)
 
-    assert run(grounds, plan.setup, plan).events == plan.setup.scans
+    assert findings_of(servers, scenario.setup, scenario).events == scenario.setup.scans
 
 
 @pytest.mark.thorough
-def test_a_broken_promise_is_noticed(grounds):
-    """Without the check of the inbox an event has two effects or two answers, and the suite says so."""
-    case = CASES["returns worker killed after the reply"]
-    setup = replace(case.setup("valkey", "sqlite"), sabotage="inbox")
+def test_broken_deduplication_is_detected(servers):
+    """Without deduplication an event has two effects or two replies, and the suite reports the violation."""
+    scenario = SCENARIOS["returns worker killed after the reply"]
+    setup = replace(scenario.setup("valkey", "sqlite"), mutation="inbox")
 
-    with pytest.raises(Refused) as refused:
-        trial(grounds, Trial("a test", setup, case, ""))
-    assert refused.value.verdict.doubled
+    with pytest.raises(RunFailedError) as failed:
+        execute(servers, Run("a test", setup, scenario, ""))
+    assert failed.value.findings.doubled
 
 
-def test_an_ear_notices_that_its_connection_is_lost(grounds, monkeypatch):
-    """RabbitMQ: nothing comes and nothing says why, as after a firewall's restart; the ear ends, and another can be made."""
+def test_dropped_rabbitmq_connection_ends_the_reply_consumer(servers, monkeypatch):
+    """A connection that is dropped without closing, as by a firewall's restart, ends the consumer; a new one works."""
     monkeypatch.setattr(transport, "_HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(transport, "_TIMEOUT_SECONDS", 1)
     try:
-        server = grounds.broker("rabbitmq")
-    except NotHereError as error:
+        server = servers.broker("rabbitmq")
+    except UnavailableError as error:
         skip_or_fail(str(error))
     with Proxy(lambda: server.port) as proxy:
-        ear = transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None)
-        ear.receive(0.1, gather=False)
+        consumer = transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None)
+        consumer.receive(0.1, gather=False)
         proxy.drop()
         with pytest.raises(ConnectionForced):
-            for _ in range(100):
-                ear.receive(0.1, gather=False)
-        ear.close()
+            wait_until(lambda: consumer.receive(0.1, gather=False), "the consumer ends")
+        consumer.close()
         transport.ReplyConsumer(server.url(proxy.port), "main-desk-1", lambda _bodies: None).close()

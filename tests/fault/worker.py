@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker that can be made to die at an exact point: the program's own `bookdrop worker`, wrapped from outside.
+"""A worker process with failpoints: the program's own `bookdrop worker`, wrapped from outside.
 
-Nothing in the program knows of this. Before the command runs, functions that every event, slip and sweep goes through
-are wrapped, so that each calls out where it is (`tests/fault/arming.py`). The same way the program can be broken on
-purpose (`SABOTAGE`), and its longest waits be shortened (`hurry`): what would take a minute and a half then takes seconds.
+The program has no hooks for this. Before the command runs, functions that every event, slip and sweep passes through
+are wrapped, so that each reports the failpoints it passes (`tests/fault/failpoints.py`). In the same way the suite breaks
+a guarantee on purpose (`MUTATIONS`), and shortens the longest waits from minutes to seconds (`_shorten_waits`).
 """
 
 import importlib
@@ -27,11 +27,11 @@ import workers.app
 from schemas.models import InboxEntry
 from tasks.printing.printers.spool import SpoolPrinter
 from tasks.unit_of_work import UnitOfWork
-from tests.fault.arming import Arms, become
+from tests.fault.failpoints import Failpoints, isolate
 from workers.cli import main
 from workers.publisher import BrokerPublisher
 
-POINTS = {
+FAILPOINTS = {
     "before the transaction": ("returns", "printing", "housekeeping"),
     "inside the transaction": ("returns", "printing", "housekeeping"),
     "after the commit": ("returns", "printing", "housekeeping"),
@@ -41,7 +41,7 @@ POINTS = {
     "before the slip": ("printing",),
     "after the slip": ("printing",),
 }
-"""Where a worker can die, and which roles come there. The reply of a print worker is its word to the station."""
+"""The failpoints, and the roles that reach them. The reply of a print worker is its notice to the station."""
 
 _ALL_MODULES = sorted({module for modules in workers.app.TASK_MODULES.values() for module in modules})
 for module in (*_ALL_MODULES, "celery.apps.worker", "celery.concurrency.prefork", "celery.concurrency.thread",
@@ -52,79 +52,79 @@ for module in (*_ALL_MODULES, "celery.apps.worker", "celery.concurrency.prefork"
 
 @dataclass(frozen=True)
 class Start:
-    """What a worker process is started with."""
+    """The arguments of a worker process."""
 
     role: str
     options: Sequence[str]
     environment: dict[str, str]
     log: Path
-    arms: Path
-    hurry: bool
-    sabotage: str | None = None
+    failpoints: Path
+    short_waits: bool
+    mutation: str | None = None
 
 
 def run(start: Start) -> None:
-    """Be the worker, in this forked process."""
-    become(start.log, start.environment)
-    _wrap(Arms(start.arms), start.role)
-    if start.hurry:
-        _hurry()
-    if start.sabotage is not None:
-        SABOTAGE[start.sabotage]()
+    """Run the worker in this forked process."""
+    isolate(start.log, start.environment)
+    _wrap(Failpoints(start.failpoints), start.role)
+    if start.short_waits:
+        _shorten_waits()
+    if start.mutation is not None:
+        MUTATIONS[start.mutation]()
     sys.argv = ["bookdrop", "worker", start.role, *start.options]
     main(sys.argv[1:])
 
 
-def _wrap(arms: Arms, role: str) -> None:
+def _wrap(failpoints: Failpoints, role: str) -> None:
     unit: Any = UnitOfWork
-    unit.__enter__ = arms.around(role, unit.__enter__, "before the transaction", None)
-    unit.__exit__ = arms.around(role, unit.__exit__, "inside the transaction", "after the commit")
+    unit.__enter__ = failpoints.wrap(role, unit.__enter__, "before the transaction", None)
+    unit.__exit__ = failpoints.wrap(role, unit.__exit__, "inside the transaction", "after the commit")
     publisher: Any = BrokerPublisher
     publish = publisher.publish_outbox
 
     def publish_outbox(self: Any, entries: Any) -> Any:
         if entries:
-            arms.visit(role, "before the reply")
+            failpoints.reach(role, "before the reply")
         sent = publish(self, entries)
         if entries:
-            arms.visit(role, "after the reply")
+            failpoints.reach(role, "after the reply")
         return sent
 
     publisher.publish_outbox = publish_outbox
     request: Any = Request
-    request.acknowledge = arms.around(role, request.acknowledge, "before the ack", None)
+    request.acknowledge = failpoints.wrap(role, request.acknowledge, "before the ack", None)
     spool: Any = SpoolPrinter
-    spool.send = arms.around(role, spool.send, "before the slip", "after the slip")
+    spool.send = failpoints.wrap(role, spool.send, "before the slip", "after the slip")
 
 
-def _hurry() -> None:
+def _shorten_waits() -> None:
     tasks.unit_of_work.SWEEP_GRACE = timedelta(seconds=2)
     tasks.printing.claim.LEASE = timedelta(seconds=4)
     tasks.printing.state_machine.REDISPATCH_AFTER = timedelta(seconds=4)  # type: ignore[misc]
     application: Any = workers.app
     options = application.broker_options
 
-    def sooner(url: Any, redis_visibility_timeout_seconds: int) -> dict[str, Any]:
+    def shorter(url: Any, redis_visibility_timeout_seconds: int) -> dict[str, Any]:
         found: dict[str, Any] = options(url, redis_visibility_timeout_seconds)
         if "visibility_timeout" in found:
             found |= {"visibility_timeout": 4, "unacked_restore_interval": 1}
         return found
 
-    application.broker_options = sooner
+    application.broker_options = shorter
 
 
-def _skip_the_inbox_check() -> None:
-    """No event was ever answered before, and the table's key does not save us either."""
+def _skip_deduplication() -> None:
+    """Treat every event as new, and delete its inbox row, whose key would prevent the second insert."""
 
-    def nothing_known(session: Any, event_ids: Any) -> dict[Any, Any]:
+    def find_none(session: Any, event_ids: Any) -> dict[Any, Any]:
         session.execute(delete(InboxEntry).where(InboxEntry.event_id.in_(list(event_ids))))
         return {}
 
-    tasks.events.inbox.stored_replies = nothing_known
+    tasks.events.inbox.stored_replies = find_none
 
 
 def _ack_before_commit() -> None:
-    """Messages are acknowledged when they are taken, as Celery does by default."""
+    """Acknowledge messages when they are received, as Celery does by default."""
     settings = workers.app.celery_settings
 
     def early() -> dict[str, Any]:
@@ -133,15 +133,15 @@ def _ack_before_commit() -> None:
     workers.app.app.add_defaults(early)
 
 
-def _drop_the_sweep() -> None:
-    """What was committed and not published stays where it is."""
+def _disable_outbox_sweep() -> None:
+    """Leave committed messages in the outbox that were not published."""
     task: Any = tasks.outbox.task
-    task.sweep = lambda _here: 0
+    task.sweep = lambda _context: 0
 
 
-SABOTAGE: dict[str, Callable[[], None]] = {
-    "inbox": _skip_the_inbox_check,
+MUTATIONS: dict[str, Callable[[], None]] = {
+    "inbox": _skip_deduplication,
     "ack": _ack_before_commit,
-    "sweep": _drop_the_sweep,
+    "sweep": _disable_outbox_sweep,
 }
-"""Promises broken on purpose, to see that the suite notices."""
+"""Guarantees broken on purpose, to verify that the suite detects violations."""

@@ -254,7 +254,7 @@ def test_inspect_lists_each_gathered_event_once(
 
 
 def test_batch_beyond_its_time_limit_is_processed_one_by_one(
-    library, deployment, raw_station, sqlite_locked, wait_until_received, celery_app
+    library, deployment, raw_station, sqlite_locked, celery_app
 ):
     """The process of a batch that hangs is killed at its time limit. Each event of the batch is processed once."""
     barcodes = library.loaned_items(120)
@@ -262,18 +262,24 @@ def test_batch_beyond_its_time_limit_is_processed_one_by_one(
     with deployment.celery_worker("-c", "1", BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS="30") as process:
         raw_station.replies_to(raw_station.send(library.scan("warm-up")))
         [child] = children_of(process)
-        with sqlite_locked():
-            sent = [raw_station.send(library.scan(barcode)) for barcode in barcodes]
-            wait_until_received(sent[:20])  # the process holds one, the others gather
-        raw_station.wait_until(lambda: len(raw_station.replies()) >= 2)
-        with sqlite_locked():
+        sent: list[str] = []
 
-            def active():
-                found = celery_app.control.inspect(timeout=10, limit=1).active() or {}
-                return {task["id"] for tasks in found.values() for task in tasks} & set(sent)
+        def active():
+            found = celery_app.control.inspect(timeout=10, limit=1).active() or {}
+            return {task["id"] for tasks in found.values() for task in tasks} & set(sent)
 
-            wait_until(lambda: len(active()) >= 2, "a batch is active")
+        def is_suspended_with_a_batch():
+            if len(active()) < 2:
+                return False
             os.kill(child, signal.SIGSTOP)
+            if len(active()) < 2:  # the batch ended meanwhile
+                os.kill(child, signal.SIGCONT)
+                return False
+            return True
+
+        with sqlite_locked():  # a transaction waits 10 s for the lock; then its process gets the next batch
+            sent += [raw_station.send(library.scan(barcode)) for barcode in barcodes]
+            wait_until(is_suspended_with_a_batch)
             wait_until(lambda: child not in children_of(process), "the time limit of 15 s ends the process")
         replies = raw_station.replies_to(*sent)
 

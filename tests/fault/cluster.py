@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run: a library, workers of every role and stations, all real processes, and a supervisor that brings back the dead."""
+"""The system under test of one run: a library, workers of every role and stations as processes, and a supervisor."""
 
 import contextlib
 import itertools
@@ -29,28 +29,29 @@ from schemas.print_jobs import PrintState
 from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE, printing_queue, reply_queue
 from stations.transport import queue_declaration
 from tests.fault import station, worker
-from tests.fault.arming import Arms
+from tests.fault.failpoints import Failpoints
 from tests.fault.servers import BROKERS, Broker, PostgreSQL
 from tests.library import Library
 from tests.proxy import Proxy
 
 QUEUES = (RETURNS_QUEUE, printing_queue("main"))
-"""Where work waits."""
-SECONDS_TO_END = 10.0
-_ENDS = 4
-"""How often workers are ended and started anew until they leave nothing behind."""
+"""The queues of work."""
+STOP_TIMEOUT = 10.0
+"""Seconds that workers have to end after TERM."""
+_MAX_RESTARTS = 4
+"""Rounds of ending and restarting the workers until the broker holds no message."""
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.fault.worker", "tests.fault.station"])
 _numbers = itertools.count(1)
 
 
-class BrokenPromiseError(Exception):
-    """The suite found something that must not be. The text says what."""
+class InvariantError(Exception):
+    """An invariant does not hold. The text names it."""
 
 
-class Grounds:
-    """The servers, each started when it is first needed and used by one run after the other."""
+class ServerPool:
+    """The servers. Each is started when a run first needs it, and used by one run after the other."""
 
     def __init__(self) -> None:
         self._brokers: dict[str, Broker] = {}
@@ -80,7 +81,7 @@ class Grounds:
         return self._postgres
 
     def sqlite(self, path: Path) -> str:
-        """A fresh, migrated file; gives its URL."""
+        """A new, migrated SQLite file; returns its URL."""
         if self._template is None:
             self._template = self._folder / "template.db"
             engine = open_engine(f"sqlite:///{self._template}")
@@ -92,40 +93,40 @@ class Grounds:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run consists of."""
+    """The configuration of a run."""
 
     broker: str
     database: str
-    shifts: tuple[station.Shift, ...]
+    workloads: tuple[station.Workload, ...]
     transport: str = "atomic"
     returns_workers: int = 1
-    hurry: bool = True
-    """Whether the program's longest waits are shortened."""
+    short_waits: bool = True
+    """Shorten the program's longest waits, see `worker._shorten_waits`."""
     redis_visibility_timeout_seconds: int = 30
-    """Without hurry: after how long Redis gives back what a dead worker held."""
-    sabotage: str | None = None
+    """Without `short_waits`: the time after which Redis redelivers the messages of a dead worker."""
+    mutation: str | None = None
     small_disks: tuple[str, ...] = ()
-    """`journals`, `spool`: which of them lie on a disk that is quickly full."""
+    """Which of `journals` and `spool` are on a disk of a few megabytes."""
 
     @property
     def scans(self) -> int:
-        """How many scans there are to be in all."""
-        return sum(len(shift.barcodes) for shift in self.shifts)
+        """The number of scans of all stations."""
+        return sum(len(workload.barcodes) for workload in self.workloads)
 
     @property
-    def patience(self) -> float:
-        """After the last blow nothing may take longer to come right, in seconds."""
-        if self.sabotage is not None:
+    def settle_timeout(self) -> float:
+        """Seconds after the last fault in which the system must recover."""
+        if self.mutation is not None:
             return 30.0
-        return 90.0 if self.hurry else 180.0
+        return 90.0 if self.short_waits else 180.0
 
 
 @dataclass
-class Actor:
-    """A process that is to run, and the one that does."""
+class ManagedProcess:
+    """A supervised process, and the way to start it again."""
 
     name: str
-    begin: Callable[[], Any]
+    create: Callable[[], Any]
     process: Any
     down_until: float = 0.0
     ended: bool = False
@@ -133,30 +134,30 @@ class Actor:
 
     @property
     def pid(self) -> int:
-        """Of the process, and of its group."""
+        """Id of the process and of its group."""
         pid: int = self.process.pid
         return pid
 
     def signal(self, number: int) -> None:
-        """To the whole group."""
+        """Signal the whole group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
 
-class Scene:
-    """A run. Use as a context manager; then `open_stations`, whatever is to happen, and `settle`."""
+class Cluster:
+    """The system of a run. Use as a context manager; then call `start_stations`, inject faults, and call `settle`."""
 
-    def __init__(self, grounds: Grounds, setup: Setup) -> None:
+    def __init__(self, servers: ServerPool, setup: Setup) -> None:
         self.setup = setup
-        self.grounds = grounds
-        self.broker = grounds.broker(setup.broker)
+        self.servers = servers
+        self.broker = servers.broker(setup.broker)
         self.folder = Path(tempfile.mkdtemp(prefix="bd-"))
-        self.arms = Arms(self.folder / "arms")
-        self.codes = tuple(shift.code for shift in setup.shifts)
-        self.actors: dict[str, Actor] = {}
-        self.began = datetime.now(UTC)
-        self.missed: list[str] = []
-        """Blows that hit nobody."""
+        self.failpoints = Failpoints(self.folder / "failpoints")
+        self.codes = tuple(workload.code for workload in setup.workloads)
+        self.processes: dict[str, ManagedProcess] = {}
+        self.started_at = datetime.now(UTC)
+        self.unfired: list[str] = []
+        """Faults that did not occur."""
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -175,32 +176,32 @@ class Scene:
                     (self.folder / name).mkdir()
             self.library = Library(self.engine, self.folder / "spool").open(self.codes)
             self.library.loaned_items(
-                max(int(barcode[4:]) for shift in self.setup.shifts for barcode in shift.barcodes)
+                max(int(barcode[4:]) for workload in self.setup.workloads for barcode in workload.barcodes)
             )
             self._start_workers()
             self._stack = stack.pop_all()
-            self._stack.callback(self._keep_journals)
+            self._stack.callback(self._copy_small_disks)
             self._stack.callback(self._kill_all)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def forget(self) -> None:
-        """Remove what the run left on the disk."""
+    def delete_files(self) -> None:
+        """Delete the folder of the run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _keep_journals(self) -> None:
-        """A small disk goes with the run; what lies on it is wanted when something was wrong."""
+    def _copy_small_disks(self) -> None:
+        """Copy the small disks, which are unmounted with the run, so that a failed run can be examined."""
         for name in self.setup.small_disks:
-            shutil.copytree(self.folder / name, self.folder / f"{name}.kept", dirs_exist_ok=True)
+            shutil.copytree(self.folder / name, self.folder / f"{name}.copy", dirs_exist_ok=True)
 
     def _make_database(self, stack: ExitStack) -> tuple[str, str]:
-        """Its URL as the suite uses it, and as the workers do."""
+        """The URLs of the database for the suite and for the workers."""
         if self.setup.database == "sqlite":
-            url = self.grounds.sqlite(self.folder / "bookdrop.db")
+            url = self.servers.sqlite(self.folder / "bookdrop.db")
             return url, url
-        postgres = self.grounds.postgres()
+        postgres = self.servers.postgres()
         name = f"run_{os.getpid()}_{next(_numbers)}"
         postgres.create(name)
         stack.callback(postgres.drop, name)
@@ -221,153 +222,155 @@ class Scene:
             "BOOKDROP_BROKER_URL": self.broker.url(self.to_workers.port),
             "BOOKDROP_DATABASE_URL": self._database_url,
             "BOOKDROP_HEARTBEAT_FILE": str(self.folder / f"{name}.heartbeat"),
-            "BOOKDROP_SWEEP_INTERVAL_SECONDS": "0.5" if self.setup.hurry else "5",
+            "BOOKDROP_SWEEP_INTERVAL_SECONDS": "0.5" if self.setup.short_waits else "5",
             "BOOKDROP_REDIS_TRANSPORT": self.setup.transport,
             "BOOKDROP_REDIS_VISIBILITY_TIMEOUT_SECONDS": str(self.setup.redis_visibility_timeout_seconds),
         }
         log = self.folder / f"{name}.log"
         start = worker.Start(
-            role, options, environment, log, self.folder / "arms", self.setup.hurry, self.setup.sabotage
+            role, options, environment, log, self.folder / "failpoints", self.setup.short_waits, self.setup.mutation
         )
-        self._begin(name, partial(_processes.Process, target=worker.run, args=(start,)))
+        self._start(name, partial(_processes.Process, target=worker.run, args=(start,)))
 
-    def open_stations(self) -> None:
-        """Let the stations scan."""
-        for shift in self.setup.shifts:
-            start = station.Start(shift, self.broker.url(self.to_stations.port), self.folder, self.folder / "arms")
-            self._begin(shift.code, partial(_processes.Process, target=station.run, args=(start,)))
+    def start_stations(self) -> None:
+        """Start the stations, which scan at once."""
+        for workload in self.setup.workloads:
+            start = station.Start(
+                workload, self.broker.url(self.to_stations.port), self.folder, self.folder / "failpoints"
+            )
+            self._start(workload.code, partial(_processes.Process, target=station.run, args=(start,)))
 
-    def _begin(self, name: str, begin: Callable[[], Any]) -> None:
-        process = begin()
+    def _start(self, name: str, create: Callable[[], Any]) -> None:
+        process = create()
         process.start()
-        self.actors[name] = Actor(name, begin, process)
+        self.processes[name] = ManagedProcess(name, create, process)
 
-    def tick(self) -> None:
-        """Bring back whoever died, as a service manager would: after a moment."""
+    def supervise(self) -> None:
+        """Restart ended processes after a short delay, as a service manager does."""
         now = time.monotonic()
-        for actor in self.actors.values():
-            if actor.ended or actor.process.is_alive():
+        for process in self.processes.values():
+            if process.ended or process.process.is_alive():
                 continue
-            if actor.name in self.codes and actor.process.exitcode == 0:
-                actor.ended = True
-            elif actor.down_until == 0:
-                actor.down_until = now + 0.3
-                actor.deaths += 1
-            elif now >= actor.down_until:
-                actor.down_until = 0.0
-                actor.process = actor.begin()
-                actor.process.start()
+            if process.name in self.codes and process.process.exitcode == 0:
+                process.ended = True
+            elif process.down_until == 0:
+                process.down_until = now + 0.3
+                process.deaths += 1
+            elif now >= process.down_until:
+                process.down_until = 0.0
+                process.process = process.create()
+                process.process.start()
 
     def wait(self, seconds: float) -> None:
-        """Let `seconds` pass, with the supervisor at work."""
+        """Wait for `seconds` while the supervisor works."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            self.tick()
+            self.supervise()
             time.sleep(min(0.05, left))
 
-    def until(self, condition: Callable[[], object], what: str, patience: float | None = None) -> None:
-        """Wait for `condition`. Raises `BrokenPromiseError` with `what` when it does not come."""
-        patience = patience or self.setup.patience
-        deadline = time.monotonic() + patience
+    def wait_until(self, condition: Callable[[], object], problem: str, timeout: float | None = None) -> None:
+        """Wait until `condition` is true. Raises `InvariantError` with `problem` after `timeout` seconds."""
+        timeout = timeout or self.setup.settle_timeout
+        deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
-                raise BrokenPromiseError(f"{what}: still so after {patience:g} s")
-            self.tick()
+                raise InvariantError(f"{problem}, after {timeout:g} s")
+            self.supervise()
             time.sleep(0.05)
 
     def _kill_all(self) -> None:
-        for actor in self.actors.values():
-            actor.signal(signal.SIGKILL)
-        for actor in self.actors.values():
-            actor.process.join(10)
+        for process in self.processes.values():
+            process.signal(signal.SIGKILL)
+        for process in self.processes.values():
+            process.process.join(10)
 
-    # What is to be seen
+    # State of the run
 
     def count(self, model: Any, *where: Any) -> int | None:
-        """Rows of a table; `None` while the database is away."""
+        """Number of rows of a table; `None` while the database is unavailable."""
         try:
             with self.engine.connect().execution_options(**READ_ONLY) as connection:
                 return connection.execute(select(func.count()).select_from(model).where(*where)).scalar_one()
         except DBAPIError:
             return None
 
-    def answered(self) -> int:
-        """Events that have their answer in the database."""
+    def replied(self) -> int:
+        """Number of events with a reply in the inbox."""
         return self.count(InboxEntry) or 0
 
-    def taken(self) -> int:
-        """Scans in the journals."""
-        return sum(station.taken(self.journal(code)) for code in self.codes)
+    def journaled(self) -> int:
+        """Number of scans in the journals."""
+        return sum(station.count_events(self.journal(code)) for code in self.codes)
 
     def journal(self, code: str) -> Path:
         """A station's journal."""
         return self.folder / "journals" / code / "journal"
 
-    # The end
+    # End of the run
 
     def settle(self) -> None:
-        """Wait until nothing is open any more, end the workers, and collect what is left. Raises `BrokenPromiseError`."""
-        for number in range(_ENDS):
-            self._come_right()
+        """Wait until no work is open, end the workers, and receive the remaining replies. Raises `InvariantError`."""
+        for number in range(_MAX_RESTARTS):
+            self._wait_until_settled()
             if number > 0:
                 self.wait(2.0)
             self._end_workers()
-            left = self.broker.left((*QUEUES, DEAD_LETTER_QUEUE))
+            left = self.broker.pending((*QUEUES, DEAD_LETTER_QUEUE))
             if not left:
                 break
-            # RabbitMQ does not say what a worker holds; it gave that back when it ended. The next ones must do it.
+            # RabbitMQ does not report what a worker holds, and requeues it when the worker ends. The next workers process it.
             self._start_workers()
         else:
-            raise BrokenPromiseError(f"messages stay in the broker: {left}")
+            raise InvariantError(f"messages are left in the broker: {left}")
         for code in self.codes:
-            self._hear_the_rest(code)
+            self._drain_reply_queue(code)
 
-    def _come_right(self) -> None:
-        deadline = time.monotonic() + self.setup.patience
-        while (what := self._still_open()) is not None:
+    def _wait_until_settled(self) -> None:
+        deadline = time.monotonic() + self.setup.settle_timeout
+        while (problem := self._open_work()) is not None:
             if time.monotonic() > deadline:
-                raise BrokenPromiseError(f"{what}: still so after {self.setup.patience:g} s")
-            self.tick()
+                raise InvariantError(f"{problem}, after {self.setup.settle_timeout:g} s")
+            self.supervise()
             time.sleep(0.1)
 
-    def _still_open(self) -> str | None:
-        """What is not as it must be in the end, in words."""
-        if not all(self.actors[code].ended for code in self.codes):
-            return "a station has a scan without an answer"
+    def _open_work(self) -> str | None:
+        """The first work that is still open, in words."""
+        if not all(self.processes[code].ended for code in self.codes):
+            return "a station has a scan without a reply"
         if self.count(PrintJob, PrintJob.state != PrintState.DONE) != 0:
-            return "a slip does not come out"
-        if self.broker.left(QUEUES):
-            return "a message stays in the broker"
-        return None if self.count(OutboxEntry) == 0 else "something stays in the outbox"
+            return "a print job is not done"
+        if self.broker.pending(QUEUES):
+            return "a message is left in the broker"
+        return None if self.count(OutboxEntry) == 0 else "a message is left in the outbox"
 
     def _end_workers(self) -> None:
-        """TERM finishes what is in hand. One that does not end in time is killed, and what it held comes back."""
-        workers = [actor for name, actor in self.actors.items() if name not in self.codes]
-        for actor in workers:
-            actor.ended = True
+        """End the workers by TERM, which finishes running tasks. A worker that exceeds the timeout is killed."""
+        workers = [process for name, process in self.processes.items() if name not in self.codes]
+        for process in workers:
+            process.ended = True
             with contextlib.suppress(ProcessLookupError):
-                os.kill(actor.pid, signal.SIGTERM)
-        deadline = time.monotonic() + SECONDS_TO_END
-        for actor in workers:
-            actor.process.join(max(0.1, deadline - time.monotonic()))
-            if actor.process.is_alive():
-                actor.signal(signal.SIGKILL)
+                os.kill(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT
+        for process in workers:
+            process.process.join(max(0.1, deadline - time.monotonic()))
+            if process.process.is_alive():
+                process.signal(signal.SIGKILL)
 
-    def _hear_the_rest(self, code: str) -> None:
-        """Note what came on a reply queue after its station had gone."""
+    def _drain_reply_queue(self, code: str) -> None:
+        """Record the messages that arrived on a reply queue after its station had ended."""
         with (
             Connection(self.broker.url(self.broker.port)) as connection,
-            (self.folder / f"{code}.heard").open("ab") as heard,
+            (self.folder / f"{code}.received").open("ab") as received,
         ):
             queue = queue_declaration(reply_queue(code)).bind(connection.default_channel)
             queue.queue_declare()
             while (message := queue.get(no_ack=True)) is not None:
                 body: Any = message.body
-                heard.write((body if isinstance(body, bytes) else body.encode()) + b"\n")
+                received.write((body if isinstance(body, bytes) else body.encode()) + b"\n")
 
 
 def _mount_small_disk(stack: ExitStack, folder: Path, megabytes: int) -> None:
-    """A file system of its own at `folder`, where this user may mount one. A journal grows to some 4 MB by itself."""
+    """Mount a small file system at `folder`, where this user may. A journal alone grows to some 4 MB."""
     folder.mkdir()
     if os.getuid() != 0:
         return
