@@ -86,7 +86,7 @@ class StationSettings(ProgramSettings):
 
     @property
     def scanner(self) -> ScannerFormat:
-        """What the scanner adds to each barcode."""
+        """The format of a scanned line, from the settings whose names begin with `scanner_`."""
         return ScannerFormat(
             self.scanner_prefix,
             self.scanner_suffix,

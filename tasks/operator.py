@@ -15,7 +15,7 @@ MAX_REASON_LENGTH: Final = 500
 
 
 class Identification(StrEnum):
-    """How a person was identified. The history stores the value beside the name."""
+    """The means by which a person was identified. The history stores the value beside the name."""
 
     SIGNED_IN = "signed_in"
     """By Flower's own login."""
@@ -65,11 +65,14 @@ class Operator:
         return identity if self.account is None else {**identity, "account": self.account}
 
 
-def named_person(name: str, identified_by: str | None, account: str | None = None) -> str:
+def named_person(name: str | None, identified_by: str | None, account: str | None = None) -> str:
     """A name with its identification for the screen: `ann (name typed, account root)`.
 
-    `identified_by` is a stored value. It is `None` for a line that an earlier release wrote: then the name stands alone.
+    `name` is `None` after its retention. `identified_by` is a stored value; it is `None` for a line that an earlier release
+    wrote: then the name stands alone.
     """
+    if name is None:
+        return "a person whose name is no longer stored"
     if identified_by not in set(Identification):
         return name
     return f"{name} ({Identification(identified_by).label}{f', account {account}' if account else ''})"

@@ -94,7 +94,7 @@ class QuarantinedMessage(Model):
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[Short | None]
     decided_identified_by: Mapped[Code | None]
-    """How the operator was identified: `account` or `typed`, for example. `None` for decisions of earlier releases."""
+    """Means of identification of the operator, for example `account` or `typed`. `None` for a decision of an earlier release."""
     decided_account: Mapped[str | None] = mapped_column(String(100))
     """Account of the operating system that ran the command, if the operator's name was typed."""
     decision_reason: Mapped[str | None] = mapped_column(Text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this system's own events did, read from the history of requests: one query for each question of a batch."""
+"""Effects of this system's own events, from the history of requests. Each function runs one query for a whole batch."""
 
 from collections.abc import Collection
 from datetime import datetime

@@ -21,7 +21,7 @@ from tasks.operator import Operator
 from tasks.print_jobs import change_state, enqueue_print_task
 from tasks.printing.messages import describe
 from tasks.printing.notifications import enqueue_notice
-from tasks.requests.history import HistoryKind, HistoryLine, record
+from tasks.requests.history import HistoryKind, operator_line, record
 from tasks.unit_of_work import UnitOfWork, retry_on_conflict
 
 
@@ -231,16 +231,7 @@ def _lock_printer(job: PrintJob, uow: UnitOfWork) -> Printer | None:
 
 def _record(job: PrintJob, uow: UnitOfWork, kind: HistoryKind, by: Operator, **details: Any) -> None:
     """Write a line in the history of the slip's request."""
-    line = HistoryLine(
-        request_id=job.request_id,
-        item_id=job.item_id,
-        kind=kind,
-        at=uow.now,
-        recorded_at=uow.now,
-        branch=job.branch,
-        station=None,
-        note=by.reason,
-        details={"slip": str(job.id), **by.details, **details},
-    )
+    details |= {"slip": str(job.id)}
+    line = operator_line(job.request_id, kind, by, uow.now, branch=job.branch, item_id=job.item_id, **details)
     uow.session.flush()
     record(uow.session, line)

@@ -81,5 +81,5 @@ def _readable_forms(content: str) -> Iterator[str]:
 
 
 def _unescaped(text: str) -> str:
-    """The text with the characters that JSON may write as `uXXXX` behind a backslash."""
+    """The text with JSON's numeric escapes replaced by their characters."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)

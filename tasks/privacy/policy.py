@@ -25,7 +25,7 @@ class ContentKind(StrEnum):
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """How long content is kept."""
+    """Retention of each kind of content, and the secret for hashes of unknown barcodes."""
 
     unknown_barcodes: timedelta = timedelta(hours=24)
     replies: timedelta = timedelta(days=365)

@@ -28,8 +28,8 @@ BATCH_SIZE: Final = 500
 """Rows that one transaction reads; events with the same time stay together."""
 MAX_BATCHES: Final = 20
 """Transactions of one kind in one run. The next run continues where this one ended."""
-TEXT_DETAILS: Final = frozenset({"override", "actor"})
-"""Keys of a history entry's details that contain typed texts; all others contain ids, codes and numbers."""
+TEXT_DETAILS: Final = frozenset({"override", "actor", "account"})
+"""Keys of a history entry's details that contain names and typed texts; all others contain ids, codes and numbers."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

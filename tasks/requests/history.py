@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from schemas.models import RequestEvent, table
 from schemas.request_status import RequestStatus
+from tasks.operator import Operator
 
 
 class HistoryKind(StrEnum):
@@ -55,6 +56,23 @@ class HistoryLine:
     status_after: RequestStatus | None = None
     note: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def operator_line(
+    request_id: int, kind: HistoryKind, by: Operator, now: datetime, *, branch: str, item_id: int | None, **details: Any
+) -> HistoryLine:
+    """The line of an operator's action: with the reason, the person, and how the person was identified."""
+    return HistoryLine(
+        request_id=request_id,
+        kind=kind,
+        at=now,
+        recorded_at=now,
+        branch=branch,
+        station=None,
+        item_id=item_id,
+        note=by.reason,
+        details={**by.details, **details},
+    )
 
 
 def record(session: Session, *lines: HistoryLine) -> None:

@@ -18,7 +18,7 @@ from schemas.models import Branch, Item, ItemBarcode, Request, table
 from schemas.request_status import CLOSED
 from tasks.operator import Operator
 from tasks.requests.barcode_lookup import is_patron_card
-from tasks.requests.history import HistoryKind, HistoryLine, record
+from tasks.requests.history import HistoryKind, HistoryLine, operator_line, record
 
 
 class RefusedBarcodeError(Exception):
@@ -217,16 +217,9 @@ def _remove(session: Session, subject: _Subject, item: _Item, barcode: str, edit
 def _line(
     subject: _Subject, item: _Item, kind: HistoryKind, barcode: str, editor: Editor, **details: Any
 ) -> HistoryLine:
-    return HistoryLine(
-        request_id=subject.request_id,
-        item_id=item.item_id,
-        kind=kind,
-        at=editor.now,
-        recorded_at=editor.now,
-        branch=subject.branch,
-        station=None,
-        note=editor.by.reason,
-        details={"barcode": barcode, "item": item.position, "actor": editor.by.actor, **details},
+    details |= {"barcode": barcode, "item": item.position}
+    return operator_line(
+        subject.request_id, kind, editor.by, editor.now, branch=subject.branch, item_id=item.item_id, **details
     )
 
 

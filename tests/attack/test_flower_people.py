@@ -137,7 +137,7 @@ def test_no_user_controls_workers_and_viewers_do_not_act(broker_url, deployment,
                 for access, method, path in each_request(name, slip)
             }
             for user, headers in {
-                "nobody": {}, "wrong": basic("ann:wrong"), "viewer": basic(BEN), "operator": basic(ANN)
+                "anonymous": {}, "wrong": basic("ann:wrong"), "viewer": basic(BEN), "operator": basic(ANN)
             }.items()
         }  # fmt: skip
         replies = raw_station.replies_to(raw_station.send(library.scan(library.request()[1][0])))
@@ -150,7 +150,7 @@ def test_no_user_controls_workers_and_viewers_do_not_act(broker_url, deployment,
                     expected = {403}
                 case Access.ACT:
                     expected = {401, 403}  # an operator's form lacks its token
-                case Access.VIEW | Access.METRICS if user in {"nobody", "wrong"}:
+                case Access.VIEW | Access.METRICS if user in {"anonymous", "wrong"}:
                     expected = {401}
                 case _:
                     expected = {200, 302, 400, 404, 503}

@@ -11,6 +11,7 @@ from schemas.models import Item, ItemBarcode, Request, RequestEvent
 from schemas.request_status import RequestStatus
 from tasks.returns.handler import RETURN_HANDLER
 from workers.cli import main
+from workers.commands.options import account_name
 
 REASON = ("--reason", "as on the book")
 
@@ -78,7 +79,8 @@ def test_barcode_is_corrected(library, bookdrop, engine, rows, handle, nightly):
     assert history(rows) == [
         ("barcode_removed", "3100", 1, "as on the book"), ("barcode_added", "31001", 1, "as on the book"),
     ]  # fmt: skip
-    assert rows(RequestEvent)[0].details["actor"] == "kim"
+    removed = rows(RequestEvent)[0].details
+    assert (removed["actor"], removed["identified_by"], removed["account"]) == ("kim", "typed", account_name())
     assert (wrong.reason, right.outcome) == ("unknown_barcode", "returned")
 
 
@@ -198,7 +200,7 @@ def test_show_lists_items_and_changes(library, bookdrop, engine):
     found = json.loads(bookdrop("items", "show", request, "--json").stdout)
 
     assert "Item 1: A" in text
-    assert "B2 removed, item 2, by kim: as on the book" in text
+    assert f"B2 removed, item 2, by kim (name typed, account {account_name()}): as on the book" in text
     assert [[code["barcode"] for code in item["barcodes"]] for item in found["items"]] == [["A"], ["B"]]
     assert found["barcode_changes"][0]["details"]["barcode"] == "B2"
     with engine.connect() as connection:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import insert, select, update
 from uuid6 import uuid7
 
@@ -16,7 +17,7 @@ from schemas.reasons import ReplyReason
 from schemas.replies import Outcome, ReturnReply
 from schemas.request_status import RequestStatus
 from tasks.metrics.definitions import ERASED
-from tasks.operator import Operator
+from tasks.operator import Identification, Operator
 from tasks.printing.actions import reprint
 from tasks.printing.station_handler import SLIP_HANDLER
 from tasks.privacy import retention
@@ -25,6 +26,7 @@ from tasks.privacy.policy import ContentKind, RetentionPolicy
 from tasks.privacy.retention import BATCH_SIZE, erase_expired
 from tasks.returns.handler import RETURN_HANDLER
 from tests.polling import wait_until
+from workers.cli import main
 from workers.metrics.database import Sample, read
 
 KEY = "a secret of the tests, long enough."
@@ -162,6 +164,31 @@ def test_typed_texts_of_history_and_slips_are_erased_and_a_reprint_still_works(
     assert line.details["items"] == [1]
     [printed] = [row for row in rows(PrintJob) if row.id == copy.slip]
     assert printed.content["title"] == "The book number 1"
+
+
+def test_names_of_persons_are_erased_and_shown_as_such(
+    library, handle, rows, erase_at, context, database_url, monkeypatch, tmp_path
+):
+    """The account that typed a name is a name as well; the commands state that it is no longer stored."""
+    external_id, _ = library.request(RequestStatus.LOST)
+    override = Override(reason="found", supervisor="A. Chief")
+    handle(RETURN_HANDLER, library.return_requested(external_id, override=override, print_slip=True), now=library.now)
+    [job] = [row.id for row in rows(PrintJob)]
+    with context.sessions.begin() as session:
+        session.execute(update(PrintJob).values(state="done"))
+    reprint(job, Operator("Zyphora", "lost", Identification.TYPED, "zyphora-account"), context)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BOOKDROP_DATABASE_URL", database_url)
+
+    before = CliRunner().invoke(main, ["requests", "show", external_id]).stdout
+    erase_at(timedelta(days=366))
+    after = CliRunner().invoke(main, ["requests", "show", external_id]).stdout
+
+    assert "by Zyphora (name typed, account zyphora-account)" in before
+    assert "override by A. Chief (name typed): found" in before
+    assert "yphora" not in repr(rows(RequestEvent)) + after
+    assert after.count("by a person whose name is no longer stored") == 2
+    assert "None" not in after
 
 
 def test_open_request_keeps_its_damage_note(library, rows, erase_at, engine):

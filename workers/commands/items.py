@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop items`: show the items of a request; add, remove and correct their barcodes."""
 
-import getpass
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workers.commands.options import actor_option, json_option
+from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ def show_command(request: str, as_json: bool) -> None:
 
     Exit codes: 0 shown; 1 there is no such request.
     """
+    from tasks.operator import named_person
     from tasks.requests.queries import story
 
     with reading() as connection:
@@ -62,7 +62,7 @@ def show_command(request: str, as_json: bool) -> None:
         note = f": {line['note']}" if line["note"] else ""
         click.echo(
             f"  {line['at'][:16].replace('T', ' ')}  {details['barcode']} {verb}, item {details['item']},"
-            f" by {details['actor']}{note}"
+            f" by {named_person(details['actor'], details.get('identified_by'), details.get('account'))}{note}"
         )
 
 
@@ -159,12 +159,11 @@ def _change(
     change: "Callable[[Session, Editor], Change]", actor: str | None, reason: str, *, dry_run: bool, as_json: bool
 ) -> None:
     """Run `change` in one transaction, and show its result."""
-    from tasks.operator import Operator
     from tasks.requests.item_barcodes import Editor, RefusedBarcodeError
     from tasks.unit_of_work import retry_on_conflict
 
     with acting() as context:
-        editor = Editor(Operator(actor or getpass.getuser(), reason), context.now(), context.patron_card_pattern)
+        editor = Editor(command_operator(actor, reason), context.now(), context.patron_card_pattern)
 
         def work() -> "Change":
             with context.sessions() as session:

@@ -232,11 +232,12 @@ def _persons(details: dict[str, Any]) -> Iterator[str]:
     """The operator of a line of history, and the supervisor of an override, with how each was identified."""
     from tasks.operator import named_person
 
-    if details.get("actor"):
+    if "actor" in details:
         yield f"      by {named_person(details['actor'], details.get('identified_by'), details.get('account'))}"
     if override := details.get("override"):
         supervisor = named_person(override["supervisor"], override.get("identified_by"))
-        yield f"      override by {supervisor}: {override['reason']}"
+        reason = f": {override['reason']}" if override["reason"] else ""
+        yield f"      override by {supervisor}{reason}"
 
 
 def _local(moment: str | None) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the operator of a decision about a quarantined message was identified."""
+"""The means by which the operator of a decision on a quarantined message was identified."""
 
 import sqlalchemy as sa
 from alembic import op
