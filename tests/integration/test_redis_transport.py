@@ -17,7 +17,7 @@ from tests.polling import TIMEOUT, wait_until
 from tests.redis_consumer import MALFORMED, RedisConsumer, envelope
 from workers.redis_transport import Connection, transport
 from workers.redis_transport.kombu_compat import KOMBU_VERSION
-from workers.redis_transport.scripts import MAX_WRAPPED
+from workers.redis_transport.scripts import MAX_ENTRY, MAX_WRAPPED
 
 pytestmark = pytest.mark.long
 
@@ -279,6 +279,19 @@ def test_malformed_message_is_dead_lettered_without_acknowledgement(connect, val
     assert consumer.take(1) == ["after"]
     [letter] = dead_letters(valkey)
     assert base64.b64decode(letter["body"]) == raw[:MAX_WRAPPED]
+
+
+@pytest.mark.parametrize("queues", [["returns"], ["returns", "other"]], ids=["atomically", "with BRPOP"])
+def test_oversize_entry_is_dead_lettered_unparsed(connect, valkey, queues):
+    """An entry above the limit is not parsed, whichever way the channel receives. The next one is delivered."""
+    consumer = connect(queues=queues)
+    valkey.lpush("returns", json.dumps(envelope(headers={"words": "x" * MAX_ENTRY})))
+    consumer.send("after")
+
+    assert consumer.take(1) == ["after"]
+    [letter] = dead_letters(valkey)
+    assert letter["headers"]["x-quarantine-reason"] == "oversize"
+    assert len(base64.b64decode(letter["body"])) <= 65_536
 
 
 def test_types_of_kombus_json_are_read_as_plain_objects(connect, valkey):

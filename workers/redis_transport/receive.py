@@ -10,14 +10,12 @@ receives with BRPOP as kombu does. Malformed and rejected messages become dead l
 import enum
 import json
 import threading
-from base64 import b64encode
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty
 from time import monotonic
 from typing import Any, Final
-from uuid import uuid4
 
 import redis
 import structlog
@@ -25,6 +23,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
 from workers.redis_transport import scripts
+from workers.redis_transport.dead_lettering import DeadLettering
 from workers.redis_transport.qos import (
     LOSS_COUNTS_EXPIRE,
     AtomicMessage,
@@ -36,12 +35,6 @@ from workers.redis_transport.qos import (
 )
 
 log = structlog.get_logger()
-
-MAX_KEPT: Final = 65_536
-"""Bytes of an unreadable message that its dead letter keeps."""
-
-_Mixin: Any = object
-"""`Any` to the type checker: kombu's stubs cover the public API only."""
 
 OPTIONS: Final = ("deliveries_key", "delivery_limit", "receive_limit")
 """Transport options beside those of kombu. `AtomicReceive` documents them."""
@@ -58,7 +51,7 @@ class Command(enum.Enum):
     """Receives as kombu does."""
 
 
-class AtomicReceive(_Mixin):
+class AtomicReceive(DeadLettering):
     """Atomic receive for a channel of kombu's Redis transport: a mixin, before the channel's class."""
 
     QoS = QoS
@@ -88,12 +81,7 @@ class AtomicReceive(_Mixin):
         self._pool: Any = None
         super().__init__(*args, **kwargs)
 
-    # Keys, clients, dead letters
-
-    @property
-    def dead_letters(self) -> str:
-        """The queue for messages that cannot be delivered."""
-        return self.deadletter_queue or "dead-letter"
+    # Keys and clients
 
     @property
     def defers_acks(self) -> bool:
@@ -119,50 +107,6 @@ class AtomicReceive(_Mixin):
         """Run a script and wait for its result. `keys` are the names of attributes that hold the keys."""
         named = [self.global_keyprefix + str(getattr(self, key)) for key in keys]
         return self.plain_client().register_script(script)(keys=named, args=list(arguments))
-
-    def make_dead_letter(self, message: dict[str, Any], reason: str, queue: str, **headers: Any) -> dict[str, Any]:
-        """Return a dead letter: `message` unchanged, with `reason`, `queue`, and `headers` among its headers."""
-        return {
-            **message,
-            "headers": {
-                **(message.get("headers") or {}),
-                "x-quarantine-reason": reason,
-                "x-quarantine-queue": queue,
-                **headers,
-            },
-            "properties": {
-                **message["properties"],
-                "delivery_info": {"exchange": "", "routing_key": self.dead_letters},
-            },
-        }
-
-    def wrap_as_dead_letter(self, raw: bytes | str, reason: str, detail: str = "") -> dict[str, Any]:
-        """Return a dead letter with `raw` as its body, in the form that `TAKE` writes."""
-        content = raw.encode() if isinstance(raw, str) else raw
-        marks: dict[str, Any] = {"x-quarantine-reason": reason, "x-quarantine-queue": self._queue}
-        if len(content) > MAX_KEPT:
-            marks["x-quarantine-size"] = len(content)
-        return {
-            "body": b64encode(content[:MAX_KEPT]).decode(),
-            "content-type": "application/octet-stream",
-            "content-encoding": "binary",
-            "headers": marks | ({"x-quarantine-detail": detail} if detail else {}),
-            "properties": {
-                "body_encoding": "base64",
-                "delivery_tag": str(uuid4()),
-                "delivery_mode": 2,
-                "priority": 0,
-                "delivery_info": {"exchange": "", "routing_key": self.dead_letters},
-            },
-        }
-
-    def publish_dead_letter(self, letter: dict[str, Any]) -> None:
-        """Append `letter` to the dead-letter queue."""
-        key = self.global_keyprefix + self.dead_letters
-        pipe = self.plain_client().pipeline()
-        pipe.lpush(key, json.dumps(letter))
-        pipe.ltrim(key, 0, scripts.MAX_DEAD_LETTERS - 1)
-        pipe.execute()
 
     # Losses and restoring
 
@@ -269,15 +213,15 @@ class AtomicReceive(_Mixin):
         self._queue = queue = bytes_to_str(popped[0]).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         try:
-            message = set_origin(validate_envelope(json.loads(bytes_to_str(popped[1]))), queue)
+            message = set_origin(_read_entry(popped[1]), queue)
         except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
             reason = str(error) if isinstance(error, MalformedEnvelopeError) else f"unreadable: {type(error).__name__}"
-            self._dead_letter_malformed("", popped[1], reason, with_ack=False)
+            self.dead_letter_malformed("", popped[1], reason, with_ack=False)
             return True
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own channel does
         except MalformedEnvelopeError as error:
-            self._dead_letter_malformed("", popped[1], str(error), with_ack=False)
+            self.dead_letter_malformed("", popped[1], str(error), with_ack=False)
         return True
 
     def _read_reply(self, **options: Any) -> Any:
@@ -364,32 +308,16 @@ class AtomicReceive(_Mixin):
             # Not kombu's `loads`, which creates other types from objects with `__type__`: a dead letter is JSON again.
             message = json.loads(bytes_to_str(raw))
             if 0 < self.delivery_limit < losses:
-                self._dead_letter_lost(queue, tag, losses, message)
+                self.dead_letter_lost(queue, tag, losses, message)
                 return
             set_origin(message, queue)["properties"]["delivery_tag"] = tag
         except Exception as error:  # noqa: BLE001 - any error of the decoder means an unreadable message
-            self._dead_letter_malformed(tag, raw, f"unreadable: {type(error).__name__}", with_ack=with_ack)
+            self.dead_letter_malformed(tag, raw, f"unreadable: {type(error).__name__}", with_ack=with_ack)
             return
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu's own channel does
         except MalformedEnvelopeError as error:
-            self._dead_letter_malformed(tag, raw, str(error), with_ack=with_ack)
-
-    def _dead_letter_lost(self, queue: str, tag: str, losses: int, message: dict[str, Any]) -> None:
-        letter = self.make_dead_letter(message, "lost_too_often", queue, **{"x-quarantine-losses": losses})
-        self.qos.move_to_dead_letters(tag, letter)
-        task_id = (message.get("headers") or {}).get("id")
-        log.error(
-            "message_quarantined", reason="lost_too_often", queue=self.dead_letters, task_id=task_id, count=losses
-        )
-
-    def _dead_letter_malformed(self, tag: str, raw: bytes, reason: str, *, with_ack: bool) -> None:
-        letter = self.wrap_as_dead_letter(raw, reason)
-        if with_ack:
-            self.qos.move_to_dead_letters(tag, letter)
-        else:
-            self.publish_dead_letter(letter)
-        log.error("message_quarantined", reason=reason, queue=self.dead_letters)
+            self.dead_letter_malformed(tag, raw, str(error), with_ack=with_ack)
 
     # Closing
 
@@ -413,3 +341,10 @@ class AtomicReceive(_Mixin):
         self._pool = self._pool or kept
         if self._pool is not None:
             self._pool.disconnect()
+
+
+def _read_entry(raw: bytes) -> dict[str, Any]:
+    """Parse a list entry and check its form, as `TAKE` does. Raises `MalformedEnvelopeError`, or an error of the parser."""
+    if len(raw) > scripts.MAX_ENTRY:
+        raise MalformedEnvelopeError("oversize")
+    return validate_envelope(json.loads(bytes_to_str(raw)))
