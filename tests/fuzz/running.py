@@ -45,7 +45,7 @@ from schemas.topology import (
 )  # fmt: skip
 from tasks.context import Context
 from tasks.metrics.definitions import DUPLICATES, QUARANTINED, REPLIES
-from tasks.ports import DeadLetter, DeadLetters
+from tasks.ports import DeadLetter, DeadLetters, Outgoing
 from tasks.quarantine.maintenance import collect_dead_letters
 from tests.fuzz.mutations import Golden, Sample, mutants
 from tests.fuzz.publishing import Publisher
@@ -126,8 +126,8 @@ class _Counted:
         self._letters.remove(letters)
         self._removed["all"] += len(letters)
 
-    def requeue(self, message: Any) -> None:
-        raise NotImplementedError
+    def requeue(self, message: Outgoing) -> None:
+        self._letters.requeue(message)
 
 
 class Run:

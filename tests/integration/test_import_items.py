@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Items of an import: two volumes never become one item, and a further barcode comes by `|` alone."""
 
-import csv
-import io
 import json
 from itertools import permutations
 
@@ -16,19 +14,8 @@ from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.data_import import importer
 from tasks.data_import.upsert import RowRefusedError
 from tasks.returns.handler import RETURN_HANDLER
+from tests.import_files import as_csv, as_json
 from workers.cli import main
-
-
-def as_csv(rows):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def as_json(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An import after events of this system: an older export does not undo them, and the report states it."""
 
-import csv
-import io
 import json
 from datetime import UTC, datetime
 
@@ -24,22 +22,11 @@ from tasks.circulation.handler import CIRCULATION_HANDLER
 from tasks.data_import.precedence import PHASES
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.undo_handler import UNDO_HANDLER
+from tests.import_files import as_csv, as_json
 from tests.library import event_id
 from workers.cli import main
 
 LOANED_AT = "2026-11-01T10:00:00+00:00"
-
-
-def as_csv(rows):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def as_json(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture(params=[as_csv, as_json], ids=["csv", "json"])
