@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One session, one transaction, and the messages that the commit adds to the outbox."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -136,18 +137,25 @@ def is_transient(error: Exception) -> bool:
 
 
 def retry_on_conflict(
-    work: Callable[[], Result], *, tries: int = 4, pause: Callable[[float], None] = time.sleep
+    work: Callable[[], Result],
+    *,
+    tries: int = 4,
+    within: float = math.inf,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """Run `work` (a whole transaction) up to `tries` times while it fails for a transient reason.
 
-    A connection lost during a commit is transient as well: on the next run the inbox shows if that commit took
-    place. `pause` takes seconds. Raises the last error.
+    No run begins later than `within` after the first one. A connection lost during a commit is transient as well: on
+    the next run the inbox shows if that commit took place. `within`, `pause` and `clock` are in seconds. Raises the
+    last error.
     """
+    latest = clock() + within
     for attempt in range(1, tries):
         try:
             return work()
         except (DBAPIError, StaleStateError) as error:
-            if not is_transient(error):
+            if not is_transient(error) or clock() >= latest:
                 raise
             pause(0.02 * 4**attempt)
     return work()

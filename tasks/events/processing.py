@@ -11,6 +11,7 @@ import structlog
 from uuid6 import uuid7
 
 from schemas.circulation_events import ActionReply, Reply
+from schemas.database import LOCK_TIMEOUT_SECONDS
 from schemas.reasons import UNMATCHED_REASONS, RejectionReason
 from tasks.context import Context
 from tasks.events.handler import EventHandler
@@ -95,7 +96,8 @@ def _commit(work: Callable[[UnitOfWork], ProcessedBatch], context: Context) -> C
             batch = work(uow)
         return Committed(batch, [*batch.resend, *uow.pending_messages], began)
 
-    return retry_on_conflict(transaction)
+    # One wait for a lock: four would exceed the time limit of the task, which ends the process. The task is requeued.
+    return retry_on_conflict(transaction, within=LOCK_TIMEOUT_SECONDS)
 
 
 def log_results(batch: ProcessedBatch) -> None:

@@ -11,7 +11,7 @@ from uuid6 import uuid7
 
 from schemas.models import OutboxEntry, RequestEvent
 from schemas.task_message import task_body, task_headers
-from schemas.topology import RETURNS_QUEUE
+from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE
 from tests.kill_task import KILL
 from tests.processes import stop
 from workers.runtime.queues import queue_declaration
@@ -58,7 +58,7 @@ def test_term_finishes_running_events_and_requeues_the_rest(deployment, raw_stat
     assert count(library, OutboxEntry) <= 120  # the print tasks; every reply is published
 
 
-def test_message_that_kills_its_process_reaches_the_delivery_limit(deployment, raw_station, library, request):
+def test_message_that_kills_its_process_reaches_the_delivery_limit(deployment, raw_station, library):
     """The broker counts each delivery of such a message, so that its limit applies. Scans beside it get their replies."""
     options = ("-I", "tests.kill_task", "-c", "1", "--without-gossip", "--without-mingle", "-l", "INFO")
     with deployment.celery_worker(*options, PYTHONPATH=str(ROOT)):
@@ -78,7 +78,7 @@ def test_message_that_kills_its_process_reaches_the_delivery_limit(deployment, r
         if deployment.broker_url.startswith("amqp"):
             raw_station.wait_until(lambda: "WorkerLostError(" in deployment.log("returns"))
         else:
-            raw_station.wait_until(lambda: b"2" in request.getfixturevalue("valkey").hvals("unacked_deliveries"))
+            raw_station.wait_until(lambda: messages_in(deployment.broker_url, DEAD_LETTER_QUEUE))
         raw_station.replies_to(raw_station.send(library.scan(library.request()[1][0])))
 
     if deployment.broker_url.startswith("amqp"):
@@ -86,3 +86,7 @@ def test_message_that_kills_its_process_reaches_the_delivery_limit(deployment, r
             channel = connection.default_channel
             message = channel.basic_get(RETURNS_QUEUE)
         assert message.headers["x-delivery-count"] >= 2  # once for the killed process, once for the end of the worker
+    else:
+        with Connection(deployment.broker_url) as connection:
+            letter = connection.default_channel.basic_get(DEAD_LETTER_QUEUE)
+        assert letter.headers["x-quarantine-reason"] == "lost_too_often"

@@ -197,6 +197,21 @@ def test_conflict_retries_the_transaction(engine):
     assert len(tries) == 1
 
 
+def test_no_try_begins_after_the_longest_time():
+    """A transaction that has waited long for a lock is not tried again; a quick conflict is."""
+    times = iter([100.0, 101.0, 110.0])
+    tries = []
+
+    def conflicting():
+        tries.append(1)
+        raise StaleStateError
+
+    with pytest.raises(StaleStateError):
+        retry_on_conflict(conflicting, within=10, pause=lambda _: None, clock=lambda: next(times))
+
+    assert len(tries) == 2
+
+
 def test_database_error_contains_no_values(engine):
     """The text of an error contains no value of a row, so that no log and no page of Flower does."""
     with pytest.raises(IntegrityError) as caught, engine.begin() as connection:
