@@ -12,10 +12,14 @@ PRINTING_QUEUE_PREFIX: Final = "printing."
 REPLY_QUEUE_PREFIX: Final = "reply."
 
 EVENTS_EXCHANGE: Final = "bookdrop.events"
-"""RabbitMQ: the direct exchange to which stations publish. Its one binding has the key `returns` and leads to that queue.
+"""RabbitMQ: the exchange to which stations publish. Through `CHECKED_EVENTS_EXCHANGE` it leads to the queue `returns` alone.
 
 A user who may write to the anonymous exchange may write to every queue; a station's user may write to this one alone.
 Redis has no exchanges: a station's user may push to the one list."""
+CHECKED_EVENTS_EXCHANGE: Final = "bookdrop.events.checked"
+"""RabbitMQ: the direct exchange for messages that the first one accepts. Its one binding has the key `returns`."""
+REFUSED_EVENTS_EXCHANGE: Final = "bookdrop.events.refused"
+"""RabbitMQ: the exchange for messages that the first one refuses. It has no binding, so they return to their sender."""
 ANONYMOUS_EXCHANGE: Final = ""
 """The exchange that leads to each queue by its name. RabbitMQ's permissions name it `amq.default`."""
 

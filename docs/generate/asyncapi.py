@@ -155,7 +155,7 @@ def _channels() -> dict[str, Any]:
             ),
             "x-station-exchange": {
                 "name": topology.EVENTS_EXCHANGE,
-                "type": "direct",
+                "type": "headers",
                 "durable": True,
                 "autoDelete": False,
                 "routingKey": topology.RETURNS_QUEUE,

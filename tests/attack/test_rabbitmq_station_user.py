@@ -12,26 +12,31 @@ from amqp import spec
 from kombu import Connection
 from uuid6 import uuid7
 
+from schemas.events_exchange import declare_events_exchange
 from schemas.task_message import task_body, task_headers
 from schemas.topology import (
+    CHECKED_EVENTS_EXCHANGE,
     DEAD_LETTER_QUEUE,
     EVENTS_EXCHANGE,
     HOUSEKEEPING_QUEUE,
     PRINT_ACTIONS_QUEUE,
     PRINT_SLIP,
     PROCESS_SCAN,
+    REFUSED_EVENTS_EXCHANGE,
     RETURNS_QUEUE,
     queue_arguments,
     reply_queue,
 )
 from stations.client import StationClient
 from stations.transport import EventPublisher, OutgoingEvent
+from tasks.quarantine.dead_letter import quarantine_row
 from tests.library import LENDER
 from tests.polling import wait_until
 from tests.processes import Deployment
 from tests.rabbitmq import rabbitmqctl
 from tests.secured_rabbitmq import STATIONS, secured_rabbitmq
 from workers.access_control.queue_limits import policies
+from workers.dead_letters import open_dead_letters
 
 pytestmark = [pytest.mark.long, pytest.mark.brokers("rabbitmq"), pytest.mark.databases("sqlite")]
 
@@ -41,7 +46,7 @@ WORK_QUEUES = (RETURNS_QUEUE, HOUSEKEEPING_QUEUE, PRINT_ACTIONS_QUEUE, DEAD_LETT
 CONTROL_QUEUE = "returns@victim.celery.pidbox"
 EXCHANGES = (
     "", "celery.pidbox", "reply.celery.pidbox", "celeryev", "amq.direct", "amq.fanout", "amq.topic", "amq.headers",
-    "amq.match", "amq.rabbitmq.trace",
+    "amq.match", "amq.rabbitmq.trace", CHECKED_EVENTS_EXCHANGE, REFUSED_EVENTS_EXCHANGE,
 )  # fmt: skip
 """Every exchange of the virtual host but that of the stations."""
 
@@ -59,8 +64,7 @@ def secured(tmp_path_factory):
             channel.exchange_declare("celery.pidbox", "fanout", durable=False, auto_delete=False)
             channel.exchange_declare("reply.celery.pidbox", "direct", durable=False, auto_delete=False)
             channel.exchange_declare("celeryev", "topic", durable=True, auto_delete=False)
-            channel.exchange_declare(EVENTS_EXCHANGE, "direct", durable=True, auto_delete=False)
-            channel.queue_bind(RETURNS_QUEUE, EVENTS_EXCHANGE, routing_key=RETURNS_QUEUE)
+            declare_events_exchange(channel)
             channel.queue_bind(CONTROL_QUEUE, "celery.pidbox")
             channel.queue_bind("celeryev.victim", "celeryev", routing_key="#")
         yield server
@@ -124,6 +128,28 @@ def test_the_exchange_of_the_stations_leads_to_returns_alone(secured, channel_of
     assert [count_messages(queue) for queue in queues] == before
 
 
+@pytest.mark.parametrize(
+    "death", [None, "x", 1, [], [["a"]], ["a"], [{}], [{"count": "a", "queue": "returns"}], {"a": 1}]
+)
+@pytest.mark.parametrize("properties", [{}, {"expiration": "0"}, {"expiration": "1"}])
+def test_a_forged_death_returns_to_its_sender(channel_of, secured, death, properties):
+    """The header that RabbitMQ trusts when it dead-letters reaches no queue; the queue `returns` accepts the next event."""
+    station = f"station-{STATION}"
+    with Connection(secured.host.url) as connection:
+        channel: Any = connection.default_channel
+        channel.queue_purge(RETURNS_QUEUE)
+
+        forged = published(
+            channel_of(station), EVENTS_EXCHANGE, RETURNS_QUEUE, application_headers={"x-death": death}, **properties
+        )
+        next_event = published(channel_of(station), EVENTS_EXCHANGE, RETURNS_QUEUE)
+
+        wait_until(lambda: channel.queue_declare(RETURNS_QUEUE, passive=True).message_count == 1)
+        received = channel.basic_get(RETURNS_QUEUE, no_ack=True)
+    assert (forged, next_event) == (False, True)
+    assert "x-death" not in received.headers
+
+
 def call(method: str, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
     """A method of py-amqp's channel with its arguments, to be called with the channel."""
     return lambda channel: getattr(channel, method)(*arguments, **options)
@@ -158,7 +184,14 @@ STATION_COMMANDS: dict[str, Callable[[Any], Any]] = {
         f"bind {queue} to the stations' exchange": call("queue_bind", queue, EVENTS_EXCHANGE, routing_key="x")
         for queue in (*WORK_QUEUES, OTHERS, CONTROL_QUEUE)
     },
-    "unbind returns": call("queue_unbind", RETURNS_QUEUE, EVENTS_EXCHANGE, routing_key=RETURNS_QUEUE),
+    "unbind returns": call("queue_unbind", RETURNS_QUEUE, CHECKED_EVENTS_EXCHANGE, routing_key=RETURNS_QUEUE),
+    "unbind the refused header": call(
+        "exchange_unbind",
+        REFUSED_EVENTS_EXCHANGE,
+        EVENTS_EXCHANGE,
+        arguments={"x-match": "any-with-x", "x-death": None},
+    ),
+    "delete the exchange of refused events": call("exchange_delete", REFUSED_EVENTS_EXCHANGE),
     "bind remote control to the stations' exchange": call("exchange_bind", "celery.pidbox", EVENTS_EXCHANGE, "x"),
     "bind the stations' exchange to events": call("exchange_bind", EVENTS_EXCHANGE, "celeryev", "#"),
     "delete the stations' exchange": call("exchange_delete", EVENTS_EXCHANGE),
@@ -391,3 +424,38 @@ def test_station_publishes_while_workers_or_permissions_are_those_of_an_earlier_
     with Connection(rabbitmq.url) as connection:
         channel: Any = connection.default_channel
         wait_until(lambda: channel.queue_declare(RETURNS_QUEUE, passive=True).message_count == 2, "both events wait")
+
+
+FORGED_HEADERS: dict[str, dict[str, Any]] = {
+    "array of arrays": {"x-death": [["a"]]},
+    "count that is a text": {"x-death": [{"count": "a", "reason": "rejected", "queue": RETURNS_QUEUE}]},
+    "text": {"x-death": "x"},
+    "headers too long for a dead letter": {"x-death": [["a"]], "more": "a" * 20_000},
+}
+
+
+def test_rejected_message_with_a_forged_death_is_a_dead_letter(rabbitmq, deployment, library, raw_station):
+    """Sent around the stations' exchange, as an administrator can: the queue continues, and each message is recorded."""
+    with deployment.worker("returns"):
+        raw_station.replies_to(raw_station.send(library.scan(library.request()[1][0])))
+        with Connection(rabbitmq.url) as connection:
+            channel: Any = connection.channel()
+            for _ in range(3):
+                for forged in FORGED_HEADERS.values():
+                    headers = {"task": PROCESS_SCAN, "x-quarantine-queue": HOUSEKEEPING_QUEUE, **forged}
+                    assert published(channel, "", RETURNS_QUEUE, b"[]", application_headers=headers)
+        replies = raw_station.replies_to(*[raw_station.send(library.scan(library.request()[1][0])) for _ in range(4)])
+        wait_until(lambda: len(letters_of(rabbitmq.url)) >= 3 * len(FORGED_HEADERS), "each message is a dead letter")
+        log = deployment.log("returns")
+
+    assert {reply["outcome"] for reply in replies} == {"returned"}
+    assert "Connection to broker lost" not in log
+    rows = [quarantine_row(letter) for letter in letters_of(rabbitmq.url)]
+    assert {(row["queue"], row["detail"]) for row in rows} == {(RETURNS_QUEUE, "property_content_type")}
+    assert len(rows) == 3 * len(FORGED_HEADERS)
+
+
+def letters_of(url):
+    """The dead letters, which stay in their queue."""
+    with open_dead_letters(lambda: Connection(url)) as letters:
+        return list(letters.peek(500))

@@ -7,7 +7,7 @@ with a dead-letter exchange a user needs to read the queue and to write to that 
 
 Workers and operations publish to the anonymous exchange, which RabbitMQ names `amq.default`, and so to every queue. They
 have the database, with every station's key and the outbox: a narrower permission would protect nothing. A station writes
-to its own exchange only, which leads to the queue `returns`. Metrics and Flower publish to no queue of bookdrop.
+to one exchange only, which leads to the queue `returns`. Metrics and Flower publish to no queue of bookdrop.
 """
 
 import hashlib
@@ -39,6 +39,8 @@ STATION_LIMITS: Final = {"max-connections": 16, "max-channels": 64}
 
 _ANONYMOUS = r"amq\.default"
 _EVENTS = re.escape(topology.EVENTS_EXCHANGE)
+_CHECKED_EVENTS = re.escape(topology.CHECKED_EVENTS_EXCHANGE)
+_REFUSED_EVENTS = re.escape(topology.REFUSED_EVENTS_EXCHANGE)
 _RETURNS = re.escape(topology.RETURNS_QUEUE)
 _HOUSEKEEPING = re.escape(topology.HOUSEKEEPING_QUEUE)
 _PRINTING = re.escape(topology.PRINTING_QUEUE_PREFIX) + ".+"
@@ -107,10 +109,11 @@ def _worker(
 ) -> Permissions:
     """A worker whose name begins with `node`, and that consumes `queues`.
 
-    `serves_stations`: it declares the stations' exchange. `monitors`: it runs `bookdrop metrics` as well.
+    `serves_stations`: it declares the stations' exchanges and binds them. `monitors`: it runs `bookdrop metrics` as well.
     """
     own_control = rf"{node}.+\.celery\.pidbox"
-    events = (_EVENTS,) if serves_stations else ()
+    events = (_EVENTS, _CHECKED_EVENTS, _REFUSED_EVENTS) if serves_stations else ()
+    binds = (_RETURNS, _CHECKED_EVENTS, _REFUSED_EVENTS) if serves_stations else ()
     monitoring = (_MONITORING_QUEUES,) if monitors else ()
     return _user(
         name,
@@ -118,7 +121,7 @@ def _worker(
             *queues, _REPLIES, _DEAD_LETTERS, *events, _MONITORING, *monitoring, _CONTROL, _CONTROL_REPLIES, own_control,
         ),
         write=(
-            _ANONYMOUS, *((_RETURNS,) if serves_stations else ()), _MONITORING, *monitoring, _CONTROL_REPLIES, own_control,
+            _ANONYMOUS, *binds, _MONITORING, *monitoring, _CONTROL_REPLIES, own_control,
         ),
         read=(
             *queues, *events, *((_MONITORING, *monitoring) if monitors else ()), _CONTROL, own_control,
