@@ -88,5 +88,6 @@ def test_message_that_kills_its_process_reaches_the_delivery_limit(deployment, r
         assert message.headers["x-delivery-count"] >= 2  # once for the killed process, once for the end of the worker
     else:
         with Connection(deployment.broker_url) as connection:
-            letter = connection.default_channel.basic_get(DEAD_LETTER_QUEUE)
+            channel = connection.default_channel
+            letter = channel.basic_get(DEAD_LETTER_QUEUE)
         assert letter.headers["x-quarantine-reason"] == "lost_too_often"
