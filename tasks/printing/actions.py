@@ -41,45 +41,44 @@ class Done:
 
 
 def retry(slip: UUID, by: Operator, context: Context) -> Done:
-    """Retry a waiting slip now. Raises `RefusedActionError` for a slip that may be on paper already."""
+    """Try a waiting slip's printer now, without its backoff: the line of the printer is sent, the oldest slip first.
+
+    Raises `RefusedActionError` for a slip that may be on paper already, and while its printer and the printer's fallback
+    are on hold, because then no worker would send it.
+    """
 
     def act(job: PrintJob, uow: UnitOfWork) -> Done:
         _require_waiting(job)
+        printer = _lock_printer(job, uow)
+        if printer is not None and printer.on_hold and _fallback_on_hold(printer, uow):
+            raise RefusedActionError(
+                f"Printer {printer.code} is on hold, so no worker would send it. Resume the printer"
+                f" ('bookdrop printers resume {printer.code}'), or move the slip to another one (move)."
+            )
         job.next_attempt_at = None
         job.lease_until = None
-        printer = _lock_printer(job, uow)
         if printer is not None:
             # The operator has attended to the printer: its backoff ends.
             printer.retry_at = None
         enqueue_print_task(job, uow)
         _record(job, uow, HistoryKind.SLIP_RETRIED, by)
-        hold = f", but printer {printer.code} is on hold" if printer is not None and printer.on_hold else ""
-        return Done(job.id, job.state, f"Ordered again{hold}")
+        return Done(job.id, job.state, _retried(printer))
 
     return _perform(slip, context, act)
 
 
-def retry_all(by: Operator, context: Context, *, branch: str | None = None, printer: str | None = None) -> list[Done]:
-    """Retry every failed or held slip, the oldest first."""
-    with context.sessions() as session:
-        query = (
-            select(PrintJob.id)
-            .outerjoin(Printer, Printer.id == PrintJob.printer_id)
-            .where(PrintJob.state.in_((State.FAILED_SAFE, State.HELD)), PrintJob.voided_at.is_(None))
-            .order_by(PrintJob.created_at, PrintJob.id)
-        )
-        if branch is not None:
-            query = query.where(PrintJob.branch == branch)
-        if printer is not None:
-            query = query.where(Printer.code == printer)
-        found = session.scalars(query).all()
-    done = []
-    for slip in found:
-        try:
-            done.append(retry(slip, by, context))
-        except RefusedActionError:  # a worker has claimed it in the meantime
-            continue
-    return done
+def _fallback_on_hold(printer: Printer, uow: UnitOfWork) -> bool:
+    """True if no fallback takes the printer's slips while it is on hold."""
+    fallback = uow.session.get(Printer, printer.fallback_id) if printer.fallback_id is not None else None
+    return fallback is None or fallback.on_hold
+
+
+def _retried(printer: Printer | None) -> str:
+    if printer is None:
+        return "Retried: it goes to the printer of its station or branch, if there is one now"
+    if printer.on_hold:
+        return f"Retried: printer {printer.code} is on hold, its fallback prints the slip"
+    return f"Retried: printer {printer.code} is tried now, the oldest slip of its line first"
 
 
 def reprint(slip: UUID, by: Operator, context: Context) -> Done:
@@ -151,7 +150,8 @@ def move(slip: UUID, to: str, by: Operator, context: Context) -> Done:
         job.next_attempt_at = job.lease_until = None
         enqueue_print_task(job, uow)
         _record(job, uow, HistoryKind.SLIP_MOVED, by, printer=to)
-        return Done(job.id, job.state, f"Goes to printer {to}")
+        hold = ", which is on hold" if printer.on_hold else ""
+        return Done(job.id, job.state, f"Goes to printer {to}{hold}")
 
     return _perform(slip, context, act)
 

@@ -29,6 +29,10 @@ class SlipFilter:
     """With `states`: includes requested slips whose printer is on hold or unavailable."""
     branch: str | None = None
     printer: str | None = None
+    ids: Collection[UUID] | None = None
+    """Only these slips."""
+    requests: Collection[int] | None = None
+    """Only slips of the requests with these internal ids."""
     limit: int = 50
 
 
@@ -48,6 +52,19 @@ def count(connection: Connection, slip_filter: SlipFilter) -> int:
     found = _filtered(select(PrintJob.id).outerjoin(Printer, Printer.id == PrintJob.printer_id), slip_filter)
     return int(
         connection.execute(select(func.count()).select_from(found.limit(slip_filter.limit).subquery())).scalar_one()
+    )
+
+
+def ids(connection: Connection, slip_filter: SlipFilter, allowed: Collection[State]) -> list[UUID]:
+    """The ids of the matching slips in one of the `allowed` states whose Return stands, the oldest first, up to the limit."""
+    query = _actionable(select(PrintJob.id), slip_filter, allowed)
+    return list(connection.scalars(query.order_by(PrintJob.created_at, PrintJob.id).limit(slip_filter.limit)))
+
+
+def count_all(connection: Connection, slip_filter: SlipFilter, allowed: Collection[State]) -> int:
+    """The number of the slips of which `ids` returns the oldest."""
+    return int(
+        connection.execute(_actionable(select(func.count()).select_from(PrintJob), slip_filter, allowed)).scalar_one()
     )
 
 
@@ -152,16 +169,29 @@ def printers(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
+def _actionable(
+    query: Select[*tuple[Any, ...]], slip_filter: SlipFilter, allowed: Collection[State]
+) -> Select[*tuple[Any, ...]]:
+    found = query.outerjoin(Printer, Printer.id == PrintJob.printer_id)
+    return _filtered(found, slip_filter).where(PrintJob.state.in_(allowed), PrintJob.voided_at.is_(None))
+
+
 def _filtered(query: Select[*tuple[Any, ...]], slip_filter: SlipFilter) -> Select[*tuple[Any, ...]]:
     if slip_filter.states:
         matches: ColumnElement[bool] = PrintJob.state.in_(slip_filter.states)
         if slip_filter.blocked:
             matches |= (PrintJob.state == State.REQUESTED) & (Printer.on_hold | (Printer.failures > 0))
+            # Without this condition on one table, no index on the state would be used.
+            query = query.where(PrintJob.state.in_({*slip_filter.states, State.REQUESTED}))
         query = query.where(matches, PrintJob.voided_at.is_(None))
     if slip_filter.branch is not None:
         query = query.where(PrintJob.branch == slip_filter.branch)
     if slip_filter.printer is not None:
         query = query.where(Printer.code == slip_filter.printer)
+    if slip_filter.ids is not None:
+        query = query.where(PrintJob.id.in_(slip_filter.ids))
+    if slip_filter.requests is not None:
+        query = query.where(PrintJob.request_id.in_(slip_filter.requests))
     return query
 
 

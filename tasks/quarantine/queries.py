@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from schemas.models import QuarantinedMessage, table
 from tasks.quarantine.store import OPEN_STATES
@@ -51,6 +51,12 @@ def messages(connection: Connection, chosen: MessageFilter) -> list[dict[str, An
         if value is not None:
             query = query.where(column == value)
     return [_summary(row) for row in connection.execute(query)]
+
+
+def count_open(connection: Connection, limit: int) -> int:
+    """The number of messages without a final decision, up to `limit`."""
+    found = select(_quarantine.c.id).where(_quarantine.c.state.in_(OPEN_STATES)).limit(limit)
+    return int(connection.execute(select(func.count()).select_from(found.subquery())).scalar_one())
 
 
 def message(connection: Connection, number: int, *, reveal: bool) -> dict[str, Any] | None:

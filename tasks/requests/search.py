@@ -19,6 +19,9 @@ from tasks.requests.queries import select_requests, summary
 MAX_IDENTIFIED: Final = 100
 """Most requests that one barcode or ISBN identifies."""
 
+MAX_FOUND: Final = 500
+"""Most requests that a search box finds."""
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -149,3 +152,33 @@ def _cleaned(text: str) -> str | None:
         return read_line(text, ScannerFormat())
     except BarcodeRefusedError:
         return None
+
+
+def find_requests(connection: Connection, text: str) -> list[int]:
+    """Internal ids of the requests that a search box finds, newest first, at most `MAX_FOUND`.
+
+    The first of these that matches counts: external identifier, barcode or ISBN; the partner's code; words of title and
+    author; words of the partner's name. Unknown words find nothing.
+    """
+    identified = identify(connection, text)
+    if identified:
+        return [request.id for request in identified]
+    found = select(Request.id).order_by(Request.id.desc()).limit(MAX_FOUND)
+    words = split_words(text)
+    if not words:
+        return []
+    of_partner = select(Partner.id).where(func.lower(Partner.code) == text.strip().lower())
+    of_name = select(Partner.id)
+    for word in words:
+        of_name = of_name.where(func.lower(Partner.name).contains(word.lower(), autoescape=True))
+    for condition in (Request.partner_id.in_(of_partner), matches(connection, words), Request.partner_id.in_(of_name)):
+        ids = list(connection.scalars(found.where(condition)))
+        if ids:
+            return ids
+    return []
+
+
+def external_ids(connection: Connection, requests: Sequence[int]) -> list[str]:
+    """The external identifiers of requests, newest first."""
+    found = select(Request.external_id).where(Request.id.in_(requests)).order_by(Request.id.desc())
+    return list(connection.scalars(found))

@@ -4,12 +4,13 @@
 A scanned code is listed only where it identified an item of a request; otherwise it could be a patron's card.
 """
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, false, func, or_, select
 
 from schemas.identifiers import uuid7_time
 from schemas.models import Branch, InboxEntry, QuarantinedMessage, Station
@@ -39,6 +40,8 @@ class ReplyFilter:
     station: str | None = None
     since: datetime | None = None
     """`None`: without a limit. That can take long where few replies match."""
+    requests: Collection[str] | None = None
+    """Only replies about the requests with these external identifiers."""
     limit: int = 50
 
 
@@ -56,7 +59,16 @@ def replies(connection: Connection, wanted: ReplyFilter) -> list[dict[str, Any]]
         query = query.where(InboxEntry.answered_at > wanted.since)
     if wanted.station is not None:
         query = query.where(InboxEntry.station == wanted.station)
+    if wanted.requests is not None:
+        # The text of a reply is compared, because the history has no line for a repetition. The limit on `since` bounds it.
+        about = [InboxEntry.reply.contains(_about(request), autoescape=True) for request in wanted.requests]
+        query = query.where(or_(false(), *about))
     return [_reply(row) for row in connection.execute(query)]
+
+
+def _about(request: str) -> str:
+    """The part of a stored reply that names its request. A text inside a reply cannot contain it: its quotes are escaped."""
+    return f'"request":{json.dumps(request, ensure_ascii=False)}'
 
 
 def quarantined(connection: Connection, limit: int = 20) -> dict[str, Any]:

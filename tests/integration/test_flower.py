@@ -162,18 +162,6 @@ def test_action_is_performed_and_recorded(operator_client, library, slip, what, 
     assert "seen to it" in operator_client.get(f"/prints/{slip}")[1]
 
 
-def test_retry_all_enqueues_every_waiting_slip(operator_client, library, context):
-    """Retry all enqueues every slip that waits for the printer, each with its history entry."""
-    both = [published_print_job(library, context), published_print_job(library, context)]
-    for each in both:
-        set_print_job(library, each, state=State.HELD)
-
-    assert operator_client.post("/prints/retry-all/main-slips", reason="new toner") == (302, "/prints")
-
-    for each in both:
-        assert decisions_about(library, each) == [("slip_retried", "ann", "new toner")]
-
-
 @pytest.mark.parametrize("reason", ["", "  \t "])
 def test_action_without_a_reason_is_rejected(operator_client, library, slip, reason):
     """An empty reason is rejected by the server, and the form is shown again."""
@@ -214,7 +202,7 @@ def test_users_without_permission_cannot_act(flowers, library, slip, flower, log
 
     _, list_of_slips = visitor.get("/prints")
     statuses = [visitor.post(f"/prints/{slip}", do="retry", reason="let me")[0] for _ in range(2)]
-    statuses += [visitor.post("/prints/retry-all/main-slips", reason="let me")[0]]
+    statuses += [visitor.post("/prints/batch", do="retry", show="held", expected="1-0", reason="let me")[0]]
 
     assert f"retry-{slip}" not in list_of_slips
     assert set(statuses) <= {401, 403}
@@ -276,10 +264,9 @@ def test_markup_in_texts_is_escaped(operator_client, library, context):
 
 
 def test_unknown_slip_returns_404(operator_client):
-    """An invalid id, an unknown id, and an unknown printer."""
+    """An invalid id, and an unknown one."""
     assert operator_client.get("/prints/01a20aee-905b-70e3-bbdd-6f98a0bee5d1")[0] == 404
     assert operator_client.get("/prints/------------------------------------")[0] == 404
-    assert operator_client.get("/prints/retry-all/nowhere")[0] == 404
 
 
 def test_returns_page_lists_returns_with_their_times(operator_client, library, context):

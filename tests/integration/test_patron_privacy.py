@@ -26,7 +26,7 @@ from tasks.privacy.purge import purge
 from tests.flower import FlowerProcess, list_tasks, running
 from tests.polling import wait_until
 from tests.processes import kill_group
-from workers.flower.prints import FILTERS
+from workers.flower.slip_list import FILTERS
 from workers.metrics.collector import BookdropCollector
 
 NAME, NUMBER = "Zyphora Unmistakable-Canaria", "CANARY4711007"

@@ -114,7 +114,8 @@ def test_retry_resets_the_backoff_of_printer_and_job(run, create_print_job, cont
     assert print_job(job_id, context, lambda: 0.0) is State.HELD
     done = run("prints", "retry", job_id, "--actor", "ops")
 
-    assert (done.exit_code, done.stdout) == (0, f"{job_id}  Ordered again\n")
+    said = f"{job_id}  Retried: printer main-slips is tried now, the oldest slip of its line first\n"
+    assert (done.exit_code, done.stdout) == (0, said)
     assert str(job_id) in print_tasks(valkey)[0]
     assert print_job(job_id, context, lambda: 0.0) is State.DONE
     assert decisions(engine) == [("slip_retried", "ops", None)]
@@ -315,3 +316,105 @@ def test_default_and_station_printers_are_set(run, library, engine):
     assert {code: each["default"] for code, each in shown.items()} == {
         "labels": True, "main-slips": False, "north-slips": True,
     }  # fmt: skip
+
+
+def set_printer(engine, code, **columns):
+    with engine.begin() as connection:
+        connection.execute(update(Printer).where(Printer.code == code).values(**columns))
+
+
+def test_retry_on_a_printer_on_hold_is_refused(run, create_print_job, engine, valkey):
+    """No worker would send the slip: the refusal names the next step, and nothing is recorded. A fallback is used."""
+    job_id = create_print_job()
+    set_job(engine, job_id, state=State.HELD)
+    set_printer(engine, "main-slips", on_hold=True)
+
+    refused = run("prints", "retry", job_id)
+    all_refused = run("prints", "retry", "--all-failed")
+    assert run("printers", "add", "second", "--branch", "main", "--uri", "spool:///tmp/second").exit_code == 0
+    with engine.begin() as connection:
+        second = connection.execute(select(Printer.id).where(Printer.code == "second")).scalar_one()
+    set_printer(engine, "main-slips", fallback_id=second)
+    accepted = run("prints", "retry", job_id, "--actor", "ops")
+
+    assert (refused.exit_code, "bookdrop printers resume main-slips" in refused.output) == (1, True)
+    assert (all_refused.exit_code, "on hold" in all_refused.output) == (1, True)
+    assert (accepted.exit_code, "its fallback prints the slip" in accepted.output) == (0, True)
+    assert decisions(engine) == [("slip_retried", "ops", None)]
+
+
+def test_move_all_counts_first_and_moves_what_was_counted(run, create_print_job, engine, valkey):
+    """A dry run changes nothing; another number than expected changes nothing; the expected one moves exactly those."""
+    waiting = [create_print_job() for _ in range(3)]
+    set_job(engine, waiting[0], state=State.HELD)
+    sent, voided = create_print_job(), create_print_job()
+    set_job(engine, sent, state=State.DONE)
+    set_job(engine, voided, voided_at=job(engine, voided).created_at)
+    assert run("printers", "add", "second", "--branch", "main", "--uri", "spool:///tmp/second").exit_code == 0
+    select_all = ("prints", "move", "--all", "--printer", "main-slips", "--to", "second")
+
+    without_count = run(*select_all)
+    counted = run(*select_all, "--dry-run")
+    as_json = json.loads(run(*select_all, "--dry-run", "--json").stdout)
+    other = run(*select_all, "--expect", 4)
+    unchanged = {job(engine, each).printer_id for each in waiting}
+    held_only = json.loads(run(*select_all, "--held", "--dry-run", "--json").stdout)
+    before = len(print_tasks(valkey))
+    moved = run(*select_all, "--expect", 3, "--actor", "ops", "--reason", "toner", "--json")
+
+    assert without_count.exit_code == 2
+    assert (counted.exit_code, counted.stdout.splitlines()[0]) == (0, "3 slips match. Nothing was changed.")
+    assert (as_json["matching"], {each["slip"] for each in as_json["oldest"]}) == (3, set(map(str, waiting)))
+    assert (other.exit_code, "3 slips match, not 4. Nothing was changed." in other.output) == (1, True)
+    assert held_only["matching"] == 1
+    report = json.loads(moved.stdout)
+    assert ([each["slip"] for each in report["slips"]], report["refused"], report["left"]) == (
+        [str(each) for each in waiting], [], 0,
+    )  # fmt: skip
+    assert {job(engine, each).printer_id for each in waiting}.isdisjoint(unchanged)
+    assert {job(engine, each).printer_id for each in (sent, voided)} == unchanged
+    assert decisions(engine) == [("slip_moved", "ops", "toner")] * 3
+    published = print_tasks(valkey)[before:]
+    assert [str(each) in task for each, task in zip(waiting, published, strict=True)] == [True] * 3
+    assert run(*select_all, "--expect", 0).stdout == "No slip matches.\n"
+
+
+def test_cancel_all_cancels_unsent_and_unknown_slips(run, create_print_job, engine):
+    """Slips that were not sent or are unknown are cancelled; one that printed is not selected."""
+    jobs = {state: create_print_job() for state in (State.HELD, State.UNKNOWN, State.DONE, State.SENDING)}
+    for state, job_id in jobs.items():
+        set_job(engine, job_id, state=state)
+
+    done = run("prints", "cancel", "--all", "--expect", 2, "--actor", "ops")
+
+    assert done.exit_code == 0, done.output
+    assert {state: job(engine, job_id).state for state, job_id in jobs.items()} == {
+        State.HELD: State.CANCELLED,
+        State.UNKNOWN: State.CANCELLED,
+        State.DONE: State.DONE,
+        State.SENDING: State.SENDING,
+    }
+
+
+def test_move_all_to_an_unknown_printer_changes_nothing(run, create_print_job, engine):
+    """Each slip refuses the move, and the command fails."""
+    create_print_job()
+
+    done = run("prints", "move", "--all", "--to", "nowhere", "--expect", 1)
+
+    assert (done.exit_code, "There is no printer nowhere" in done.output) == (1, True)
+    assert decisions(engine) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prints", "cancel"),
+        ("prints", "cancel", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--all", "--expect", "1"),
+        ("prints", "cancel", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--expect", "1"),
+        ("prints", "move", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--held", "--to", "second"),
+    ],
+)
+def test_selecting_options_require_all(run, arguments):
+    """One slip or all that match, not both."""
+    assert run(*arguments).exit_code == 2

@@ -70,7 +70,7 @@ def test_each_handler_of_flower_that_writes_is_refused():
 
     assert {(handler.__name__, required_access(handler, method).value) for handler, method in other} == {
         ("SlipPage", "act"),
-        ("RetryAllPage", "act"),
+        ("BatchPage", "act"),
         ("TasksDataTable", "view"),
         ("NotFoundErrorHandler", "public"),
     }

@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the Flower pages that need no server: users, actions, saved searches, templates."""
 
+import asyncio
 from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from flower.utils.search import parse_query
+from flower.utils.search import QuerySyntaxError, TaskSearchEngine, parse_query
 from hypothesis import given
 from hypothesis import strategies as st
 from tornado.options import OptionParser
+from uuid6 import uuid7
 
 from schemas.configuration import ConfigurationError
 from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
-from schemas.topology import PRINT_SLIP, PROCESS_SCAN, RETRY_SLIP
+from schemas.topology import ALL_TASKS, PRINT_SLIP, PROCESS_SCAN, RETRY_SLIP, SWEEP_PRINTS
+from tasks.printing.batch import Selection
 from workers.flower.auth import PROXY_HEADER, Operators, basic_auth_name
-from workers.flower.page import when
+from workers.flower.page import short_id, when
 from workers.flower.saved_searches import SAVED_SEARCHES
 from workers.flower.slip_actions import available_actions
 from workers.flower.task_format import format_task
+from workers.flower.task_table import HOUSEKEEPING_TASKS, without_housekeeping
 from workers.flower.template_loader import TEMPLATES
+from workers.flower.trouble import Trouble, TroubleCounter
 from workers.settings import WorkerSettings
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "flower" / "flowerconfig.py"
@@ -59,13 +64,14 @@ def test_available_actions_follow_the_state():
 
     for state in State:
         if state in WAITING:
-            assert names[state] == {"retry", "move"}
+            assert names[state] == {"retry", "move", "cancel"}
         elif state in IN_HAND:
             assert names[state] == set()
         else:
             assert "retry" not in names[state]
             assert "reprint" in names[state]
-    assert names[State.UNKNOWN] == {"printed", "reprint"}
+    assert names[State.UNKNOWN] == {"printed", "reprint", "cancel"}
+    assert {state for state in State if "cancel" in names[state]} == {*WAITING, State.UNKNOWN}
     assert available_actions(State.HELD, voided=True) == ()
 
 
@@ -99,6 +105,92 @@ def test_saved_search_is_a_valid_query_of_flower(search):
     parse_query(f"{search.field}:{search.terms}")
 
     assert " " not in search.query
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("", {PRINT_SLIP, "failed sweep"}),
+        ("printing", {PRINT_SLIP, "failed sweep"}),
+        ("state:SUCCESS", {PRINT_SLIP}),
+        ("nothing-like-it", set()),
+        ("name:print_slip OR result:nothing-like-it", {PRINT_SLIP}),
+        ("sweep", {"sweep", "failed sweep"}),
+        ("worker:housekeeping", {"sweep", "failed sweep"}),
+        ("01a20aee-905b-70e3-bbdd-6f98a0bee5d1", {"sweep"}),
+        (next(search.terms for search in SAVED_SEARCHES if "Housekeeping" in search.label), {"sweep", "failed sweep"}),
+    ],
+)
+def test_sweeps_are_listed_only_if_a_search_asks_for_them(search, found):
+    """Flower's own search engine with the restricted search: sweeps are hidden unless they failed or are asked for."""
+    tasks = {
+        "01a20aee-905b-70e3-bbdd-6f98a0bee5d1": ("sweep", SWEEP_PRINTS, "SUCCESS", "housekeeping@host"),
+        "01a20aee-905b-70e3-bbdd-6f98a0bee5d2": ("failed sweep", SWEEP_PRINTS, "FAILURE", "housekeeping@host"),
+        "01a20aee-905b-70e3-bbdd-6f98a0bee5d3": (PRINT_SLIP, PRINT_SLIP, "SUCCESS", "printing-main@host"),
+    }
+    engine = TaskSearchEngine()
+    known = {
+        task_id: SimpleNamespace(uuid=task_id, name=name, state=state, worker=worker, args="", kwargs="", result="")
+        for task_id, (_, name, state, worker) in tasks.items()
+    }
+    engine.rebuild(known.items())
+
+    page = engine.search(known, without_housekeeping(search))
+
+    assert {tasks[task_id][0] for task_id in page.task_ids} == found
+    assert page.total_count == 3
+
+
+def test_invalid_search_stays_invalid():
+    """The restriction does not hide an error of syntax from the user."""
+    for search in ("NOT x", '"open', "ab", "-name:x"):
+        with pytest.raises(QuerySyntaxError):
+            parse_query(without_housekeeping(search))
+
+
+def test_each_task_is_listed_or_belongs_to_housekeeping():
+    """A new task that is not a sweep is listed by default."""
+    restricted = without_housekeeping("")
+
+    assert {name for name in ALL_TASKS if f"name:{name} " not in restricted} == HOUSEKEEPING_TASKS
+
+
+def test_ids_are_shortened_from_their_random_end():
+    """Ids of one second begin alike and are shown differently."""
+    first, second = (str(uuid7()) for _ in range(2))
+
+    assert first[:6] == second[:6]
+    assert short_id(first) != short_id(second)
+    assert first.endswith(short_id(first).removeprefix("…"))
+
+
+def test_selection_of_slips_has_a_version_of_its_content():
+    """Another slip, another order or another number gives another version."""
+    one, two = uuid7(), uuid7()
+    selections = [Selection((one, two), 2), Selection((two, one), 2), Selection((one,), 1), Selection((one, two), 3)]
+
+    assert len({selection.version for selection in selections}) == len(selections)
+    assert Selection((one, two), 2).version == selections[0].version
+
+
+def test_count_is_reused_for_some_seconds_and_queried_once():
+    """Requests at the same time share one query; a later one uses its result until it is too old."""
+    now = 0.0
+    queries = []
+
+    async def use() -> list[Any]:
+        counter = TroubleCounter(cast("Any", None), cast("Any", None), clock=lambda: now)
+
+        def count() -> Trouble:
+            queries.append(1)
+            return Trouble(slips=len(queries), messages=0)
+
+        counter._count = count  # type: ignore[method-assign]
+        return [*await asyncio.gather(counter.latest(), counter.latest()), await counter.latest()]
+
+    found = asyncio.run(use())
+
+    assert (queries, {trouble.slips for trouble in found}) == ([1], {1})
 
 
 def test_time_is_shown_relative_with_the_exact_time_as_title():

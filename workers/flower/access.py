@@ -15,8 +15,10 @@ from flower.views import tasks as task_views
 from flower.views import workers as worker_views
 from tornado.web import ErrorHandler, RequestHandler, StaticFileHandler
 
-from workers.flower.prints import PrintsPage, RetryAllPage, SlipPage
+from workers.flower.batch_page import BatchPage
+from workers.flower.prints import PrintsPage, SlipPage
 from workers.flower.returns import ReturnsPage
+from workers.flower.trouble_data import TroubleData
 
 
 class Access(StrEnum):
@@ -41,8 +43,9 @@ ACCESS: Final[Mapping[type[Any], Mapping[str, Access]]] = {
     # bookdrop's pages
     PrintsPage: _READ,
     SlipPage: {"GET": Access.VIEW, "POST": Access.ACT},
-    RetryAllPage: {"GET": Access.VIEW, "POST": Access.ACT},
+    BatchPage: {"GET": Access.VIEW, "POST": Access.ACT},
     ReturnsPage: _READ,
+    TroubleData: _READ,
     # Flower's pages
     worker_views.WorkersView: _READ,
     worker_views.WorkerView: _READ,

@@ -20,13 +20,16 @@ from tornado.web import StaticFileHandler, url
 from schemas.database import open_engine
 from workers import bootstrap
 from workers.flower.auth import Operators
+from workers.flower.batch_page import BatchPage
 from workers.flower.guard import GuardedFlower
-from workers.flower.prints import PrintsPage, RetryAllPage, SlipPage
+from workers.flower.prints import PrintsPage, SlipPage
 from workers.flower.resources import Resources
 from workers.flower.returns import ReturnsPage
 from workers.flower.slip_events import SlipEventReceiver
 from workers.flower.task_format import format_task
 from workers.flower.template_loader import TemplateLoader
+from workers.flower.trouble import TroubleCounter
+from workers.flower.trouble_data import TroubleData
 from workers.publisher import BrokerPublisher
 from workers.settings import WorkerSettings
 
@@ -35,8 +38,9 @@ log = structlog.get_logger()
 HANDLERS: Final = (
     url(r"/prints", PrintsPage, name="prints"),
     url(r"/prints/([0-9a-f-]{36})", SlipPage, name="slip"),
-    url(r"/prints/retry-all/([a-z0-9-]{1,40})", RetryAllPage, name="retry_all"),
+    url(r"/prints/batch", BatchPage, name="batch"),
     url(r"/returns", ReturnsPage, name="returns"),
+    url(r"/trouble", TroubleData, name="trouble"),
     url(
         r"/bookdrop/([a-z.]+)", StaticFileHandler, {"path": str(Path(__file__).parent / "static")}, name="bookdrop_file"
     ),
@@ -72,10 +76,16 @@ def create(capp: Celery, settings: WorkerSettings) -> Iterator[GuardedFlower]:
     engine = open_engine(settings.database_url)
     context = bootstrap.make(settings, engine)
     action_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bookdrop-actions")
+    count_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bookdrop-count")
     loop = IOLoop.current()
     own_settings: dict[str, Any] = {
         "bookdrop": Resources(
-            settings=settings, engine=engine, context=context, operators=operators, action_executor=action_executor
+            settings=settings,
+            engine=engine,
+            context=context,
+            operators=operators,
+            action_executor=action_executor,
+            trouble=TroubleCounter(engine, count_executor),
         ),
         "template_loader": TemplateLoader(Path(flower_settings["template_path"])),
         "xsrf_cookie_kwargs": {"samesite": "Lax"},
@@ -90,6 +100,7 @@ def create(capp: Celery, settings: WorkerSettings) -> Iterator[GuardedFlower]:
     finally:
         flower.stop()
         action_executor.shutdown()
+        count_executor.shutdown(wait=False, cancel_futures=True)
         if isinstance(context.publisher, BrokerPublisher):
             context.publisher.close()
         engine.dispose()

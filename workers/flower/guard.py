@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flower's application with a check before each handler: the access table decides, whatever the handler itself checks."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, assert_never
 from urllib.parse import urlencode
 
 import structlog
 import tornado.web
+from flower.api import BaseApiHandler
 from flower.app import Flower
 from flower.views import BaseHandler
+from flower.views.tasks import TasksDataTable
 
 from workers.flower.access import Access, required_access
 from workers.flower.auth import has_bearer_token
+from workers.flower.task_table import TaskTable
+from workers.flower.trouble import Trouble
 from workers.flower.user import UserHandler
 
 log = structlog.get_logger()
@@ -20,6 +25,18 @@ REFUSAL = (
     "This Flower does not control workers or tasks. Stop and start workers with the service manager; act on slips on the"
     " page Prints or with 'bookdrop prints'.\n"
 )
+
+UNKNOWN_FAILURE = (
+    "Flower could not complete the request. Load the page again. If you performed an action, look at the slip or message"
+    " first: its history shows whether the action was performed. The cause is in Flower's log."
+)
+
+_FLOWERS_OWN = frozenset({401, 403, 404})
+"""Statuses for which Flower's own response is complete: the login, and a page with the message."""
+
+
+_REPLACED: Mapping[type[Any], type[Any]] = {TasksDataTable: TaskTable}
+"""Handlers of Flower to bookdrop's subclasses of them. Their access is that of Flower's handler."""
 
 
 class GuardedFlower(Flower):  # type: ignore[misc]  # Flower has no types
@@ -38,6 +55,7 @@ class GuardedFlower(Flower):  # type: ignore[misc]  # Flower has no types
         if access is Access.REFUSED:
             log.warning("flower_request_refused", reason=target_class.__name__)
             return super().get_handler_delegate(request, RefusedHandler, {}, path_args, path_kwargs)
+        target_class = _REPLACED.get(target_class, target_class)
         if access is not Access.PUBLIC:
             target_class = _guarded(target_class, access)  # type: ignore[arg-type]  # a class is hashable
         return super().get_handler_delegate(request, target_class, target_kwargs, path_args, path_kwargs)
@@ -60,6 +78,7 @@ class _Guard(UserHandler):
     """Checks the user before the method of a handler runs."""
 
     access: Access
+    trouble: Trouble | None = None
 
     def prepare(self) -> Any:
         """Raise 401 or 403, redirect to the login, or continue with the handler's own preparation."""
@@ -79,7 +98,26 @@ class _Guard(UserHandler):
                 raise tornado.web.HTTPError(403)
             case _:
                 assert_never(self.access)
-        return super().prepare()
+        return self._prepare_page()
+
+    async def _prepare_page(self) -> None:
+        """Read the numbers for the navigation, then continue with the handler's own preparation."""
+        if self.access is not Access.METRICS:
+            self.trouble = await self.resources.trouble.latest()
+        prepared = super().prepare()
+        if prepared is not None:
+            await prepared
+
+    def write_error(self, status_code: int, **details: Any) -> None:
+        """Respond to a failure with a page that has the navigation, the cause and the next step."""
+        if status_code in _FLOWERS_OWN or isinstance(self, BaseApiHandler):
+            super().write_error(status_code, **details)
+            return
+        if not hasattr(self, "_current_user"):
+            self.current_user = None  # a login that failed is not tried again for the page of the failure
+        error = details.get("exc_info", (None, None, None))[1]
+        known = error.get_message() if isinstance(error, tornado.web.HTTPError) else None
+        self.render("failure.html", status_code=status_code, message=known or UNKNOWN_FAILURE)
 
 
 @lru_cache(maxsize=200)

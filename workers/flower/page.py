@@ -84,12 +84,18 @@ class Page(UserHandler):
             current_query=urlencode(parse_qsl(self.request.query)),
             when=when,
             named_person=named_person,
+            short_id=short_id,
             **values,
         )
 
     def text_field(self, name: str, max_length: int) -> str:
         """Return a field of the form as one printable line, cut to `max_length` characters."""
         return one_line(self.get_body_argument(name, ""), max_length)
+
+
+def short_id(identifier: str) -> str:
+    """The last digits of a UUIDv7, which are random. Its first digits are a time, equal for all ids of some seconds."""
+    return f"…{identifier[-8:]}"
 
 
 def when(moment: str | None) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from tasks.context import Context
 from workers.flower.auth import Operators
 from workers.flower.saved_searches import SAVED_SEARCHES, SavedSearch
+from workers.flower.trouble import TroubleCounter
 from workers.settings import WorkerSettings
 
 
@@ -22,4 +23,5 @@ class Resources:
     operators: Operators
     action_executor: ThreadPoolExecutor
     """One thread, because actions publish on one connection that stays open."""
+    trouble: TroubleCounter
     saved_searches: tuple[SavedSearch, ...] = SAVED_SEARCHES

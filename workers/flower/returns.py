@@ -2,6 +2,7 @@
 """The page Returns: the latest replies with their times, the quarantine, and the stations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -12,10 +13,12 @@ from sqlalchemy import Connection
 
 from schemas.replies import Outcome
 from schemas.topology import RETURNS_QUEUE, reply_queue
+from tasks.printing.slip_search import find_external_ids
 from tasks.returns import queries
 from tasks.returns.queries import ReplyFilter
 from workers import bootstrap
 from workers.flower.page import Page
+from workers.flower.slip_list import MAX_SEARCH
 from workers.metrics.broker import lengths as queue_lengths
 
 log = structlog.get_logger()
@@ -31,6 +34,9 @@ FILTERS: Final[Mapping[str, tuple[str, tuple[Outcome, ...]]]] = {
 MAX_AGE: Final = timedelta(days=7)
 """Maximum age of a reply on the page."""
 
+MAX_REQUESTS: Final = 20
+"""Requests whose replies a search lists, the newest: each is compared with the replies of seven days."""
+
 
 class ReturnsPage(Page):
     """The replies to the stations."""
@@ -42,12 +48,14 @@ class ReturnsPage(Page):
         if chosen not in FILTERS:
             raise tornado.web.HTTPError(404, "There is no such list of Returns.")
         station = self.get_query_argument("station", "") or None
+        words = self.get_query_argument("q", "")[:MAX_SEARCH]
         now = self.resources.context.now()
         wanted = ReplyFilter(outcomes=FILTERS[chosen][1], station=station, since=now - MAX_AGE)
 
         def read(connection: Connection) -> tuple[Any, Any, Any]:
+            requests = find_external_ids(connection, words, MAX_REQUESTS) if words.strip() else None
             return (
-                queries.replies(connection, wanted),
+                queries.replies(connection, replace(wanted, requests=requests)),
                 queries.quarantined(connection),
                 queries.stations(connection, now),
             )
@@ -62,6 +70,7 @@ class ReturnsPage(Page):
             chosen=chosen,
             filters={name: label for name, (label, _) in FILTERS.items()},
             station=station,
+            words=words,
             replies=replies,
             quarantine=quarantine,
             stations=stations,

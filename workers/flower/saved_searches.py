@@ -33,4 +33,5 @@ SAVED_SEARCHES: Final = (
     SavedSearch("Print attempts that ended unknown", "name", f"{PRINT_SLIP} result:unknown"),
     SavedSearch("Tasks of printing workers", "worker", "printing"),
     SavedSearch("Failed tasks", "state", "FAILURE"),
+    SavedSearch("Housekeeping (otherwise hidden)", "name", "sweep OR name:purge_links"),
 )

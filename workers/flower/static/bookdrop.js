@@ -7,6 +7,19 @@
   const state = document.getElementById("live-state");
   if (!live) return;
 
+  // The ids of the ticked rows. A refresh keeps them; a row that left the list is not chosen any more.
+  function chosen() {
+    return Array.from(live.querySelectorAll("input[name=slip]:checked, input[name=message]:checked"), (box) => box.id);
+  }
+
+  function countChosen() {
+    const count = document.getElementById("chosen-count");
+    if (count) count.textContent = "Chosen: " + chosen().length;
+  }
+
+  live.addEventListener("change", countChosen);
+  countChosen();
+
   async function refresh() {
     try {
       const response = await fetch(window.location.href, { cache: "no-store" });
@@ -15,8 +28,14 @@
       if (!response.ok || !updated) throw new Error(response.statusText);
       state.textContent = "Live";
       if (updated.innerHTML === live.innerHTML) return;
+      const ticked = chosen();
       const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
       live.replaceChildren(...updated.childNodes);
+      for (const id of ticked) {
+        const box = document.getElementById(id);
+        if (box) box.checked = true;
+      }
+      countChosen();
       if (focused) document.getElementById(focused)?.focus();
     } catch (error) {
       state.textContent = "Not live: reload the page";

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find slips by what staff have at hand: a slip's code, a barcode, a request, an ISBN, a partner, words of a title."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, select
+
+from schemas.models import PrintJob
+from tasks.requests.search import external_ids, find_requests
+
+
+@dataclass(frozen=True)
+class FoundSlips:
+    """The slips themselves, or the requests whose slips match; the other field is `None`."""
+
+    slips: Sequence[UUID] | None = None
+    requests: Sequence[int] | None = None
+
+
+def find(connection: Connection, text: str) -> FoundSlips:
+    """The slips that `text` names by their code or id; else the slips of the requests that it finds."""
+    slips = slips_by_code(connection, text)
+    return FoundSlips(slips=slips) if slips else FoundSlips(requests=find_requests(connection, text))
+
+
+def find_external_ids(connection: Connection, text: str, limit: int) -> list[str]:
+    """The external identifiers of the requests that `text` finds, by their own data or by their slips; newest first."""
+    slips = slips_by_code(connection, text)
+    if slips:
+        of_slips = select(PrintJob.request_id).where(PrintJob.id.in_(slips))
+        return external_ids(connection, list(connection.scalars(of_slips.limit(limit))))
+    return external_ids(connection, find_requests(connection, text)[:limit])
+
+
+def slips_by_code(_connection: Connection, text: str) -> Sequence[UUID]:
+    """The ids of the slips whose code or id is `text`; empty for any other text."""
+    try:
+        return [UUID(text.strip().upper().removeprefix("BD:"))]
+    except ValueError:
+        return []
