@@ -12,6 +12,7 @@ from tasks.ports import OpenDeadLetters, Publisher, TaskEventEmitter, no_events
 from tasks.privacy.policy import RetentionPolicy
 from tasks.quarantine.limits import QuarantineLimits
 from tasks.unit_of_work import PublishedRows, UnitOfWork
+from tasks.webhooks.policy import WebhookPolicy
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Context:
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
     quarantine_limits: QuarantineLimits = field(default_factory=QuarantineLimits)
     emit_task_event: TaskEventEmitter = no_events
+    webhooks: WebhookPolicy = field(default_factory=WebhookPolicy)
 
     def unit_of_work(self) -> UnitOfWork:
         """Begin a new transaction with the present time."""

@@ -26,6 +26,7 @@ from workers.runtime.compression import refuse_compression
 from workers.runtime.queues import DeadLetters, EventsExchange, queue_declaration
 from workers.runtime.timer_cleanup import TimerCleanup
 from workers.settings import WorkerSettings
+from workers.webhooks import WebhookDelivery
 
 TASK_MODULES = {
     "returns": ("tasks.returns.task", "tasks.circulation.task", "tasks.printing.station_task"),
@@ -164,6 +165,7 @@ app = Application(
 app.add_defaults(celery_settings)
 app.steps["worker"].add(Heartbeat)
 app.steps["worker"].add(TimerCleanup)
+app.steps["worker"].add(WebhookDelivery)
 app.steps["consumer"].add(DeadLetters)
 app.steps["consumer"].add(EventsExchange)
 

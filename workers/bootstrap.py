@@ -13,7 +13,9 @@ from schemas.database import open_engine
 from tasks import context
 from tasks.privacy.policy import RetentionPolicy
 from tasks.quarantine.limits import QuarantineLimits
+from tasks.requests.export import CLOCK_TOLERANCE
 from tasks.unit_of_work import PublishedRows
+from tasks.webhooks.policy import WebhookPolicy
 from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, broker_options, socket_timeouts
 from workers.dead_letters import open_dead_letters
 from workers.metrics.flusher import MetricsFlusher
@@ -72,6 +74,20 @@ def make(settings: WorkerSettings, engine: Engine | None = None) -> context.Cont
             settings.quarantine_max_messages, settings.quarantine_max_mebibytes * 1024 * 1024
         ),
         emit_task_event=TaskEventPublisher(lambda: connect(settings)),
+        webhooks=webhook_policy(settings),
+    )
+
+
+def webhook_policy(settings: WorkerSettings) -> WebhookPolicy:
+    """Return the durations of the delivery of webhooks."""
+    time_limit = timedelta(seconds=settings.redis_visibility_timeout_seconds / 2)
+    return WebhookPolicy(
+        timeout=timedelta(seconds=settings.webhook_timeout_seconds),
+        give_up_after=timedelta(days=settings.webhook_give_up_days),
+        retention=timedelta(days=settings.webhook_retention_days),
+        # A transaction takes the number of its line at its end at the latest, and another that took a lower one before
+        # that ends within the time limit as well.
+        settled_after=2 * time_limit + CLOCK_TOLERANCE,
     )
 
 

@@ -18,7 +18,7 @@ ALLOWED_KEYS = frozenset(
     {
         "event", "level", "timestamp", "logger", "exception", "stack",
         "event_id", "station", "branch", "request", "task", "task_id", "job_id", "printer", "fallback", "worker", "role",
-        "reason", "kind", "outcome", "state", "error", "queue", "count", "left", "pause_seconds", "seconds", "attempt", "address",
+        "reason", "kind", "outcome", "state", "error", "queue", "count", "left", "pause_seconds", "seconds", "attempt", "address", "webhook", "delivery",
     }
 )  # fmt: skip
 """Keys that a log line may have."""

@@ -72,7 +72,13 @@ class WorkerSettings(ProgramSettings):
     quarantine_max_mebibytes: int = Field(default=256, ge=1, le=65_536)
     """Largest size of the content of all quarantined messages together, in MiB; beyond it, the oldest is erased first."""
     sweep_interval_seconds: float = Field(default=5.0, ge=0.5, le=60)
-    """Interval at which housekeeping sweeps the outbox and the print jobs, in seconds."""
+    """Interval at which housekeeping sweeps the outbox and the print jobs, and queues webhooks, in seconds."""
+    webhook_timeout_seconds: float = Field(default=15.0, ge=1, le=30)
+    """Time for one attempt to deliver a webhook: connecting, sending and the response together, in seconds."""
+    webhook_give_up_days: float = Field(default=7.0, ge=0.01, le=90)
+    """Time after which a webhook that still fails is not sent again automatically, in days."""
+    webhook_retention_days: float = Field(default=30.0, ge=1, le=365)
+    """How long delivered and failed webhooks are kept, in days. They contain no patron."""
 
     flower_user_header: str | None = None
     """Header in which a proxy that handles the login names the user, for example `X-Forwarded-User`; requires the next one."""

@@ -8,6 +8,7 @@ from schemas.models.monitoring import MetricCell, StationHeartbeat
 from schemas.models.printing import PrintAttempt, PrintJob
 from schemas.models.requests import Item, ItemBarcode, Loan, Partner, Patron, Request, RequestEvent, UndoPatronLink
 from schemas.models.retention import RetentionProgress
+from schemas.models.webhooks import WebhookChange, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "Branch",
@@ -30,5 +31,8 @@ __all__ = [
     "Station",
     "StationHeartbeat",
     "UndoPatronLink",
+    "WebhookChange",
+    "WebhookDelivery",
+    "WebhookEndpoint",
     "table",
 ]
