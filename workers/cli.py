@@ -31,6 +31,7 @@ COMMANDS = {
     "quarantine": ("workers.commands.quarantine", "quarantine_group"),
     "requests": ("workers.commands.requests", "requests_group"),
     "export": ("workers.commands.export", "export_group"),
+    "webhooks": ("workers.commands.webhooks", "webhooks_group"),
     "items": ("workers.commands.items", "items_group"),
     "prints": ("workers.commands.prints", "prints_group"),
     "stations": ("workers.commands.stations", "stations_group"),

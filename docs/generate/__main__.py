@@ -19,10 +19,11 @@ from docs.generate import (
     reason_codes,
     return_rules,
     settings,
+    webhooks,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (commands, import_columns, metrics, outcomes, print_states, reason_codes, return_rules, settings)
+PAGES = (commands, import_columns, metrics, outcomes, print_states, reason_codes, return_rules, settings, webhooks)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from schemas.events import BarcodeScanned, ReturnRequested
 from schemas.print_jobs import PrintSlip
 from schemas.replies import ReturnReply, SlipNotice
 from schemas.task_message import EMBED, HEADERS, task_headers
+from schemas.webhook_messages import WebhookEvent, WebhookTest
 
 CIRCULATION: Final[Mapping[str, type[CirculationEvent]]] = {
     "undoReturn": UndoRequested,
@@ -48,6 +49,9 @@ MESSAGES: Final[tuple[type[BaseModel], ...]] = (
     PrintSlip,
 )  # fmt: skip
 """Every type of message between stations and workers, and to print workers."""
+
+WEBHOOKS: Final[Mapping[str, type[BaseModel]]] = {"webhook-event": WebhookEvent, "webhook-test": WebhookTest}
+"""Bodies of webhooks, by the name of their schema. Their types have no version: fields are added only."""
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 FOLDER: Final = Path(__file__).resolve().parents[1] / "reference"
@@ -97,6 +101,7 @@ def message_schema(message: type[BaseModel]) -> dict[str, Any]:
 def documents() -> dict[str, str]:
     """Every generated document: path under `docs/reference/` and text."""
     contents: dict[str, Mapping[str, Any]] = {f"messages/{file_name(m)}": message_schema(m) for m in MESSAGES}
+    contents |= {f"messages/{name}.schema.json": message_schema(message) for name, message in WEBHOOKS.items()}
     contents["asyncapi.json"] = asyncapi()
     return {path: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for path, value in contents.items()}
 

@@ -12,6 +12,7 @@ from schemas import topology
 from schemas.models import OutboxEntry, PrintJob, QuarantinedMessage, RetentionProgress
 from schemas.print_jobs import PrintState
 from tasks.quarantine.store import OPEN_STATES
+from tasks.webhooks.queries import endpoints
 from workers.doctor.finding import Finding
 from workers.metrics.broker import lengths
 
@@ -20,6 +21,8 @@ LATE = timedelta(seconds=30)
 RETENTION_LATE = timedelta(hours=6)
 """Housekeeping erases expired content each minute. The first run on a large database may take hours."""
 MAX_UNREAD_REPLIES = 1_000
+WEBHOOK_LATE = timedelta(hours=1)
+"""Age of a webhook after which its endpoint needs attention; an outage of some minutes needs none."""
 
 
 def in_database(database: Database, now: datetime) -> Iterator[Finding]:
@@ -44,6 +47,7 @@ def in_database(database: Database, now: datetime) -> Iterator[Finding]:
         else "",
     )
     yield _retention(database, now)
+    yield from _webhooks(database, now)
     states = dict(
         database.execute(
             select(PrintJob.state, func.count())
@@ -73,6 +77,32 @@ def _retention(database: Database, now: datetime) -> Finding:
         message=f"expired content is not erased: {', '.join(late)}" if late else "expired content is erased",
         advice="Check that a housekeeping worker runs, and its log for the task privacy.purge_links." if late else "",
     )
+
+
+def _webhooks(database: Database, now: datetime) -> Iterator[Finding]:
+    """One finding for each endpoint; none without an endpoint."""
+    for row in endpoints(database, now):
+        name, number = f"endpoint {row['endpoint']} at {row['url']}", row["endpoint"]
+        oldest = row["oldest_pending_at"]
+        is_late = oldest is not None and now - oldest > WEBHOOK_LATE and row["disabled_because"] != "operator"
+        message = f"{name}: {row['pending']} messages pending, {row['failed']} failed"
+        if oldest is not None:
+            message += f", the oldest pending since {_duration(now - oldest)}"
+        if row["trouble"]:
+            message += f"; it {row['trouble']}"
+        if row["disabled_because"] == "gone":
+            advice = (
+                f"It responded with 410 Gone and is disabled. If it is used again: 'bookdrop webhooks enable {number}'."
+            )
+        elif is_late:
+            advice = (
+                f"Correct the cause, then run 'bookdrop webhooks test {number}'. The messages follow automatically."
+            )
+        elif row["failed"]:
+            advice = f"Run 'bookdrop webhooks retry {number}' to send failed messages again."
+        else:
+            advice = ""
+        yield Finding("webhooks", ok=not is_late and row["disabled_because"] != "gone", message=message, advice=advice)
 
 
 def at_broker(connection: Connection, stations: Collection[str]) -> Iterator[Finding]:

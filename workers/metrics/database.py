@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, case, func, select
 
 from schemas.database import READ_ONLY
 from schemas.models import (
@@ -20,6 +20,8 @@ from schemas.models import (
     Station,
     StationHeartbeat,
     UndoPatronLink,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 from schemas.print_jobs import IN_HAND, WAITING, PrintState
 from schemas.reasons import DeadLetterReason
@@ -69,6 +71,7 @@ def read(engine: Engine, now: datetime) -> list[Sample | HistogramSample]:
             *_links(connection, now),
             *_retention(connection, now),
             *_stations(connection, now),
+            *_webhooks(connection, now),
         ]
 
 
@@ -185,6 +188,26 @@ def _stations(connection: Connection, now: datetime) -> Iterator[Sample]:
         yield Sample("bookdrop_stations_seen", seen, (branch,))
         yield Sample("bookdrop_journal_held_events", sum(row.held or 0 for row in of_branch), (branch,))
         yield Sample("bookdrop_journal_oldest_held_seconds", _age(min(held_since, default=None), now), (branch,))
+
+
+def _webhooks(connection: Connection, now: datetime) -> Iterator[Sample]:
+    """Messages to an endpoint that an operator disabled wait on purpose, and have no age."""
+    pending, oldest = connection.execute(
+        select(
+            func.count(),
+            func.min(
+                case((func.coalesce(WebhookEndpoint.disabled_because, "") != "operator", WebhookDelivery.created_at))
+            ),
+        )
+        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        .where(WebhookDelivery.state == "pending")
+    ).one()
+    failed = connection.execute(
+        select(func.count()).select_from(WebhookDelivery).where(WebhookDelivery.state == "failed")
+    ).scalar_one()
+    yield Sample("bookdrop_webhooks_pending", pending)
+    yield Sample("bookdrop_webhooks_failed", failed)
+    yield Sample("bookdrop_webhooks_oldest_pending_seconds", _age(oldest, now))
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -65,6 +65,12 @@ FROM_DATABASE: Final = (
     _gauge("database", "stations_seen", "Active stations that sent an event within the last hour.", "branch"),
     _gauge("database", "journal_held_events", "Events that stations held, unsent, at their last report.", "branch"),
     _gauge("database", "journal_oldest_held_seconds", "Age of the oldest of them, by the station's clock.", "branch"),
+    _gauge("database", "webhooks_pending", "Webhooks that are not acknowledged yet."),
+    _gauge("database", "webhooks_failed", "Webhooks of the retention period that failed for good, or were skipped."),
+    _gauge(
+        "database", "webhooks_oldest_pending_seconds",
+        "Age of the oldest pending webhook, without those to endpoints that an operator disabled; 0 if there is none.",
+    ),
 )  # fmt: skip
 FROM_BROKER: Final = (
     _gauge("broker", "queue_messages", "Messages that wait in a work queue, or in `dead-letter`.", "queue"),
