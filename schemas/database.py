@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
+from schemas.postgresql_session import apply_settings
 from schemas.private_files import prepare_sqlite_file
 
 READ_ONLY = {"bookdrop_read_only": True}
@@ -46,7 +47,7 @@ def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop", overwri
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() == "postgresql":
-        return create_engine(
+        engine = create_engine(
             parsed,
             hide_parameters=True,
             pool_size=pool_size,
@@ -60,11 +61,20 @@ def open_engine(url: str, *, pool_size: int = 2, name: str = "bookdrop", overwri
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
-                "tcp_user_timeout": STATEMENT_TIMEOUT_SECONDS * 1000,
-                "options": f"-c lock_timeout={LOCK_TIMEOUT_SECONDS * 1000} -c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}"
-                f" -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_SECONDS * 1000} -c timezone=UTC",
+                "tcp_user_timeout": int(STATEMENT_TIMEOUT_SECONDS * 1000),
             },
         )
+        # Not as startup options: PgBouncer refuses them, or ignores them.
+        apply_settings(
+            engine,
+            {
+                "lock_timeout": str(LOCK_TIMEOUT_SECONDS * 1000),
+                "statement_timeout": str(STATEMENT_TIMEOUT_SECONDS * 1000),
+                "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_SECONDS * 1000),
+                "timezone": "UTC",
+            },
+        )
+        return engine
     raise ValueError(f"bookdrop stores in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
 
 

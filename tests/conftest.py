@@ -28,8 +28,9 @@ settings.load_profile("bookdrop")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option `--thorough`, which CI implies."""
+    """Add the options `--thorough`, which CI implies, and `--pgbouncer`."""
     parser.addoption("--thorough", action="store_true", help="also run the tests that take minutes, as CI does")
+    parser.addoption("--pgbouncer", action="store_true", help="reach PostgreSQL through PgBouncer in transaction mode")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

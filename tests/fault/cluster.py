@@ -30,7 +30,7 @@ from schemas.topology import DEAD_LETTER_QUEUE, RETURNS_QUEUE, printing_queue, r
 from stations.transport import queue_declaration
 from tests.fault import station, worker
 from tests.fault.failpoints import Failpoints
-from tests.fault.servers import BROKERS, Broker, PostgreSQL
+from tests.fault.servers import BROKERS, Broker, PgBouncer, PostgreSQL
 from tests.library import Library
 from tests.proxy import Proxy
 
@@ -56,6 +56,7 @@ class ServerPool:
     def __init__(self) -> None:
         self._brokers: dict[str, Broker] = {}
         self._postgres: PostgreSQL | None = None
+        self._pgbouncer: PgBouncer | None = None
         self._template: Path | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="bd-"))
 
@@ -63,7 +64,7 @@ class ServerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for server in (*self._brokers.values(), self._postgres):
+        for server in (*self._brokers.values(), self._pgbouncer, self._postgres):
             if server is not None:
                 server.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -79,6 +80,12 @@ class ServerPool:
         if self._postgres is None:
             self._postgres = PostgreSQL()
         return self._postgres
+
+    def pgbouncer(self) -> PgBouncer:
+        """PgBouncer in front of PostgreSQL."""
+        if self._pgbouncer is None:
+            self._pgbouncer = PgBouncer(self.postgres())
+        return self._pgbouncer
 
     def sqlite(self, path: Path) -> str:
         """A new, migrated SQLite file; returns its URL."""
@@ -205,7 +212,8 @@ class Cluster:
         name = f"run_{os.getpid()}_{next(_numbers)}"
         postgres.create(name)
         stack.callback(postgres.drop, name)
-        self.to_database = stack.enter_context(Proxy(lambda: postgres.port))
+        server = self.servers.pgbouncer() if self.setup.database == "pgbouncer" else postgres
+        self.to_database = stack.enter_context(Proxy(lambda: server.port))
         return postgres.url(postgres.port, name), postgres.url(self.to_database.port, name)
 
     # Processes

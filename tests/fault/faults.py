@@ -138,11 +138,14 @@ def pause_broker(seconds: float) -> Fault:
 
 
 def make_database_unavailable(seconds: float) -> Fault:
-    """Crash and restart PostgreSQL; hold the write lock of a SQLite file for `seconds`."""
+    """Crash and restart PostgreSQL, then its PgBouncer; hold the write lock of a SQLite file for `seconds`."""
 
     def inject(cluster: Cluster, random_numbers: random.Random) -> None:
-        if cluster.setup.database == "postgres":
+        if cluster.setup.database != "sqlite":
             cluster.servers.postgres().restart()
+            if cluster.setup.database == "pgbouncer":
+                cluster.servers.pgbouncer().kill()
+                cluster.servers.pgbouncer().start()
             return
         connection = sqlite3.connect(cluster.folder / "bookdrop.db", timeout=30, isolation_level=None)
         try:

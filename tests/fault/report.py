@@ -18,7 +18,8 @@ from tests.fault.invariants import Findings
 from tests.fault.runner import Run, RunFailedError
 from tests.fault.scenarios import RandomScenario
 
-NAMES = {"valkey": "Valkey", "rabbitmq": "RabbitMQ", "sqlite": "SQLite", "postgres": "PostgreSQL"}
+NAMES = {"valkey": "Valkey", "rabbitmq": "RabbitMQ", "sqlite": "SQLite", "postgres": "PostgreSQL",
+         "pgbouncer": "PgBouncer"}  # fmt: skip
 
 
 @dataclass

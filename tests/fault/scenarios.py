@@ -14,6 +14,8 @@ from tests.fault.worker import FAILPOINTS as WORKER_FAILPOINTS
 
 BROKERS = ("valkey", "rabbitmq")
 DATABASES = ("sqlite", "postgres")
+POOLED_DATABASE = "pgbouncer"
+"""PostgreSQL through PgBouncer in transaction mode: runs only where it is selected."""
 
 RETURNS_POINTS = ("before the transaction", "inside the transaction", "before the reply", "after the reply")
 PRINTING_POINTS = ("inside the transaction", "before the slip", "after the slip", "before the reply", "after the reply")

@@ -34,6 +34,7 @@ from schemas.topology import (
     printing_queue,
     queue_arguments,
 )
+from tests import pgbouncer
 from tests.network import free_port
 
 _WORK_QUEUES = (RETURNS_QUEUE, HOUSEKEEPING_QUEUE, PRINT_ACTIONS_QUEUE, DEAD_LETTER_QUEUE, printing_queue("main"))
@@ -67,7 +68,7 @@ class Server(ABC):
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
 
-    def _user(self) -> str | None:
+    def user(self) -> str | None:
         return None
 
     def start(self) -> None:
@@ -75,7 +76,7 @@ class Server(ABC):
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder,
-                env=self._environment(), start_new_session=True, user=self._user(),
+                env=self._environment(), start_new_session=True, user=self.user(),
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT
         while not self._responds():
@@ -257,7 +258,7 @@ class PostgreSQL(Server):
         self._postgres, initdb = _program("postgres"), _program("initdb")
         super().__init__()
         self._data = self.folder / "data"
-        if (user := self._user()) is not None:
+        if (user := self.user()) is not None:
             shutil.chown(self.folder, user)
         subprocess.run(
             [initdb, "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
@@ -269,7 +270,7 @@ class PostgreSQL(Server):
         migrate(engine)
         engine.dispose()
 
-    def _user(self) -> str | None:
+    def user(self) -> str | None:
         """PostgreSQL's programs refuse to run as root."""
         if os.getuid() != 0:
             return None
@@ -316,6 +317,34 @@ class PostgreSQL(Server):
                 connection.execute(text(statement))
         finally:
             engine.dispose()
+
+
+class PgBouncer(Server):
+    """PgBouncer in transaction mode in front of a PostgreSQL server."""
+
+    name = "PgBouncer"
+
+    def __init__(self, postgres: PostgreSQL) -> None:
+        program = pgbouncer.find_pgbouncer()
+        if program is None:
+            raise UnavailableError("PgBouncer is not installed (on Debian: apt install pgbouncer)")
+        self._program = program
+        self._postgres = postgres
+        super().__init__()
+        self._file = pgbouncer.configure(self.folder, f"host=127.0.0.1 port={postgres.port}", self.port)
+        if (user := self.user()) is not None:
+            shutil.chown(self.folder, user)
+        self.start()
+
+    def user(self) -> str | None:
+        """PgBouncer refuses to run as root."""
+        return self._postgres.user()
+
+    def _command(self) -> Sequence[str | Path]:
+        return [self._program, self._file]
+
+    def _responds(self) -> bool:
+        return pgbouncer.responds(self.port)
 
 
 def _program(name: str) -> str:

@@ -45,9 +45,10 @@ def findings_of(servers, setup, scenario):
     [
         ("valkey", "sqlite", "returns worker killed before the reply"),
         ("rabbitmq", "postgres", "returns worker killed inside the transaction"),
+        ("valkey", "pgbouncer", "database restarted, or locked"),
     ],
 )
-def test_kill_at_a_failpoint_violates_no_invariant(servers, broker, database, name):
+def test_single_fault_violates_no_invariant(servers, broker, database, name):
     """Each scan has one effect and equal replies, each Return one slip, and no work is left."""
     scenario = SCENARIOS[name]
 

@@ -20,7 +20,7 @@ from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.factory import open_printer
 from workers import bootstrap
 from workers.app import app
-from workers.doctor import backlog, private, server_log, workers
+from workers.doctor import backlog, pooler, private, server_log, workers
 from workers.doctor.finding import Finding, guarded
 from workers.settings import WorkerSettings
 
@@ -104,6 +104,7 @@ def _contents(engine: Engine, registered: _Registered) -> Iterator[Finding]:
                 message=f"{drift:.1f} s from the database's clock",
                 advice="" if drift <= CLOCK_TOLERANCE_SECONDS else "Synchronise the clocks of both machines with NTP.",
             )
+            yield from pooler.connection_pooler(connection)
             yield from server_log.postgresql_log(connection)
         registered.branches = list(connection.execute(select(Branch.code).order_by(Branch.code)).scalars())
         registered.stations = list(
