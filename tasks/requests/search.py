@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, exists, false, func, select
 
-from schemas.barcodes import BarcodeRefusedError, clean
+from schemas.barcodes import BarcodeRefusedError, ScannerFormat, read_line
 from schemas.isbn import find_isbn
 from schemas.models import Branch, Item, ItemBarcode, Loan, Partner, Request
 from schemas.request_status import CLOSED, RequestStatus
@@ -149,7 +149,7 @@ def identify(connection: Connection, text: str) -> list[Identified]:
 
 def _cleaned(text: str) -> str | None:
     try:
-        return clean(text)
+        return read_line(text, ScannerFormat())
     except BarcodeRefusedError:
         return None
 

@@ -8,11 +8,12 @@ from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 
 from schemas.circulation_events import UndoRequested
-from schemas.models import RequestEvent
+from schemas.models import Request, RequestEvent
 from tasks.requests.export import COLUMNS, ExportFilter, export_events
+from tasks.requests.history import HistoryKind
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.undo_handler import UNDO_HANDLER
 from workers.cli import main
@@ -64,6 +65,27 @@ def test_returns_and_undo_are_exported_in_order(run, library, handle, settle):
     assert (returned["station"], returned["partner"], returned["barcodes"]) == ("main-desk-1", "XX-RUL", [barcode])
     assert list(returned) == list(COLUMNS)
     assert "patron" not in json.dumps(returned).lower().replace("returned_by_patron", "")
+
+
+def test_history_that_ends_or_restores_a_loan_is_exported(run, library, engine, settle):
+    """Also lines without an item. The other lines of the history stay here."""
+    external_id, _ = library.request()
+    with engine.begin() as connection:
+        request_id = connection.execute(select(Request.id).where(Request.external_id == external_id)).scalar_one()
+        for kind in HistoryKind:
+            connection.execute(
+                insert(RequestEvent).values(
+                    request_id=request_id, kind=kind, at=library.now, recorded_at=library.now, branch="main"
+                )
+            )
+    settle()
+
+    found = rows(run("--json"))
+
+    assert {row["what"] for row in found} == {
+        "returned", "item_checked_in", "discharged", "discharged_late", "undone", "completed"
+    }  # fmt: skip
+    assert [row["barcodes"] for row in found] == [[]] * 6
 
 
 def test_cursor_file_continues_where_the_last_export_ended(run, library, handle, settle, tmp_path):

@@ -59,11 +59,15 @@ def test_unknown_status_lists_the_known_ones(run):
 
 def test_filters_by_due_date_partner_and_branch(run, library):
     """Each filter lists the requests that match it, and no other."""
-    late, _ = library.request(loan={"due_at": library.now - timedelta(days=1)})
+    overdue = {"due_at": library.now - timedelta(days=1)}
+    late, _ = library.request(loan=overdue)
     in_time, _ = library.request()
+    discharged, _ = library.request(
+        RequestStatus.RETURNED_TO_PARTNER, on_loan=True, loan={**overdue, "discharged_at": library.now}
+    )
 
     assert listed(run("list", "--overdue", "--json")) == [late]
-    assert listed(run("list", "--partner", "XX-RUL", "--branch", "main", "--json")) == [in_time, late]
+    assert listed(run("list", "--partner", "XX-RUL", "--branch", "main", "--json")) == [discharged, in_time, late]
     assert listed(run("list", "--partner", "XX-OTHER", "--json")) == []
     assert listed(run("list", "--branch", "south", "--json")) == []
 
@@ -187,6 +191,22 @@ def test_reused_barcode_shows_the_open_request(run, library):
     assert f"{second}, {still_open}" in ambiguous.output
 
 
+def test_text_without_a_word_finds_nothing(run, library):
+    """Punctuation matches no request, and does not list all of them."""
+    library.request()
+
+    assert listed(run("find", "...", "--json")) == []
+    assert listed(run("list", "--words", "-", "--json")) == []
+
+
+@pytest.mark.parametrize("typed", ['="{}"', "{}\u200b", "\u2028{} "], ids=ascii)
+def test_barcode_is_found_as_a_spreadsheet_or_a_web_page_wrote_it(run, library, typed):
+    """What surrounds a barcode by accident is ignored, as at a station."""
+    request, [barcode] = library.request()
+
+    assert listed(run("find", typed.format(barcode), "--json")) == [request]
+
+
 def test_list_shows_heading_barcodes_dates_and_total(run, library, engine):
     """The text has a heading, each request's barcodes and day, and the number of all."""
     request, [barcode] = library.request()
@@ -204,11 +224,11 @@ def test_list_shows_heading_barcodes_dates_and_total(run, library, engine):
 
 
 def test_dates_filter_by_creation(run, library, engine):
-    """Both days are included."""
+    """Both days are included, from midnight to midnight."""
     early, _ = library.request()
     late, _ = library.request()
-    title(engine, early, created_at=datetime(2026, 1, 31, 12, tzinfo=UTC))
-    title(engine, late, created_at=datetime(2026, 2, 2, 12, tzinfo=UTC))
+    title(engine, early, created_at=datetime(2026, 1, 31).astimezone(UTC))
+    title(engine, late, created_at=datetime(2026, 2, 2).astimezone(UTC))
 
     assert listed(run("list", "--from", "2026-01-31", "--to", "2026-02-01", "--json")) == [early]
     assert listed(run("list", "--from", "2026-02-02", "--json")) == [late]
