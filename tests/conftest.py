@@ -5,6 +5,7 @@ The servers are a Valkey server of the test process, SQLite, and PostgreSQL and 
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ pytest_plugins = (
     "tests.fixtures.tasks",
     "tests.fixtures.stations",
 )
+
+# A shell starts a background job with SIGINT ignored, and child processes inherit that: `make test &`.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The duration of an example depends on the load of the machine, not on the program.
 settings.register_profile("bookdrop", deadline=None)

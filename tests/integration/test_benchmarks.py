@@ -42,7 +42,7 @@ def test_benchmark_writes_its_figures(name, tmp_path):
 
     done = subprocess.run(
         [sys.executable, FOLDER / f"{name}.py", "--rounds", "1", "--json", file, *SMALLEST[name]],
-        cwd=FOLDER.parent, capture_output=True, text=True, timeout=300, check=False,
+        cwd=FOLDER.parent, capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
 
     assert "Traceback" not in done.stderr, done.stderr
@@ -59,7 +59,7 @@ def test_comparison_with_a_commit_reports_a_ratio_for_each_figure(tmp_path):
 
     done = subprocess.run(
         [sys.executable, FOLDER / command[0], *command[1:]],
-        cwd=FOLDER.parent, capture_output=True, text=True, timeout=300, check=False,
+        cwd=FOLDER.parent, capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr

@@ -370,10 +370,12 @@ def test_scan_command_without_a_broker_holds_the_scan(station_settings: StationS
     """Without a broker the scan is held, and the output states so."""
     away = f"redis+socket://{tmp_path}/nothing.sock"
 
-    done = run_station(station_settings, "scan", "--wait", "1", "A1", BOOKDROP_BROKER_URL=away)
+    def held() -> bool:
+        done = run_station(station_settings, "scan", "--wait", "1", "A1", BOOKDROP_BROKER_URL=away)
+        assert done.returncode == 3
+        return "Held, slip follows: the network is away" in done.stdout
 
-    assert done.returncode == 3
-    assert "Held, slip follows: the network is away" in done.stdout
+    wait_until(held, "the station notices within its wait that the broker is away")
 
 
 @pytest.fixture
