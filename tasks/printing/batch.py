@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Actions on several slips: the dry run that counts them, and the action on exactly the slips that were counted."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from tasks.ports import PendingMessage
 from tasks.printing import actions, queries
 from tasks.printing.actions import Done, RefusedActionError
 from tasks.printing.queries import SlipFilter
+from tasks.selection import Selection
 
 MAX_SLIPS: Final = 1000
 """Slips of one action: the oldest that match. The rest needs a further action."""
@@ -40,22 +40,6 @@ _PUBLISHED_TOGETHER: Final = 100
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The slips that an action would change: its dry run."""
-
-    slips: tuple[UUID, ...]
-    """At most `MAX_SLIPS`, the oldest first."""
-    total: int
-    """Number of all that match."""
-
-    @property
-    def version(self) -> str:
-        """A text that differs when the selected slips differ: their number, and a part of the SHA-256 of their ids."""
-        digest = hashlib.sha256(b"".join(slip.bytes for slip in self.slips)).hexdigest()
-        return f"{self.total}-{digest[:32]}"
-
-
-@dataclass(frozen=True)
 class Refusal:
     """A slip whose state did not allow the action."""
 
@@ -71,7 +55,7 @@ class BatchResult:
     refused: list[Refusal] = field(default_factory=list)
 
 
-def select_matching(connection: Connection, action: BatchAction, slip_filter: SlipFilter) -> Selection:
+def select_matching(connection: Connection, action: BatchAction, slip_filter: SlipFilter) -> Selection[UUID]:
     """Select the slips that match the filter and whose state allows the action. The filter's limit is not used."""
     allowed = ALLOWED_STATES[action]
     found = queries.ids(connection, replace(slip_filter, limit=MAX_SLIPS), allowed)
@@ -81,7 +65,7 @@ def select_matching(connection: Connection, action: BatchAction, slip_filter: Sl
     return Selection(tuple(found), total)
 
 
-def select_named(connection: Connection, action: BatchAction, slips: Sequence[UUID]) -> Selection:
+def select_named(connection: Connection, action: BatchAction, slips: Sequence[UUID]) -> Selection[UUID]:
     """Select those of the named slips whose state allows the action."""
     return select_matching(connection, action, SlipFilter(ids=slips[:MAX_SLIPS]))
 

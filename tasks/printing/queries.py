@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 from sqlalchemy.orm import aliased
 
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Request, RequestEvent
-from schemas.print_jobs import IN_HAND, WAITING
+from schemas.print_jobs import IN_HAND, WAITING, SlipContent
 from schemas.print_jobs import PrintState as State
 from tasks.printing.messages import describe
 
@@ -117,6 +117,16 @@ def slip(connection: Connection, slip_id: UUID) -> dict[str, Any] | None:
         ],
         "copies": [{"slip": str(copy.id), "copy": copy.copy_number, "state": copy.state.value} for copy in copies],
     }
+
+
+def slip_content(connection: Connection, slip_id: UUID) -> tuple[SlipContent, str | None] | None:
+    """The text of a slip and its printer's medium, for a preview; `None` if the slip does not exist."""
+    row = connection.execute(
+        select(PrintJob.content, Printer.media)
+        .outerjoin(Printer, Printer.id == PrintJob.printer_id)
+        .where(PrintJob.id == slip_id)
+    ).one_or_none()
+    return None if row is None else (SlipContent.model_validate(row.content), row.media)
 
 
 def printers(connection: Connection) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 """Read-only queries over the quarantine, as plain values. Bodies are masked unless revealed: one may name a patron."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,14 +36,38 @@ class MessageFilter:
     queue: str | None = None
     closed: bool = False
     """Include messages that need no decision any more."""
+    ids: Collection[int] | None = None
+    """Only these messages."""
     limit: int = 50
 
 
 def messages(connection: Connection, chosen: MessageFilter) -> list[dict[str, Any]]:
     """The messages that match, the oldest first, without their bodies."""
-    query: Select[Any] = select(_quarantine).order_by(_quarantine.c.id).limit(chosen.limit)
+    query = _filtered(select(_quarantine).order_by(_quarantine.c.id).limit(chosen.limit), chosen)
     if not chosen.closed:
         query = query.where(_quarantine.c.state.in_(OPEN_STATES))
+    return [_summary(row) for row in connection.execute(query)]
+
+
+def kept_ids(connection: Connection, chosen: MessageFilter) -> list[int]:
+    """The numbers of the matching messages that wait for a decision, the oldest first, up to the limit."""
+    query = _filtered(select(_quarantine.c.id), chosen).where(_quarantine.c.state == "kept")
+    return list(connection.scalars(query.order_by(_quarantine.c.id).limit(chosen.limit)))
+
+
+def count_kept(connection: Connection, chosen: MessageFilter) -> int:
+    """The number of the messages of which `kept_ids` returns the oldest."""
+    query = _filtered(select(func.count()).select_from(_quarantine), chosen)
+    return int(connection.execute(query.where(_quarantine.c.state == "kept")).scalar_one())
+
+
+def reasons(connection: Connection) -> list[str]:
+    """The reasons of the messages without a final decision, sorted."""
+    found = select(_quarantine.c.reason).where(_quarantine.c.state.in_(OPEN_STATES)).distinct()
+    return sorted(connection.scalars(found))
+
+
+def _filtered(query: Select[Any], chosen: MessageFilter) -> Select[Any]:
     for column, value in (
         (_quarantine.c.reason, chosen.reason),
         (_quarantine.c.station, chosen.station),
@@ -50,12 +75,14 @@ def messages(connection: Connection, chosen: MessageFilter) -> list[dict[str, An
     ):
         if value is not None:
             query = query.where(column == value)
-    return [_summary(row) for row in connection.execute(query)]
+    if chosen.ids is not None:
+        query = query.where(_quarantine.c.id.in_(chosen.ids))
+    return query
 
 
-def count_open(connection: Connection, limit: int) -> int:
+def count_open(connection: Connection, limit: int, chosen: MessageFilter = MessageFilter()) -> int:
     """The number of messages without a final decision, up to `limit`."""
-    found = select(_quarantine.c.id).where(_quarantine.c.state.in_(OPEN_STATES)).limit(limit)
+    found = _filtered(select(_quarantine.c.id), chosen).where(_quarantine.c.state.in_(OPEN_STATES)).limit(limit)
     return int(connection.execute(select(func.count()).select_from(found.subquery())).scalar_one())
 
 

@@ -60,9 +60,10 @@ def routes(worker: str, slip: object) -> Iterator[tuple[type[Any], str]]:
         of_worker = re.search("/worker/", path) is not None
         sample = str(slip) if "prints" in path else quote(worker) if of_worker else str(uuid7())
         sample = PRINT_SLIP if re.search("apply|send-task|timeout|rate-limit", path) else sample
+        sample = "main-slips" if "/printer/" in path else "1" if "/quarantine/" in path else sample
         if issubclass(handler, StaticFileHandler):
             sample = "bookdrop.css" if "bookdrop" in path else "favicon.ico"
-        yield handler, re.sub(r"\(.*\)", sample, path) or "/no-such-page"
+        yield handler, re.sub(r"\(.*\)", sample, path).replace("\\", "") or "/no-such-page"
 
 
 def respond(flower: FlowerProcess, method: str, path: str, headers: dict[str, str], body: str = "") -> tuple[int, str]:

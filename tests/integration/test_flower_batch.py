@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flower's actions on several slips, its search and its numbers in trouble, over HTTP and on both databases."""
 
+import io
 import json
 import re
 import shutil
+import urllib.request
+from base64 import b64encode
 from urllib.parse import urlencode
 
 import pytest
+from celery.events.event import get_exchange
+from kombu import Connection
+from PIL import Image
 from sqlalchemy import insert, select, text, update
+from uuid6 import uuid7
 
 from schemas.database import open_engine
 from schemas.models import Partner, Printer, PrintJob, QuarantinedMessage, Request
 from schemas.print_jobs import PrintState as State
+from schemas.print_jobs import SlipContent
+from schemas.topology import PRINT_SLIP, SWEEP_PRINTS
 from tests.databases import postgres_copy
 from tests.flower import (
     FlowerClient,
@@ -27,6 +36,7 @@ from tests.flower import (
 )
 from tests.polling import wait_until
 from tests.processes import Deployment
+from tests.slip_images import decode_barcodes
 
 pytestmark = pytest.mark.long
 
@@ -253,6 +263,50 @@ def test_cancel_ends_one_slip(ann, library, context):
     )  # fmt: skip
 
 
+def test_hold_and_resume_change_the_printer(ann, flower, library, context):
+    """The list offers Hold, then Resume; each form states the number that waits. A viewer's form gets 403."""
+    held_slips(library, context, 2)
+
+    assert 'id="hold-main-slips"' in ann.get("/prints")[1]
+    assert "2 slips wait for this printer" in ann.get("/prints/printer/main-slips", do="hold")[1]
+    assert FlowerClient(flower.url, BEN).post("/prints/printer/main-slips", do="hold")[0] == 403
+    assert ann.post("/prints/printer/main-slips", token=None, do="hold")[0] == 403
+    assert not is_on_hold(library, "main-slips")
+    assert ann.post("/prints/printer/main-slips", do="hold", back="show=held") == (302, "/prints?show=held")
+    assert is_on_hold(library, "main-slips")
+    assert 'id="resume-main-slips"' in ann.get("/prints")[1]
+    assert ann.post("/prints/printer/main-slips", do="resume")[0] == 302
+    assert not is_on_hold(library, "main-slips")
+    assert ann.get("/prints/printer/nowhere", do="hold")[0] == 404
+    assert ann.post("/prints/printer/nowhere", do="hold")[0] == 404
+    assert ann.get("/prints/printer/main-slips", do="melt")[0] == 400
+
+
+def is_on_hold(library, printer):
+    with library.engine.connect() as connection:
+        return connection.execute(select(Printer.on_hold).where(Printer.code == printer)).scalar_one()
+
+
+def test_preview_is_the_slip(ann, flower, library, context):
+    """A picture of the stored slip, whose codes can be read; without a login there is none."""
+    slip = published_print_job(library, context, title="A book with a picture")
+    with library.engine.connect() as connection:
+        content = SlipContent.model_validate(
+            connection.execute(select(PrintJob.content).where(PrintJob.id == slip)).scalar_one()
+        )
+    address = f"{flower.url}/prints/{slip}/preview.png"
+
+    request = urllib.request.Request(address, headers={"Authorization": "Basic " + b64encode(ANN.encode()).decode()})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        kind, picture = response.headers["Content-Type"], Image.open(io.BytesIO(response.read()))
+
+    assert kind == "image/png"
+    assert set(decode_barcodes(picture.convert("L"))) == {content.barcode, content.code}
+    assert f"/prints/{slip}/preview.png" in ann.get(f"/prints/{slip}")[1]
+    assert FlowerClient(flower.url).get(f"/prints/{slip}/preview.png")[0] == 401
+    assert ann.get("/prints/01a20aee-905b-70e3-bbdd-6f98a0bee5d1/preview.png")[0] == 404
+
+
 def searched(client, words, **query):
     """The ids of the slips that a search lists."""
     status, page = client.get("/prints", q=words, **query)
@@ -365,3 +419,39 @@ def test_failure_is_a_page_with_navigation(ann, library, context, module_deploym
     assert (status, "The database is unavailable" in page, 'href="/returns"' in page) == (503, True, True)
     assert (workers[0], badges(workers[1])["slips"]) == (200, "?")
     assert ann.get("/prints")[0] == 200
+
+
+def send_task_events(deployment, *names):
+    """Send the event of a task with each name, as workers do."""
+    with Connection(deployment.broker_url) as connection:
+        exchange = get_exchange(connection)
+        producer = connection.Producer()
+        for name in names:
+            event = {
+                "type": "task-received", "hostname": "housekeeping@here", "timestamp": 1_800_000_000.0,
+                "local_received": 1_800_000_000.0, "clock": 1, "pid": 1, "utcoffset": 0, "uuid": str(uuid7()), "name": name,
+            }  # fmt: skip
+            producer.publish(
+                event, exchange=exchange, declare=[exchange], routing_key="task.received", serializer="json"
+            )
+
+
+def test_task_list_leaves_sweeps_out(ann, module_deployment):
+    """Flower's list has a print task and no sweep; a search for sweeps has them; the total counts both."""
+
+    def listed(search):
+        table = {"draw": "1", "start": "0", "length": "50", "search[value]": search, "order[0][column]": "0"}
+        found = json.loads(ann.get("/tasks/datatable", **table)[1])
+        return {task["name"] for task in found["data"]}, found["recordsTotal"]
+
+    def is_received():
+        send_task_events(module_deployment, SWEEP_PRINTS, PRINT_SLIP)
+        return listed("sweep")[0] == {SWEEP_PRINTS}
+
+    wait_until(is_received, "Flower has received the events")
+
+    names, total = listed("")
+    assert names == {PRINT_SLIP}
+    assert total >= 2
+    assert listed("name:print_slip")[0] == {PRINT_SLIP}
+    assert ann.get("/tasks/datatable", draw="1", start="0", length="5")[0] == 400

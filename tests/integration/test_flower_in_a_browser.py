@@ -151,7 +151,7 @@ def test_retry_prints_the_slips_of_a_restarted_printer(flowers, library, raw_sta
         take_screenshot(page, "flower-retry")
         page.get_by_role("button", name="Retry").click()
 
-        expect(page.locator("#flash")).to_contain_text("Ordered again")
+        expect(page.locator("#flash")).to_contain_text("Retried")
         expect(page.locator("#none")).to_contain_text("No slip is in trouble")  # without a reload: the page is live
         expect(page.locator("#events")).to_contain_text("slip-done")
         expect(page.locator("#show-unconfirmed")).to_contain_text("3")
@@ -181,6 +181,57 @@ def test_returns_page_shows_a_workers_replies(flowers, library, raw_station, ope
     take_screenshot(page, "flower-returns")
     assert "31888888888" not in page.content()
     assert "Test Patron" not in page.content()
+
+
+def test_ticked_rows_survive_an_update_and_are_cancelled(flowers, library, context, open_page):
+    """Two of three rows are ticked, the page updates itself, and these two are cancelled after their number is shown."""
+    flower, *_ = flowers
+    set_main_printer(library, on_hold=True)
+    slips = [published_print_job(library, context, title=title) for title in BOOKS]
+
+    page = open_page(f"{flower.url}/prints")
+    for slip in slips[:2]:
+        page.locator(f"#choose-{slip}").check()
+    expect(page.locator("#chosen-count")).to_have_text("Chosen: 2")
+    added = published_print_job(library, context)
+    expect(page.locator(f"#slip-{added}")).to_be_visible()  # without a reload: the page is live
+    for slip, is_ticked in zip((*slips, added), (True, True, False, False), strict=True):
+        expect(page.locator(f"#choose-{slip}")).to_be_checked(checked=is_ticked)
+    take_screenshot(page, "flower-chosen")
+    page.locator("#cancel-chosen").click()
+    expect(page.locator("#selected")).to_have_text("2")
+    expect(page.locator("#sample tbody tr")).to_have_count(2)
+    page.get_by_label("Reason").fill("written by hand")
+    take_screenshot(page, "flower-batch")
+    page.get_by_role("button", name="Cancel slip 2").click()
+
+    expect(page.locator("#flash")).to_contain_text("Cancel slip: 2 of 2 slips.")
+    assert [print_state(library, slip) for slip in slips[:2]] == ["cancelled"] * 2
+    assert "cancelled" not in {print_state(library, slip) for slip in (slips[2], added)}
+    assert decisions_about(library, slips[0]) == [("slip_cancelled", NAME, "written by hand")]
+    set_main_printer(library, on_hold=False)
+
+
+def test_flowers_own_pages_show_the_number_in_trouble(flowers, library, context, open_page):
+    """The number in the navigation of Flower's page Workers grows without a reload, and the slip has a picture."""
+    flower, *_ = flowers
+    page = open_page(f"{flower.url}/workers")
+    slip = published_print_job(library, context, station="north-desk-1")
+    before = trouble_on(page)
+    set_print_job(library, slip, state=State.UNKNOWN)
+
+    wait_until(lambda: trouble_on(page) > before, "the number grows")
+    page.goto(f"{flower.url}/prints/{slip}")
+    preview = page.locator("#preview")
+    expect(preview).to_be_visible()
+    wait_until(
+        lambda: preview.evaluate("image => image.complete && image.naturalWidth") == 812, "the picture is loaded"
+    )
+    take_screenshot(page, "flower-slip")
+
+
+def trouble_on(page):
+    return int(page.locator("#trouble-slips").text_content())
 
 
 def submit_by_script(page, path, token):

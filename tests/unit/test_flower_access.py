@@ -71,6 +71,8 @@ def test_each_handler_of_flower_that_writes_is_refused():
     assert {(handler.__name__, required_access(handler, method).value) for handler, method in other} == {
         ("SlipPage", "act"),
         ("BatchPage", "act"),
+        ("PrinterPage", "act"),
+        ("DecisionPage", "act"),
         ("TasksDataTable", "view"),
         ("NotFoundErrorHandler", "public"),
     }

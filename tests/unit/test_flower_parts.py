@@ -18,7 +18,7 @@ from schemas.configuration import ConfigurationError
 from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
 from schemas.topology import ALL_TASKS, PRINT_SLIP, PROCESS_SCAN, RETRY_SLIP, SWEEP_PRINTS
-from tasks.printing.batch import Selection
+from tasks.selection import Selection
 from workers.flower.auth import PROXY_HEADER, Operators, basic_auth_name
 from workers.flower.page import short_id, when
 from workers.flower.saved_searches import SAVED_SEARCHES

@@ -354,8 +354,8 @@ def _act_on_all(
     if expect is not None and expect != selection.total:
         raise click.ClickException(f"{selection.total} slips match, not {expect}. Nothing was changed.")
     with acting() as context:
-        result = batch.perform(action, selection.slips, command_operator(actor, reason), context, to=to)
-    left = selection.total - len(selection.slips)
+        result = batch.perform(action, selection.ids, command_operator(actor, reason), context, to=to)
+    left = selection.left
     if as_json:
         report = {
             "slips": [_as_json(each) for each in result.done],
@@ -370,7 +370,7 @@ def _act_on_all(
             click.echo(f"{refused.slip}  not changed: {refused.message}", err=True)
         if left:
             click.echo(f"{left} further slips match. Repeat the command for the next ones.", err=True)
-        if not selection.slips:
+        if not selection.ids:
             click.echo("No slip waits." if action == "retry" else "No slip matches.")
     if result.refused and not result.done:
         raise SystemExit(1)
@@ -380,7 +380,7 @@ def _show_selection(selection: Any, as_json: bool) -> None:
     from tasks.printing.queries import SlipFilter, slips
 
     with reading() as connection:
-        sample = slips(connection, SlipFilter(ids=selection.slips[:_SAMPLE], limit=_SAMPLE))
+        sample = slips(connection, SlipFilter(ids=selection.ids[:_SAMPLE], limit=_SAMPLE))
     if as_json:
         click.echo(json.dumps({"matching": selection.total, "oldest": sample}, indent=2, ensure_ascii=False))
         return

@@ -16,8 +16,11 @@ from flower.views import workers as worker_views
 from tornado.web import ErrorHandler, RequestHandler, StaticFileHandler
 
 from workers.flower.batch_page import BatchPage
+from workers.flower.printer_page import PrinterPage
 from workers.flower.prints import PrintsPage, SlipPage
+from workers.flower.quarantine_pages import DecisionPage, MessagePage, QuarantinePage
 from workers.flower.returns import ReturnsPage
+from workers.flower.slip_preview import SlipPreview
 from workers.flower.trouble_data import TroubleData
 
 
@@ -43,8 +46,13 @@ ACCESS: Final[Mapping[type[Any], Mapping[str, Access]]] = {
     # bookdrop's pages
     PrintsPage: _READ,
     SlipPage: {"GET": Access.VIEW, "POST": Access.ACT},
+    SlipPreview: _READ,
     BatchPage: {"GET": Access.VIEW, "POST": Access.ACT},
+    PrinterPage: {"GET": Access.VIEW, "POST": Access.ACT},
     ReturnsPage: _READ,
+    QuarantinePage: _READ,
+    MessagePage: _READ,
+    DecisionPage: {"GET": Access.VIEW, "POST": Access.ACT},
     TroubleData: _READ,
     # Flower's pages
     worker_views.WorkersView: _READ,

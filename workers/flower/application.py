@@ -22,10 +22,13 @@ from workers import bootstrap
 from workers.flower.auth import Operators
 from workers.flower.batch_page import BatchPage
 from workers.flower.guard import GuardedFlower
+from workers.flower.printer_page import PrinterPage
 from workers.flower.prints import PrintsPage, SlipPage
+from workers.flower.quarantine_pages import DecisionPage, MessagePage, QuarantinePage
 from workers.flower.resources import Resources
 from workers.flower.returns import ReturnsPage
 from workers.flower.slip_events import SlipEventReceiver
+from workers.flower.slip_preview import SlipPreview
 from workers.flower.task_format import format_task
 from workers.flower.template_loader import TemplateLoader
 from workers.flower.trouble import TroubleCounter
@@ -38,8 +41,13 @@ log = structlog.get_logger()
 HANDLERS: Final = (
     url(r"/prints", PrintsPage, name="prints"),
     url(r"/prints/([0-9a-f-]{36})", SlipPage, name="slip"),
+    url(r"/prints/([0-9a-f-]{36})/preview\.png", SlipPreview, name="slip_preview"),
     url(r"/prints/batch", BatchPage, name="batch"),
+    url(r"/prints/printer/([a-z0-9-]{1,40})", PrinterPage, name="printer"),
     url(r"/returns", ReturnsPage, name="returns"),
+    url(r"/quarantine", QuarantinePage, name="quarantine"),
+    url(r"/quarantine/decide", DecisionPage, name="decide"),
+    url(r"/quarantine/([0-9]{1,19})", MessagePage, name="message"),
     url(r"/trouble", TroubleData, name="trouble"),
     url(
         r"/bookdrop/([a-z.]+)", StaticFileHandler, {"path": str(Path(__file__).parent / "static")}, name="bookdrop_file"

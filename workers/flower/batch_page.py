@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 
 from tasks.operator import MAX_REASON_LENGTH
 from tasks.printing import batch, queries
-from tasks.printing.batch import MAX_SLIPS, BatchAction, BatchResult, Selection
+from tasks.printing.batch import MAX_SLIPS, BatchAction, BatchResult
 from tasks.printing.queries import SlipFilter
-from workers.flower.page import Page
+from tasks.selection import Selection
+from workers.flower.page import Page, selection_changed
 from workers.flower.prints import REASON_REQUIRED, list_address, parse_id, search_slips
 from workers.flower.slip_actions import BATCH_DESCRIPTIONS, SLIP_ACTIONS
 from workers.flower.slip_list import FIELDS, MAX_SEARCH, shown_tab, slip_filter
@@ -58,14 +59,10 @@ class BatchPage(Page):
         operator = self.operator(reason)
         selection = await self.query(self._selecting(action, self.get_body_argument, slips))
         if selection.version != expected:
-            shown = expected.partition("-")[0]
-            error = (
-                f"The selection has changed: the page showed {shown if shown.isdecimal() else 'other'} slips, and now"
-                f" {selection.total} match. Nothing was changed. Compare the slips below, and confirm again."
-            )
+            error = selection_changed(expected, selection.total, "slips")
             await self._show(self.get_body_argument, slips, status=409, error=error)
             return
-        result = await self.execute(lambda context: batch.perform(action, selection.slips, operator, context, to=to))
+        result = await self.execute(lambda context: batch.perform(action, selection.ids, operator, context, to=to))
         log.info("slips_changed", outcome=action, count=len(result.done), left=len(result.refused))
         if not result.done:
             refusal = result.refused[0].message if result.refused else "No slip matches."
@@ -82,14 +79,14 @@ class BatchPage(Page):
 
     def _selecting(
         self, action: BatchAction, argument: Callable[[str, str], str], slips: list[UUID]
-    ) -> Callable[[Connection], Selection]:
+    ) -> Callable[[Connection], Selection[UUID]]:
         """Return the query for the chosen rows, or for all slips that the filter matches."""
         if slips:
             return lambda connection: batch.select_named(connection, action, slips)
         show, words = self._tab(argument), argument("q", "")[:MAX_SEARCH]
         matching = slip_filter(show, argument("branch", ""), argument("printer", ""))
 
-        def select(connection: Connection) -> Selection:
+        def select(connection: Connection) -> Selection[UUID]:
             return batch.select_matching(connection, action, search_slips(connection, matching, words))
 
         return select
@@ -106,9 +103,9 @@ class BatchPage(Page):
         action = self._action(argument)
         selecting = self._selecting(action, argument, slips)
 
-        def read(connection: Connection) -> tuple[Selection, list[dict[str, Any]], list[dict[str, Any]]]:
+        def read(connection: Connection) -> tuple[Selection[UUID], list[dict[str, Any]], list[dict[str, Any]]]:
             selection = selecting(connection)
-            shown = SlipFilter(ids=selection.slips[:SAMPLE], limit=SAMPLE)
+            shown = SlipFilter(ids=selection.ids[:SAMPLE], limit=SAMPLE)
             return selection, queries.slips(connection, shown), queries.printers(connection)
 
         selection, sample, printers = await self.query(read)
@@ -134,11 +131,11 @@ class BatchPage(Page):
         )
 
 
-def summary(action: BatchAction, result: BatchResult, selection: Selection) -> str:
+def summary(action: BatchAction, result: BatchResult, selection: Selection[UUID]) -> str:
     """The message after the action: the numbers of changed, refused and left slips, with the reasons of refusals."""
     text = f"{SLIP_ACTIONS[action].button}: {len(result.done)} of {selection.total} slips."
     if result.refused:
         reasons = sorted({refusal.message for refusal in result.refused})[:MAX_REFUSALS]
         text += f" Not changed: {len(result.refused)}. {' '.join(reasons)}"
-    left = selection.total - len(selection.slips)
+    left = selection.left
     return text + (f" {left} further slips match: repeat the action for them." if left else "")

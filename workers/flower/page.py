@@ -93,6 +93,16 @@ class Page(UserHandler):
         return one_line(self.get_body_argument(name, ""), max_length)
 
 
+def selection_changed(expected: str, total: int, noun: str) -> str:
+    """The message when other rows match than those of the version `expected`, which comes from the form."""
+    shown = expected.partition("-")[0]
+    number = shown if shown.isdecimal() and len(shown) < 10 else "other"  # noqa: PLR2004 - as long as any count
+    return (
+        f"The selection has changed: the page showed {number} {noun}, and now {total} match. Nothing was changed."
+        f" Compare the {noun} below, and confirm again."
+    )
+
+
 def short_id(identifier: str) -> str:
     """The last digits of a UUIDv7, which are random. Its first digits are a time, equal for all ids of some seconds."""
     return f"…{identifier[-8:]}"
