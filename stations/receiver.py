@@ -115,7 +115,7 @@ class ReplyReceiver:
             self._notifier.notify_reply(entry, replies[entry.event_id].reply)
 
     def _store_slip_notice(self, notice: SlipNotice) -> None:
-        entry = self._journal.store_slip_notice(str(notice.event_id), notice.state, notice.message)
+        entry = self._journal.store_slip_notice(notice, self._now())
         if entry is not None:
             self._notifier.notify_slip(entry)
 

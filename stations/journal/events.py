@@ -12,7 +12,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from schemas.circulation_events import read_reply
+from schemas.replies import SlipNotice
 from stations.journal.file import JournalFile
+from stations.journal.slip_notices import read_seen
 
 MAX_REPLIED: Final = 1_000
 """Events with a reply that are kept for `recent`; unanswered ones are always kept."""
@@ -175,13 +177,22 @@ class Journal(JournalFile):
                     stored += self._entries("event_id = ?", event_id)
         return stored
 
-    def store_slip_notice(self, event_id: str, state: str, message: str) -> Entry | None:
-        """Store the state of the event's slip; return the entry when it changed, `None` otherwise."""
+    def store_slip_notice(self, notice: SlipNotice, now: datetime) -> Entry | None:
+        """Store the state of the event's slip; return the entry when it changed, `None` otherwise.
+
+        A notice that was received before, or that is older than the newest one, changes nothing.
+        """
+        event_id = str(notice.event_id)
         with self._write() as connection:
+            row = connection.execute("SELECT slip_notices FROM events WHERE event_id = ?", (event_id,)).fetchone()
+            seen = read_seen(row[0]).add(notice, now) if row is not None else None
+            if seen is None:
+                return None
+            connection.execute("UPDATE events SET slip_notices = ? WHERE event_id = ?", (seen.to_text(), event_id))
             changed = connection.execute(
                 "UPDATE events SET slip_state = ?, slip_words = ? WHERE event_id = ?"
                 " AND (slip_state IS NOT ? OR slip_words IS NOT ?)",
-                (state, message, event_id, state, message),
+                (notice.state, notice.message, event_id, notice.state, notice.message),
             ).rowcount
             return self.entry(event_id) if changed == 1 else None
 

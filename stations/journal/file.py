@@ -20,6 +20,7 @@ _LATER_COLUMNS = (
     ("events", "held", "INTEGER NOT NULL DEFAULT 0"),
     ("events", "provisional", "INTEGER NOT NULL DEFAULT 0"),
     ("events", "ticked_at", "TEXT"),
+    ("events", "slip_notices", "TEXT"),
     ("station", "moved_at", "TEXT"),
     ("station", "moved_to", "TEXT"),
     ("station", "key_check", "TEXT"),

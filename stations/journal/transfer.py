@@ -63,6 +63,7 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
     with _open_source(source, journal.code) as other:
         columns = {row[1] for row in other.execute("PRAGMA table_info(events)")}
         extra = ", held, ticked_at" if {"held", "ticked_at"} <= columns else ", 1, NULL"
+        extra += ", slip_notices" if "slip_notices" in columns else ", NULL"
         wanted = f"answered_at IS NULL OR ({EXCEPTION})" if "held" in columns else "answered_at IS NULL"
         with journal.writing("Nothing was changed") as connection:
             is_empty = connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
@@ -75,7 +76,8 @@ def import_journal(journal: Journal, source: Path, now: datetime) -> TransferCou
             _advance_sequence(connection, last)
             before = _counts(connection)
             connection.executemany(
-                f"INSERT OR IGNORE INTO events ({_BASE}, held, ticked_at) VALUES ({', '.join('?' * 12)})",  # noqa: S608
+                f"INSERT OR IGNORE INTO events ({_BASE}, held, ticked_at, slip_notices)"  # noqa: S608
+                f" VALUES ({', '.join('?' * 13)})",
                 rows,
             )
             connection.execute(

@@ -4,16 +4,20 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from schemas.replies import SlipNotice
 from stations.journal.events import Entry, Journal, JournalStats, NewEvent
 from stations.journal.file import JournalError, JournalLimits
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 CODE = "main-desk-1"
+EVENT = "01a22000-0000-7000-8000-000000000001"
 REFUSAL = '{"outcome": "refused", "reason": "unknown_barcode"}'
 
 
@@ -84,15 +88,52 @@ def test_first_reply_closes_the_event_and_repeats_are_ignored(journal: Journal) 
 
 def test_latest_slip_notice_replaces_the_previous_one(journal: Journal) -> None:
     """A notice with the same state is not new."""
-    append(journal, "first")
+    append(journal, EVENT)
 
     news = [
-        journal.store_slip_notice("first", *word) for word in (("sent", "Sent"), ("sent", "Sent"), ("done", "Printed"))
+        journal.store_slip_notice(notice(*words), NOW)
+        for words in (("sent", "Sent", 0), ("sent", "Sent", 1), ("done", "Printed", 2))
     ]
 
     assert [entry and entry.slip_message for entry in news] == ["Sent", None, "Printed"]
     [entry] = journal.recent()
     assert (entry.slip_state, entry.slip_message) == ("done", "Printed")
+
+
+def test_copy_of_an_earlier_slip_notice_changes_nothing(journal: Journal, path: Path) -> None:
+    """Each notice counts once, also after a restart, and while the clocks of two workers differ by some seconds."""
+    append(journal, EVENT)
+    waiting, sent, skewed = notice("held", "Waits", 0), notice("sent", "Sent", 5), notice("done", "Printed", 3)
+    for each in (waiting, sent, skewed):
+        assert journal.store_slip_notice(each, NOW) is not None
+    journal.close()
+
+    with closing(Journal(path, CODE)) as opened:
+        copies = [opened.store_slip_notice(each, NOW) for each in (waiting, sent, skewed)]
+        [entry] = opened.recent()
+
+    assert copies == [None, None, None]
+    assert (entry.slip_state, entry.slip_message) == ("done", "Printed")
+
+
+def test_slip_notice_older_than_the_newest_one_changes_nothing(journal: Journal) -> None:
+    """An old notice that never arrived is out of date; one from the future does not hide those that follow."""
+    append(journal, EVENT)
+    journal.store_slip_notice(notice("sent", "Sent", 86_400), NOW)
+
+    late = journal.store_slip_notice(notice("held", "Waits", -61), NOW)
+    news = journal.store_slip_notice(notice("done", "Printed", 10), NOW + timedelta(seconds=11))
+
+    assert late is None
+    assert news is not None
+    assert news.slip_message == "Printed"
+
+
+def notice(state: str, message: str, seconds: float) -> SlipNotice:
+    """A notice about the slip of `EVENT`, so many seconds after `NOW`."""
+    return SlipNotice(
+        event_id=UUID(EVENT), job_id=UUID(int=1), state=state, message=message, at=NOW + timedelta(seconds=seconds)
+    )
 
 
 def test_prune_deletes_the_oldest_answered_events(journal: Journal) -> None:
