@@ -25,8 +25,8 @@ def find(connection: Connection, text: str) -> FoundSlips:
     return FoundSlips(slips=slips) if slips else FoundSlips(requests=find_requests(connection, text))
 
 
-def find_external_ids(connection: Connection, text: str, limit: int) -> list[str]:
-    """The external identifiers of the requests that `text` finds, by their own data or by their slips; newest first."""
+def find_external_ids(connection: Connection, text: str, limit: int) -> dict[int, str]:
+    """The requests that `text` finds, by their own data or by their slips, newest first: internal id to external one."""
     slips = slips_by_code(connection, text)
     if slips:
         of_slips = select(PrintJob.request_id).where(PrintJob.id.in_(slips))

@@ -178,7 +178,7 @@ def find_requests(connection: Connection, text: str) -> list[int]:
     return []
 
 
-def external_ids(connection: Connection, requests: Sequence[int]) -> list[str]:
-    """The external identifiers of requests, newest first."""
-    found = select(Request.external_id).where(Request.id.in_(requests)).order_by(Request.id.desc())
-    return list(connection.scalars(found))
+def external_ids(connection: Connection, requests: Sequence[int]) -> dict[int, str]:
+    """The external identifiers of requests by their internal ids, newest first."""
+    found = select(Request.id, Request.external_id).where(Request.id.in_(requests)).order_by(Request.id.desc())
+    return {row.id: row.external_id for row in connection.execute(found)}

@@ -5,15 +5,15 @@ A scanned code is listed only where it identified an item of a request; otherwis
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, false, func, or_, select
+from sqlalchemy import Connection, Row, Select, false, func, or_, select
 
 from schemas.identifiers import uuid7_time
-from schemas.models import Branch, InboxEntry, QuarantinedMessage, Station
+from schemas.models import Branch, InboxEntry, QuarantinedMessage, RequestEvent, Station
 from schemas.replies import Outcome, ReturnReply
 from tasks.quarantine.store import OPEN_STATES
 
@@ -26,6 +26,9 @@ than an unsigned one.
 
 COUNTED_PERIOD: Final = timedelta(hours=24)
 """The period in which the replies of each station are counted."""
+
+MAX_COMPARED: Final = 5_000
+"""Latest replies whose text is searched for a request. A Return is found by its history as well, also among older ones."""
 
 _AHEAD: Final = 1.0
 """Ids that are made within one millisecond run ahead of the clock; beyond so many seconds the station's clock is wrong."""
@@ -40,8 +43,8 @@ class ReplyFilter:
     station: str | None = None
     since: datetime | None = None
     """`None`: without a limit. That can take long where few replies match."""
-    requests: Collection[str] | None = None
-    """Only replies about the requests with these external identifiers."""
+    requests: Mapping[int, str] | None = None
+    """Only replies about these requests: internal id to external identifier."""
     limit: int = 50
 
 
@@ -51,7 +54,6 @@ def replies(connection: Connection, wanted: ReplyFilter) -> list[dict[str, Any]]
         select(InboxEntry.event_id, InboxEntry.station, InboxEntry.answered_at, InboxEntry.reply)
         .where(InboxEntry.reply.like(_A_RETURNS_REPLY))
         .order_by(InboxEntry.answered_at.desc(), InboxEntry.event_id.desc())
-        .limit(wanted.limit)
     )
     if wanted.outcomes:
         query = query.where(InboxEntry.outcome.in_([outcome.value for outcome in wanted.outcomes]))
@@ -59,14 +61,29 @@ def replies(connection: Connection, wanted: ReplyFilter) -> list[dict[str, Any]]
         query = query.where(InboxEntry.answered_at > wanted.since)
     if wanted.station is not None:
         query = query.where(InboxEntry.station == wanted.station)
-    if wanted.requests is not None:
-        # The text of a reply is compared, because the history has no line for a repetition. The limit on `since` bounds it.
-        about = [InboxEntry.reply.contains(_about(request), autoescape=True) for request in wanted.requests]
-        query = query.where(or_(false(), *about))
-    return [_reply(row) for row in connection.execute(query)]
+    if wanted.requests is None:
+        return [_reply(row) for row in connection.execute(query.limit(wanted.limit))]
+    found = {row.event_id: row for row in _about(connection, query, wanted.requests, wanted.limit)}
+    newest = sorted(found.values(), key=lambda row: (row.answered_at, row.event_id), reverse=True)
+    return [_reply(row) for row in newest[: wanted.limit]]
 
 
-def _about(request: str) -> str:
+def _about(
+    connection: Connection, query: Select[*tuple[Any, ...]], requests: Mapping[int, str], limit: int
+) -> list[Row[Any]]:
+    """Replies about requests: by the history, and those without a line of history among the latest `MAX_COMPARED`."""
+    in_history = select(RequestEvent.event_id).where(
+        RequestEvent.request_id.in_(requests.keys()), RequestEvent.event_id.is_not(None)
+    )
+    rows = list(connection.execute(query.where(InboxEntry.event_id.in_(in_history)).limit(limit)))
+    latest = query.limit(MAX_COMPARED).subquery()
+    position = func.strpos if connection.dialect.name == "postgresql" else func.instr
+    compared = [position(latest.c.reply, _named(request)) > 0 for request in requests.values()]
+    rows += connection.execute(select(latest).where(or_(false(), *compared)).limit(limit))
+    return rows
+
+
+def _named(request: str) -> str:
     """The part of a stored reply that names its request. A text inside a reply cannot contain it: its quotes are escaped."""
     return f'"request":{json.dumps(request, ensure_ascii=False)}'
 

@@ -21,6 +21,7 @@ from schemas.models import Partner, Printer, PrintJob, QuarantinedMessage, Reque
 from schemas.print_jobs import PrintState as State
 from schemas.print_jobs import SlipContent
 from schemas.topology import PRINT_SLIP, SWEEP_PRINTS
+from tasks.returns.queries import ReplyFilter, replies
 from tests.databases import postgres_copy
 from tests.flower import (
     FlowerClient,
@@ -375,6 +376,30 @@ def test_search_of_returns_finds_every_reply_about_an_item(ann, library, context
         assert page.count('<tr id="event-') == 2, words
         assert "Another book" not in page
     assert ann.get("/returns", q="P4711999")[1].count('<tr id="event-') == 0
+
+
+def test_search_of_returns_finds_a_return_by_its_history(library, context, monkeypatch):
+    """A Return behind the replies whose text is searched is found; its repetition, which no history has, is not."""
+    published_print_job(library, context, title="Das Schloss", external_id="BR-SCHLOSS")
+    with library.engine.connect() as connection:
+        [(request, barcode)] = [
+            (row.request_id, row.content["barcode"])
+            for row in connection.execute(select(PrintJob.request_id, PrintJob.content))
+            if row.content["external_id"] == "BR-SCHLOSS"
+        ]
+    process_scan(library, context, barcode)
+    process_scan(library, context, "31777777777")
+    wanted = ReplyFilter(requests={request: "BR-SCHLOSS"})
+
+    def outcomes():
+        with library.engine.connect() as connection:
+            return [reply["outcome"] for reply in replies(connection, wanted)]
+
+    everything = outcomes()
+    monkeypatch.setattr("tasks.returns.queries.MAX_COMPARED", 1)
+
+    assert everything == ["already_returned", "returned"]
+    assert outcomes() == ["returned"]
 
 
 def badges(page):

@@ -99,7 +99,26 @@ def test_retried_and_dropped_messages_leave_the_list(run, two_messages, valkey):
     assert "): a test program\n" in shown
 
 
-@pytest.mark.parametrize("arguments", [["retry"], ["retry", "1", "--all"], ["drop", "1"], ["retry", "1", "--why", "x"]])
+def test_all_messages_are_counted_first(run, two_messages, valkey):
+    """A dry run and another number than expected change nothing; the expected number is acted on."""
+    counted = run("retry", "--all", "--dry-run")
+    as_json = json.loads(run("drop", "--all", "--dry-run", "--reason", "x", "--json").stdout)
+    other = run("drop", "--all", "--expect", 3, "--reason", "x")
+    unchanged = listed(run("list", "--json"))
+    dropped = run("drop", "--all", "--expect", 2, "--reason", "x")
+
+    assert (counted.exit_code, counted.stdout) == (0, "2 messages match. Nothing was changed.\n")
+    assert as_json == {"matching": 2, "ids": [1, 2]}
+    assert (other.exit_code, "2 messages match, not 3. Nothing was changed." in other.stderr) == (1, True)
+    assert (len(unchanged), valkey.llen("returns")) == (2, 0)
+    assert dropped.exit_code == 0
+    assert listed(run("list", "--json")) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["retry"], ["retry", "1", "--all"], ["drop", "1"], ["retry", "1", "--why", "x"], ["retry", "1", "--dry-run"]],
+)
 def test_incomplete_options_end_with_code_2(run, arguments):
     """A command without a selection, or a drop without a reason, ends with code 2."""
     assert run(*arguments).exit_code == 2

@@ -29,6 +29,18 @@ def filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def count_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that count the messages of `--all` first."""
+    for option in (
+        click.option(
+            "--expect", metavar="COUNT", type=click.IntRange(0), help="With --all: act only if exactly so many match."
+        ),
+        click.option("--dry-run", is_flag=True, help="With --all: show the number that matches; change nothing."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group("quarantine")
 def quarantine_group() -> None:
     """Show messages that failed validation or could not be processed, and act on them.
@@ -128,6 +140,7 @@ def show_command(message: int, reveal: bool, as_json: bool) -> None:
 @click.argument("message", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All messages that match --why, --station and --queue.")
 @filters
+@count_options
 @click.option("--reason", help="Reason; recorded with the message.")
 @actor_option
 @json_option
@@ -137,6 +150,8 @@ def retry_command(
     why: str | None,
     station: str | None,
     queue: str | None,
+    dry_run: bool,
+    expect: int | None,
     reason: str | None,
     actor: str | None,
     as_json: bool,
@@ -147,11 +162,15 @@ def retry_command(
 
     \b
     bookdrop quarantine retry 17 18
-    bookdrop quarantine retry --all --why unknown_station --station north-desk-1
+    bookdrop quarantine retry --all --why unknown_station --station north-desk-1 --dry-run
+    bookdrop quarantine retry --all --why unknown_station --station north-desk-1 --expect 12
     """
     from tasks.quarantine.actions import retry
 
-    chosen = _chosen(message, everything, why, station, queue)
+    chosen = _chosen(message, everything, why, station, queue, dry_run=dry_run, expect=expect)
+    if dry_run:
+        _show_number(chosen, as_json)
+        return
     _act(retry, chosen, actor, reason, as_json)
 
 
@@ -159,6 +178,7 @@ def retry_command(
 @click.argument("message", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All messages that match --why, --station and --queue.")
 @filters
+@count_options
 @click.option("--reason", required=True, help="Reason; recorded with the message.")
 @actor_option
 @json_option
@@ -168,6 +188,8 @@ def drop_command(
     why: str | None,
     station: str | None,
     queue: str | None,
+    dry_run: bool,
+    expect: int | None,
     reason: str,
     actor: str | None,
     as_json: bool,
@@ -178,7 +200,10 @@ def drop_command(
     """
     from tasks.quarantine.actions import drop
 
-    chosen = _chosen(message, everything, why, station, queue)
+    chosen = _chosen(message, everything, why, station, queue, dry_run=dry_run, expect=expect)
+    if dry_run:
+        _show_number(chosen, as_json)
+        return
     _act(drop, chosen, actor, reason, as_json)
 
 
@@ -203,20 +228,35 @@ def gather_command(as_json: bool) -> None:
 
 
 def _chosen(
-    given: tuple[int, ...], everything: bool, why: str | None, station: str | None, queue: str | None
+    given: tuple[int, ...],
+    everything: bool,
+    why: str | None,
+    station: str | None,
+    queue: str | None,
+    *,
+    dry_run: bool,
+    expect: int | None,
 ) -> list[int]:
-    """Return the ids of the selected messages."""
+    """Return the ids of the selected messages. Raises `click.ClickException` if their number is not the expected one."""
     if bool(given) == everything:
         raise click.UsageError("Give either the numbers of messages or --all.")
     if not everything:
-        if why or station or queue:
-            raise click.UsageError("--why, --station and --queue require --all.")
+        if why or station or queue or dry_run or expect is not None:
+            raise click.UsageError("--why, --station, --queue, --dry-run and --expect require --all.")
         return list(given)
     from tasks.quarantine.queries import MessageFilter, messages
 
     with reading() as connection:
         found = messages(connection, MessageFilter(reason=why, station=station, queue=queue, limit=10_000))
-    return [row["id"] for row in found if row["state"] == "kept"]  # not those that are requeued already
+    chosen = [row["id"] for row in found if row["state"] == "kept"]  # not those that are requeued already
+    if expect is not None and len(chosen) != expect and not dry_run:
+        raise click.ClickException(f"{len(chosen)} messages match, not {expect}. Nothing was changed.")
+    return chosen
+
+
+def _show_number(chosen: list[int], as_json: bool) -> None:
+    text = f"{len(chosen)} messages match. Nothing was changed."
+    click.echo(json.dumps({"matching": len(chosen), "ids": chosen}) if as_json else text)
 
 
 def _act(

@@ -34,8 +34,8 @@ FILTERS: Final[Mapping[str, tuple[str, tuple[Outcome, ...]]]] = {
 MAX_AGE: Final = timedelta(days=7)
 """Maximum age of a reply on the page."""
 
-MAX_REQUESTS: Final = 20
-"""Requests whose replies a search lists, the newest: each is compared with the replies of seven days."""
+MAX_REQUESTS: Final = 10
+"""Requests whose replies a search lists, the newest."""
 
 
 class ReturnsPage(Page):
