@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import aliased
 
+from schemas.database import READ_ONLY
 from schemas.models import WebhookDelivery, WebhookEndpoint
 from schemas.webhook_messages import WebhookTest, WebhookTestData
 from schemas.webhook_signature import signed_headers
@@ -79,6 +80,7 @@ def due_endpoints(context: Context) -> list[int]:
         .exists()
     )
     with context.sessions() as session:
+        session.connection(execution_options=READ_ONLY)
         return list(
             session.scalars(
                 select(WebhookEndpoint.id)
@@ -126,6 +128,7 @@ def send_test(context: Context, endpoint_id: int) -> Attempt:
     """Send a test message once, also to a disabled endpoint. Raises `RefusedEndpointError` if there is no endpoint."""
     now = context.now()
     with context.sessions() as session:
+        session.connection(execution_options=READ_ONLY)
         endpoint = find_endpoint(session, endpoint_id)
     test = WebhookTest(timestamp=now, data=WebhookTestData(endpoint=endpoint_id))
     return send_message(

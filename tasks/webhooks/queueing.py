@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from schemas.database import READ_ONLY
 from schemas.models import RequestEvent, WebhookDelivery, WebhookEndpoint, table
 from tasks.context import Context
 from tasks.unit_of_work import UnitOfWork
@@ -28,10 +29,17 @@ MAX_BATCHES = 25
 
 
 def queue_deliveries(context: Context) -> int:
-    """Queue the deliveries of all active endpoints; return their number."""
+    """Queue the deliveries of all active endpoints; return their number.
+
+    Without a line after an endpoint's position it writes nothing, and on SQLite does not wait for the write lock.
+    """
+    newest = select(func.coalesce(func.max(RequestEvent.id), 0)).scalar_subquery()
     with context.sessions() as session:
+        session.connection(execution_options=READ_ONLY)
         endpoints = session.scalars(
-            select(WebhookEndpoint.id).where(WebhookEndpoint.active).order_by(WebhookEndpoint.id)
+            select(WebhookEndpoint.id)
+            .where(WebhookEndpoint.active, WebhookEndpoint.position < newest)
+            .order_by(WebhookEndpoint.id)
         ).all()
     total = 0
     for endpoint_id in endpoints:
@@ -107,14 +115,13 @@ def _advance(uow: UnitOfWork, endpoint_id: int, position: int, last: int | None,
 
     `last`: the last line that was read, when there may be further ones.
     """
-    passed: Any = (RequestEvent.id > position) & (RequestEvent.recorded_at < uow.now - policy.settled_after)
-    if last is not None:
+    passed: Any = RequestEvent.id > position
+    if last is not None:  # bounds what a batch reads while an endpoint catches up
         passed &= RequestEvent.id <= last
     # The first line that is too young ends the range: a line after it may be older by its worker's clock.
-    young = select(func.min(RequestEvent.id)).where(
-        RequestEvent.id > position, RequestEvent.recorded_at >= uow.now - policy.settled_after
+    first_young = uow.session.scalar(
+        select(func.min(RequestEvent.id)).where(passed, RequestEvent.recorded_at >= uow.now - policy.settled_after)
     )
-    first_young = uow.session.scalar(young)
     if first_young is not None:
         passed &= RequestEvent.id < first_young
     newest = uow.session.scalar(select(func.max(RequestEvent.id)).where(passed))

@@ -197,6 +197,39 @@ def test_scan_needs_no_statement_for_webhooks(engine, add, library, handle, rece
     assert not any("webhook" in statement for statement in without)
 
 
+@pytest.mark.databases("sqlite")
+def test_sender_does_not_write_while_there_is_nothing_to_send(engine, context, library, handle, add, later, send):
+    """Without an endpoint, and with one that has everything, no run takes the write lock, which scans need."""
+    begins = []
+
+    def count(_connection, _cursor, statement, *_):
+        if "IMMEDIATE" in statement:
+            begins.append(statement)
+
+    sqlalchemy_event.listen(engine, "before_cursor_execute", count)
+
+    def writes():
+        begins.clear()
+        queue_deliveries(context)
+        assert due_endpoints(context) == []
+        return len(begins)
+
+    _, [barcode] = library.request()
+    handle(RETURN_HANDLER, library.scan(barcode))
+    assert writes() == 0
+    assert maintain(context) == 0
+    assert begins == []
+    with running() as receiver:
+        add(receiver.url)
+        assert writes() == 0, "its position is at the newest line"
+        handle(RETURN_HANDLER, library.scan(library.request()[1][0]))
+        assert send() == 1
+    assert writes() > 0, "another line could still become visible"
+    later(minutes=5)
+    assert writes() > 0, "the position advances"
+    assert writes() == 0
+
+
 def test_message_names_no_patron(add, send, library, handle, receiver, engine):
     """Neither a patron's name or number, nor a note, a supervisor or a title occurs in any message."""
     add(receiver.url)
