@@ -325,6 +325,27 @@ def test_closed_port_and_unknown_host_are_failures(add, send, library, handle, r
 
 
 @pytest.mark.databases("sqlite")
+def test_forbidden_address_gets_no_byte(add, send, library, handle, receiver, rows, monkeypatch):
+    """The rule about addresses is asked with the one that was connected to, before anything is sent.
+
+    No machine has a public address to connect to without encryption, so here the rule refuses every address.
+    """
+    asked = []
+    monkeypatch.setattr(
+        "tasks.webhooks.http_sender.permits_address", lambda address, **encryption: asked.append((address, encryption))
+    )
+    add(receiver.url)
+    _, [barcode] = library.request()
+    handle(RETURN_HANDLER, library.scan(barcode))
+
+    assert send() == 0
+
+    assert asked == [("127.0.0.1", {"is_encrypted": False})]
+    assert receiver.received == []
+    assert "resolves to an address to which no message is sent" in endpoint(rows).trouble
+
+
+@pytest.mark.databases("sqlite")
 def test_untrusted_certificate_is_refused_before_anything_is_sent(
     add, send, later, library, handle, rows, tmp_path, monkeypatch
 ):
