@@ -52,6 +52,26 @@ def basic(login: str) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(login.encode()).decode()}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_login_outside_ascii_admits_the_right_password_only(deployment, library, encoding):
+    """Clients encode a login in UTF-8 or in Latin-1: the right one is admitted, and a wrong one gets 401."""
+
+    def status_of(login: str) -> int:
+        encoded = b64encode(login.encode(encoding)).decode()
+        return respond(process, "GET", "/workers", {"Authorization": f"Basic {encoded}"})[0]
+
+    with flower(deployment, FLOWER_BASIC_AUTH=f"zoë:gehört-mir,{ANN}") as process:
+        admitted = [status_of(login) for login in ("zoë:gehört-mir", ANN)]
+        refused = [status_of(login) for login in ("zoë:gehört-dir", "zoe:gehört-mir", "ann:lång-enough", "ÿ", "zoë")]
+        page = respond(process, "GET", "/prints", basic("zoë:gehört-mir"))
+        undecodable = respond(process, "GET", "/workers", {"Authorization": "Basic \u00fc"})[0]
+
+    assert admitted == [200, 200]
+    assert refused == [401] * 5
+    assert page[0] == 200
+    assert undecodable == 401
+
+
 def routes(worker: str, slip: object) -> Iterator[tuple[type[Any], str]]:
     """Each handler of the URL map, with a path that it serves."""
     for each in (*flower_handlers, *HANDLERS):

@@ -2,7 +2,9 @@
 """The parts of the Flower pages that need no server: users, actions, saved searches, templates."""
 
 import asyncio
+import unicodedata
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -54,8 +56,37 @@ def test_operators_setting_limits_who_may_act():
 @given(st.text())
 def test_any_authorization_header_gives_a_name_or_none(text):
     """A malformed Authorization header gives no name and raises no error."""
-    assert basic_auth_name(text) is None or isinstance(basic_auth_name(text), str)
-    assert basic_auth_name(f"Basic {b64encode(b'ann:x:y').decode()}") == "ann"
+    assert basic_auth_name(text, ["ann:x:y"]) is None
+    assert basic_auth_name(f"Basic {text}", ["ann:x:y"]) in {None, "ann"}
+    assert basic_auth_name(f"Basic {b64encode(b'ann:x:y').decode()}", ["zoë:ö", "ann:x:y"]) == "ann"
+
+
+@given(st.text(min_size=1), st.text(min_size=1).filter(lambda name: ":" not in name), st.text())
+def test_login_of_any_characters_is_verified_in_each_encoding(other, name, password):
+    """UTF-8, Latin-1 where it has the characters, and decomposed accents are the same login; another one is none."""
+    permitted = [f"{name}:{password}"]
+    encoded = [permitted[0].encode(), unicodedata.normalize("NFD", permitted[0]).encode()]
+    with suppress(UnicodeEncodeError):
+        encoded.append(permitted[0].encode("latin-1"))
+
+    names = [basic_auth_name(f"Basic {b64encode(each).decode()}", permitted) for each in encoded]
+    wrong = basic_auth_name(f"Basic {b64encode((permitted[0] + other).encode()).decode()}", permitted)
+
+    assert names == [name] * len(encoded)
+    assert wrong is None
+
+
+def test_name_and_secret_of_the_proxy_may_contain_any_characters():
+    """Tornado decodes headers as Latin-1; bookdrop reads them as UTF-8 where that is valid."""
+    operators = Operators(user_header="X-User", proxy_secret="schlüssel")
+    name = "Zoë Łuk"
+
+    def sent(text: str) -> str:
+        return text.encode().decode("latin-1")
+
+    assert operators.name_from_proxy({PROXY_HEADER: sent("schlüssel"), "X-User": sent(name)}) == name
+    assert operators.name_from_proxy({PROXY_HEADER: "schl\xfcssel", "X-User": "Zo\xeb"}) == "Zoë"
+    assert operators.name_from_proxy({PROXY_HEADER: "falsch", "X-User": sent(name)}) is None
 
 
 def test_available_actions_follow_the_state():

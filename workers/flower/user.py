@@ -26,6 +26,27 @@ class UserHandler(BaseHandler):  # type: ignore[misc]  # Flower has no types
         options = self.application.options
         return bool(options.auth or options.basic_auth)
 
+    def get_current_user(self) -> Any:
+        """Return a true value for a user whom the configured login admits. Raises 401 for a wrong name or password.
+
+        Flower's own method raises an error, and responds with 500, for other characters than ASCII.
+        """
+        options = self.application.options
+        if not options.basic_auth:
+            return super().get_current_user()
+        if self._basic_auth_name is None:
+            raise tornado.web.HTTPError(401)
+        if not options.auth:
+            return True
+        try:
+            return super().get_current_user()
+        except TypeError as error:
+            raise tornado.web.HTTPError(401) from error
+
+    @property
+    def _basic_auth_name(self) -> str | None:
+        return basic_auth_name(self.request.headers.get("Authorization", ""), self.application.options.basic_auth)
+
     @property
     def user_name(self) -> str | None:
         """Name of the user, which the history of each action contains; `None` if the user is not identified."""
@@ -36,7 +57,7 @@ class UserHandler(BaseHandler):  # type: ignore[misc]  # Flower has no types
         if options.auth:
             return str(user)
         if options.basic_auth:
-            return basic_auth_name(self.request.headers.get("Authorization", ""))
+            return self._basic_auth_name
         return self.resources.operators.name_from_proxy(self.request.headers)
 
     @property
