@@ -37,6 +37,15 @@ class TolerantEventReceiver(EventReceiver):
             )
         ]
 
+    def event_from_message(self, body: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        """Return type and fields of an event, without Celery's correction of its time for the worker's time zone.
+
+        The time is a Unix time, which is the same in all zones: the correction would shift it by the difference of the
+        zones, and Celery would log a drift of the worker's clock.
+        """
+        body.pop("utcoffset", None)
+        return super().event_from_message(body, *arguments, **options)
+
     def on_message(self, message: Any) -> None:
         """Process a message of one event or several."""
         if len(message.body) > MAX_EVENT_BYTES:
