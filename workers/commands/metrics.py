@@ -58,7 +58,6 @@ def metrics_command(listen: str, once: bool) -> None:
         time.sleep(3.0)  # workers send a heartbeat every two seconds
         click.echo(generate_latest(registry).decode(), nl=False)
         return
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         start_http_server(int(port), address.strip("[]"), registry=registry)
     except (OSError, OverflowError) as error:
@@ -67,6 +66,8 @@ def metrics_command(listen: str, once: bool) -> None:
         ) from None
     click.echo(f"Metrics: http://{listen}/metrics   Stop with Ctrl-C or TERM.", err=True)
     try:
+        # Not by SIGINT: a shell that is not interactive starts background jobs with SIGINT ignored.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         while True:
             signal.pause()
     except KeyboardInterrupt:

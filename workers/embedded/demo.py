@@ -3,7 +3,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -83,11 +82,11 @@ def _run_prompt(directory: DataDirectory, lines: Iterable[str] | None) -> int:
 
 
 def _end_prompt(process: subprocess.Popen[str]) -> None:
-    """Wait for the station's process, and interrupt it if it still runs: TERM to this process does not reach it."""
+    """Wait for the station's process, and end it if it still runs: TERM to this process does not reach it."""
     try:
         process.wait(_STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # not TERM: on an interrupt it restores the terminal
+        process.terminate()  # it restores the terminal, as after Ctrl-C
         process.wait()
 
 
