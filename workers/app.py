@@ -21,6 +21,7 @@ from workers.access_control.redis import FLOWER_KEYS
 from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, atomic_options, broker_options
 from workers.heartbeat import Heartbeat, heartbeat_file
 from workers.metrics import flusher
+from workers.metrics.heartbeats import role_of
 from workers.publisher import BrokerPublisher
 from workers.runtime.compression import refuse_compression
 from workers.runtime.queues import DeadLetters, EventsExchange, queue_declaration
@@ -181,9 +182,9 @@ def _setup_logging(**_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _name_heartbeat(**_: Any) -> None:
+def _name_heartbeat(sender: str, **_: Any) -> None:
     settings = WorkerSettings.load()
-    Heartbeat.path = heartbeat_file(settings, settings.role)
+    Heartbeat.path = heartbeat_file(settings, sender if role_of(sender) == settings.role else settings.role)
 
 
 @signals.worker_init.connect

@@ -14,6 +14,7 @@ from celery import bootsteps
 
 from schemas.private_files import private_folder, runtime_folder, touch_private
 from workers import systemd_notify
+from workers.node_name import file_name
 from workers.settings import WorkerSettings
 
 BEAT_SECONDS = 5.0
@@ -21,9 +22,16 @@ STALE_SECONDS = 30.0
 """A file older than this belongs to a worker that hangs or is dead."""
 
 
-def heartbeat_file(settings: WorkerSettings, role: str) -> Path:
-    """Return the path of the heartbeat file of the worker of `role`."""
-    return settings.heartbeat_file or runtime_folder() / f"{role.replace(' ', '-')}.heartbeat"
+def heartbeat_file(settings: WorkerSettings, worker: str) -> Path:
+    """Return the path of the heartbeat file of `worker`: its node name, or its role."""
+    return settings.heartbeat_file or runtime_folder() / f"{file_name(worker)}.heartbeat"
+
+
+def heartbeat_files(settings: WorkerSettings, role: str) -> list[Path]:
+    """Return the heartbeat files of all workers of `role` on this machine; the file of the first one may not exist."""
+    if settings.heartbeat_file is not None:
+        return [settings.heartbeat_file]
+    return sorted(runtime_folder().glob(f"{role}*.heartbeat")) or [heartbeat_file(settings, role)]
 
 
 def prepare(path: Path) -> None:

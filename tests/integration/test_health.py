@@ -59,7 +59,8 @@ def test_suspended_worker_is_not_live(deployment, library):
     assert (hanging[0], hanging[1]["live"]) == (1, False)
     assert hanging[1]["heartbeat_age_seconds"] > 30
     assert again
-    assert gone == (1, {"live": False, "role": "returns", "heartbeat_age_seconds": None, "file": str(beat)})
+    ended = {"heartbeat_age_seconds": None, "file": str(beat)}
+    assert gone == (1, {"live": False, "role": "returns", **ended, "workers": [ended]})
     assert code == 1
     assert next(each["message"] for each in findings if not each["ok"] and each["part"] == "worker") == (
         "returns: no worker responds within 2 s"

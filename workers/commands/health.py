@@ -31,20 +31,29 @@ def health_group() -> None:
 def live_command(role: str, within: float, as_json: bool) -> None:
     """Check that the event loop of the worker of ROLE on this machine runs. Needs neither broker nor database.
 
-    Reads the age of its heartbeat file (setting heartbeat_file), so run it with the worker's own settings. Two workers of
-    one role on a machine need separate files.
+    Reads the age of its heartbeat file, so run it with the worker's own settings. With several workers of ROLE on this
+    machine each has to be alive; with the setting heartbeat_file the check concerns the worker with that file alone.
     Exit codes: 0 it is alive; 1 it hangs, or there is no such worker.
     """
-    from workers.heartbeat import age, heartbeat_file
+    from workers.heartbeat import age, heartbeat_files
     from workers.settings import WorkerSettings
 
-    path = heartbeat_file(WorkerSettings.load(), role)
-    since = age(path)
+    ages = {path: age(path) for path in heartbeat_files(WorkerSettings.load(), role)}
+    path, since = max(ages.items(), key=lambda each: each[1] or 0.0)
     is_live = since is not None and since <= within
     if as_json:
-        click.echo(json.dumps({"live": is_live, "role": role, "heartbeat_age_seconds": since, "file": str(path)}))
+        found = {"live": is_live, "role": role, "heartbeat_age_seconds": since, "file": str(path)}
+        workers = [{"file": str(each), "heartbeat_age_seconds": of_each} for each, of_each in ages.items()]
+        click.echo(json.dumps({**found, "workers": workers}))
     elif since is None:
         click.echo(f"There is no heartbeat of a {role} worker: no file {path}.")
+    elif len(ages) > 1 and is_live:
+        click.echo(f"The {len(ages)} {role} workers are alive: last heartbeats at most {since:.0f} s ago.")
+    elif len(ages) > 1:
+        click.echo(
+            f"A {role} worker hangs or has ended: the last heartbeat in {path} is {since:.0f} s old. If it was killed and"
+            " does not run any more, delete that file."
+        )
     else:
         state = "is alive" if is_live else "hangs or has ended"
         click.echo(f"The {role} worker {state}: last heartbeat {since:.0f} s ago.")

@@ -33,6 +33,8 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
     printing       prints the slips of its branches, one at a time on each printer
     housekeeping   sweeps outbox, print jobs and quarantine; one is enough, a second one is harmless
 
+    Workers of one role may run beside each other, also on one machine: their names are ROLE@HOST, ROLE@HOST_2 and so on.
+
     Example: bookdrop worker printing --branch main --branch north
     """  # fmt: skip
     os.environ["BOOKDROP_ROLE"] = role
@@ -40,6 +42,7 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
     from schemas.private_files import OTHERS
     from workers import heartbeat
     from workers.app import app
+    from workers.node_name import NoNodeNameError, node_name
     from workers.settings import WorkerSettings
 
     settings = WorkerSettings.load()
@@ -63,18 +66,22 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
             # Not the solo pool: it runs tasks in the main thread, where a long sweep would delay heartbeats and timers.
             options += ["--beat", "--pool", "threads", "--concurrency", str(concurrency or 2)]
     os.umask(OTHERS)
-    heartbeat.prepare(heartbeat.heartbeat_file(settings, role))
-    app.worker_main(
-        [
-            "worker",
-            *("--queues", ",".join(queues)),
-            *("--hostname", f"{name}@{socket.gethostname()}"),
-            *("--loglevel", settings.log_level),
-            "--without-gossip",
-            "--without-mingle",
-            *options,
-        ]
-    )
+    try:
+        with node_name(name, socket.gethostname(), settings.broker.url) as node:
+            heartbeat.prepare(heartbeat.heartbeat_file(settings, node))
+            app.worker_main(
+                [
+                    "worker",
+                    *("--queues", ",".join(queues)),
+                    *("--hostname", node),
+                    *("--loglevel", settings.log_level),
+                    "--without-gossip",
+                    "--without-mingle",
+                    *options,
+                ]
+            )
+    except NoNodeNameError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _branches(database_url: str) -> list[str]:

@@ -8,7 +8,7 @@ from kombu import Connection
 
 from schemas import topology
 from workers.doctor.finding import Finding
-from workers.heartbeat import STALE_SECONDS, age, heartbeat_file
+from workers.heartbeat import STALE_SECONDS, age, heartbeat_files
 from workers.metrics.heartbeats import ROLES, role_of
 from workers.settings import WorkerSettings
 
@@ -55,7 +55,7 @@ def consumers(queues_of: Mapping[str, Collection[str]], branches: Collection[str
 
 def stale_heartbeats(settings: WorkerSettings) -> Iterator[Finding]:
     """Yield a finding for each stale heartbeat file of this machine."""
-    for path in dict.fromkeys(heartbeat_file(settings, role) for role in ROLES):
+    for path in dict.fromkeys(path for role in ROLES for path in heartbeat_files(settings, role)):
         since = age(path)
         if since is not None and since > STALE_SECONDS:
             yield Finding(
