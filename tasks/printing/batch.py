@@ -7,7 +7,9 @@ from types import MappingProxyType
 from typing import Final, Literal
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.print_jobs import RECONCILABLE, WAITING
 from schemas.print_jobs import PrintState as State
@@ -18,6 +20,8 @@ from tasks.printing import actions, queries
 from tasks.printing.actions import Done, RefusedActionError
 from tasks.printing.queries import SlipFilter
 from tasks.selection import Selection
+
+log = structlog.get_logger()
 
 MAX_SLIPS: Final = 1000
 """Slips of one action: the oldest that match. The rest needs a further action."""
@@ -34,6 +38,8 @@ ALLOWED_STATES: Final[Mapping[BatchAction, frozenset[State]]] = MappingProxyType
     }
 )
 """States of the slips that each action selects, out of those that match."""
+
+DATABASE_FAILED: Final = "The database failed meanwhile, so this slip and those after it were not changed."
 
 _PUBLISHED_TOGETHER: Final = 100
 """Slips whose messages are published in one round trip."""
@@ -75,19 +81,27 @@ def perform(
 ) -> BatchResult:
     """Perform the action on each slip, in a separate transaction, and report the slips that refused it.
 
-    `to` is the printer of a move.
+    When the database fails after some slips are changed, the others are reported as refused; before that, its error is
+    raised. `to` is the printer of a move.
     """
     result = BatchResult()
     collected = _CollectingPublisher()
     collecting = replace(context, publisher=collected)
     act = _function(action, to)
-    for start in range(0, len(slips), _PUBLISHED_TOGETHER):
-        for slip in slips[start : start + _PUBLISHED_TOGETHER]:
-            try:
-                result.done.append(act(slip, operator, collecting))
-            except RefusedActionError as refusal:
-                result.refused.append(Refusal(slip, str(refusal)))
-        context.publisher.publish_outbox(collected.take())
+    for number, slip in enumerate(slips, 1):
+        try:
+            result.done.append(act(slip, operator, collecting))
+        except RefusedActionError as refusal:
+            result.refused.append(Refusal(slip, str(refusal)))
+        except SQLAlchemyError as error:
+            if not result.done:
+                raise
+            log.warning("database_not_reached", error=type(error).__name__)
+            result.refused.extend(Refusal(each, DATABASE_FAILED) for each in slips[number - 1 :])
+            break
+        if number % _PUBLISHED_TOGETHER == 0:
+            context.publisher.publish_outbox(collected.take())
+    context.publisher.publish_outbox(collected.take())
     return result
 
 

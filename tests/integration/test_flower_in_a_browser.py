@@ -203,7 +203,7 @@ def test_ticked_rows_survive_an_update_and_are_cancelled(flowers, library, conte
     expect(page.locator("#sample tbody tr")).to_have_count(2)
     page.get_by_label("Reason").fill("written by hand")
     take_screenshot(page, "flower-batch")
-    page.get_by_role("button", name="Cancel slip 2").click()
+    page.get_by_role("button", name="Cancel slip: 2").click()
 
     expect(page.locator("#flash")).to_contain_text("Cancel slip: 2 of 2 slips.")
     assert [print_state(library, slip) for slip in slips[:2]] == ["cancelled"] * 2

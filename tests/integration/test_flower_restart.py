@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Flower after a restart of its broker: every page and every action responds at the first click."""
 
+import json
+
 import pytest
 
 from schemas.print_jobs import PrintState as State
@@ -14,6 +16,7 @@ from tests.flower import (
     set_print_job,
 )
 from tests.network import free_port
+from tests.polling import wait_until
 from tests.processes import Deployment
 from tests.proxy import Proxy
 
@@ -44,26 +47,39 @@ def proxied_broker(request, start_valkey):
             yield proxy, host.url_through(proxy.port)
 
 
+def known_worker(client):
+    """The name of the worker, once Flower has inspected it."""
+
+    def names():
+        status, text = client.get("/api/workers", refresh="1")
+        return list(json.loads(text)) if status == 200 else []
+
+    wait_until(names, "Flower lists the worker")
+    return names()[0]
+
+
 def test_first_click_after_a_broker_restart_works(proxied_broker, database_url, library, tmp_path):
     """All connections are lost, and the broker is back: each page and an action respond as before, at the first request."""
     proxy, url = proxied_broker
     deployment = Deployment(url, database_url, tmp_path)
     flower = FlowerProcess(deployment, FLOWER_BASIC_AUTH=ANN)
-    with context_of(deployment, library) as context, running(flower):
+    with context_of(deployment, library) as context, deployment.worker("returns"), running(flower):
         client = FlowerClient(flower.url, ANN)
+        worker = known_worker(client)
+        pages = (*PAGES, f"/worker/{worker}")
         slips = [published_print_job(library, context) for _ in range(3)]
         for slip in slips:
             set_print_job(library, slip, state=State.HELD)
-        before = [client.get(page)[0] for page in PAGES]
+        before = [client.get(page)[0] for page in pages]
         assert client.post(f"/prints/{slips[0]}", do="retry", reason="before")[0] == 302
 
         proxy.refuse()
-        during = [client.get(page)[0] for page in PAGES]
+        during = [client.get(page)[0] for page in pages]
         during_action = client.post(f"/prints/{slips[1]}", do="retry", reason="during")
         proxy.resume()
         after_action = client.post(f"/prints/{slips[2]}", do="retry", reason="after")
-        after = [client.get(page)[0] for page in PAGES]
+        after = [client.get(page)[0] for page in pages]
 
-    assert before == during == after == [200] * len(PAGES), flower.log.read_text()
+    assert before == during == after == [200] * len(pages), flower.log.read_text()
     assert (during_action[0], after_action[0]) == (302, 302)
     assert [decisions_about(library, slip)[0][2] for slip in slips] == ["before", "during", "after"]
