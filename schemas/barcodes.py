@@ -5,12 +5,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 from schemas.reasons import ReplyReason
-
-SLIP_PREFIX: Final = "BD:"
-"""Prefix of a slip's code; the id of its print job follows."""
 
 MAX_LENGTH: Final = 64
 """Longest accepted barcode, in characters after cleaning."""
@@ -72,16 +68,6 @@ _LOST_DIGITS: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """A short form of a number, a number above the 15 digits that a spreadsheet keeps, a formula, and its error values."""
-
-
-def parse_slip_code(code: str) -> UUID | None:
-    """The id in a slip's code (`BD:` and the id of its print job); `None` for any other barcode."""
-    if not code.upper().startswith(SLIP_PREFIX):
-        return None
-    try:
-        return UUID(code[len(SLIP_PREFIX) :])
-    except ValueError:
-        return None
 
 
 def clean(line: str, prefix: str = "") -> str:

@@ -103,7 +103,7 @@ class SlipSeen(CirculationEvent):
 
     type: Literal["bookdrop.slip-seen.v1"] = "bookdrop.slip-seen.v1"
     slip: UUID
-    """The id in the slip's code, after `BD:`."""
+    """The id in the slip's code. From a typed short form, its last 12 digits after 20 zeros."""
     barcode: Barcode
     """A barcode of the item that the slip is in."""
 

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.barcodes import SLIP_PREFIX
 from schemas.events import Message
+from schemas.slip_codes import slip_code
 
 
 class PrintState(StrEnum):
@@ -55,6 +55,8 @@ class SlipContent(Message):
     return_to: Address
     sent_from: Address
     """Our library, and the branch as its first line."""
+    sent_from_code: str | None = None
+    """Our branch's own courier code, beside FROM."""
     title: str
     author: str | None = None
     external_id: str
@@ -71,7 +73,7 @@ class SlipContent(Message):
     @property
     def code(self) -> str:
         """The content of the slip's QR code. A scan at packing identifies the job by it."""
-        return f"{SLIP_PREFIX}{self.job_id}"
+        return slip_code(self.job_id)
 
 
 WAITING: Final = frozenset({PrintState.REQUESTED, PrintState.FAILED_SAFE, PrintState.HELD})

@@ -97,6 +97,7 @@ class ReplyReason(_Reason):
     CONFIRMED = "confirmed", "The slip is in its item."
     ALREADY_CONFIRMED = "already_confirmed", "The slip and its item were scanned together before."
     UNKNOWN_SLIP = "unknown_slip", "No slip has the code."
+    SEVERAL_SLIPS = "several_slips", "Several slips have the short form; staff scan the code itself."
     NO_BARCODE = "no_barcode", "The text scanned with the slip is not a barcode."
     WRONG_ITEM = "wrong_item", "The slip belongs to another item."
     VOID_SLIP = "void_slip", "The Return of the slip was undone."
@@ -141,6 +142,7 @@ UNMATCHED_REASONS = frozenset(
         ReplyReason.UNKNOWN_BARCODE,
         ReplyReason.UNKNOWN_REQUEST,
         ReplyReason.UNKNOWN_SLIP,
+        ReplyReason.SEVERAL_SLIPS,
         ReplyReason.NO_BARCODE,
         ReplyReason.WRONG_ITEM,
         ReplyReason.PATRON_CARD,

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from schemas.barcodes import BarcodeRefusedError, parse_slip_code
+from schemas.barcodes import BarcodeRefusedError
 from schemas.circulation_events import Reply, ReprintRequested, SlipSeen, UndoRequested
+from schemas.slip_codes import parse_slip_code
 from stations import messages
 from stations.client import ItemBarcode, PatronCardError, StationClient
 from stations.journal.events import Entry, last_returned

@@ -20,6 +20,8 @@ class Branch(Model):
     library: Mapped[Short]
     """Name of the library, as slips show it under FROM."""
     address: Mapped[list[str]] = mapped_column(default=list)
+    delivery_code: Mapped[Code | None]
+    """Its own code at the courier, as slips show it beside FROM."""
     timezone: Mapped[str | None] = mapped_column(String(64))
     """Name of the IANA time zone in which its due dates end; `None` for that of the machine."""
 

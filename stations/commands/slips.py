@@ -20,20 +20,25 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def pack_command(code: str | None, slip: str, barcode: str, wait: float | None, as_json: bool) -> None:
-    """Check that SLIP (its own code, as scanned) lies in the item with BARCODE.
+    """Check that SLIP lies in the item with BARCODE.
 
-    The slip is confirmed when both belong together; a slip in the wrong item is refused. At the prompt, scan the
-    slip's code and then the item.
+    SLIP is the slip's own code, as scanned, or its short form, as printed above the request. The slip is confirmed when
+    both belong together; a slip in the wrong item is refused. At the prompt, scan or type the slip's code (beginning with
+    BD), and then scan the item.
 
     \b
-    bookdrop-station pack BD:01a20aee-905b-70e3-bbdd-6f98a0bee5d1 31000000170
+    bookdrop-station pack "BD HNXK PBRV VGTC" 31000000170
     """
-    from schemas.barcodes import SLIP_PREFIX, parse_slip_code
     from schemas.circulation_events import SlipSeen
+    from schemas.slip_codes import parse_typed_code
 
-    slip_id = parse_slip_code(slip if slip.upper().startswith(SLIP_PREFIX) else SLIP_PREFIX + slip)
+    slip_id = parse_typed_code(slip)
     if slip_id is None:
-        raise CommandError(f"{slip} is not a slip's code. Nothing was sent.", USAGE_ERROR)
+        raise CommandError(
+            f"{slip} is not a slip's code. Scan the slip, or type the letters after the word Slip, beginning with BD. "
+            "Nothing was sent.",
+            USAGE_ERROR,
+        )
     send_and_print(
         code,
         lambda client: client.send_event(SlipSeen, slip=slip_id, barcode=client.read_barcode(barcode)),

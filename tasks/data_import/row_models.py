@@ -71,6 +71,8 @@ class BranchRow(Row):
     """Name of the library, as slips show it under FROM."""
     address: Lines = []
     """Lines separated by `|`."""
+    delivery_code: DeliveryCode = None
+    """The branch's own code at the courier, as slips show it beside FROM."""
     timezone: OptionalTimeZone = None
     """IANA name of the time zone in which due dates end, for example `Europe/Berlin`. Empty: that of this machine."""
 

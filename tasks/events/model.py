@@ -32,6 +32,8 @@ class StationRecord:
     """The key before the last rotation, while it is still valid."""
     active: bool = True
     """False for a disabled station, whose events are refused."""
+    sent_from_code: str | None = None
+    """The branch's own courier code, beside FROM on the slip."""
 
     def signing_keys(self, canonical: bytes, signature: object) -> ReplyKeys | None:
         """The keys of replies to an event: first the key that signed it. `None` if no valid key did."""

@@ -24,6 +24,7 @@ _STATIONS = (
         Branch.library,
         Branch.name,
         Branch.address,
+        Branch.delivery_code,
         Station.printer_id,
         _default.id.label("default_printer_id"),
     )
@@ -46,6 +47,7 @@ def load_stations(session: Session, now: datetime, codes: Collection[str]) -> di
             branch=row.branch,
             branch_id=row.branch_id,
             sent_from=(row.library, row.name, *row.address),
+            sent_from_code=row.delivery_code,
             printer_id=row.printer_id or row.default_printer_id,
         )
         for row in rows

@@ -5,10 +5,11 @@ The jobs of a printer form one line. While a worker holds one of them, or the pr
 others wait. The worker that finishes a slip claims the next one (`tasks.printing.handler`).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,7 @@ from sqlalchemy import and_, exists, or_, select, update
 from schemas.models import Branch, PrintAttempt, Printer, PrintJob, Station
 from schemas.print_jobs import IN_HAND, WAITING
 from schemas.print_jobs import PrintState as State
+from schemas.slip_codes import slip_code
 from tasks.context import Context
 from tasks.ports import PendingMessage
 from tasks.print_jobs import change_state
@@ -33,6 +35,10 @@ LEASE = timedelta(seconds=90)
 
 WORKER_DIED = "its worker died"
 NOT_SENT_IN_TIME = "it could not be sent in time"
+
+MAX_BARCODE_IN_FILE_NAME: Final = 40
+"""Characters of the barcode in the name of a slip's file."""
+_OUTSIDE_FILE_NAMES: Final = re.compile(r"[^A-Za-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Claimed:
         """The name of the job at the printer: the same for every attempt at the same slip."""
         return job_name(self.job_id, self.copy_number)
 
+    @property
+    def file_name(self) -> str:
+        """The name of the slip as a file, without its ending: the same for every attempt at the same slip."""
+        return file_name(self.job_id, self.copy_number, str(self.content.get("barcode", "")))
+
 
 Claim = tuple[Claimed | State | None, list[PendingMessage]]
 """The result of a claim, and the messages that its transaction enqueued.
@@ -76,6 +87,13 @@ A state in place of a job: the transaction ended or held the job without an atte
 def job_name(job_id: UUID, copy_number: int) -> str:
     """The name of a slip's job at its printer."""
     return f"{job_id}-copy{copy_number}" if copy_number > 1 else str(job_id)
+
+
+def file_name(job_id: UUID, copy_number: int, barcode: str) -> str:
+    """The name of a slip's file: the item's barcode as far as a file can be called so, and the slip's code."""
+    shown = _OUTSIDE_FILE_NAMES.sub("_", barcode)[:MAX_BARCODE_IN_FILE_NAME].strip("_") or "item"
+    copy = f"-copy{copy_number}" if copy_number > 1 else ""
+    return f"{shown}-{slip_code(job_id)}{copy}"
 
 
 def claim(job_id: UUID, context: Context) -> Claim:

@@ -123,7 +123,8 @@ def _print(claimed: Claimed, context: Context, jitter: Callable[[], float]) -> S
         can_repeat = driver.can_repeat
         document, hint = _render(claimed, driver.language)
         context.emit_task_event(_task_event(State.SENDING), slip=str(claimed.job_id), printer=claimed.printer)
-        spool_id = driver.send(document, job_name=claimed.job_name, on_first_byte=before_first_byte)
+        name = claimed.file_name if driver.writes_files else claimed.job_name
+        spool_id = driver.send(document, job_name=name, on_first_byte=before_first_byte)
     except PrinterError as error:
         is_printer_failure = not isinstance(error, SlipNotRenderedError)
         attempts = max(claimed.attempts, claimed.printer_failures + 1) if is_printer_failure else claimed.attempts

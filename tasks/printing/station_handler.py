@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from typing import Any, Final, assert_never
+from uuid import UUID
 
 from sqlalchemy import exists, select
 
@@ -12,12 +13,14 @@ from schemas.models import ItemBarcode, PrintJob
 from schemas.print_jobs import IN_HAND, TRANSITIONS, WAITING
 from schemas.print_jobs import PrintState as State
 from schemas.reasons import ReplyReason
+from schemas.slip_codes import is_short, last_digits, short_code, slip_code
 from tasks.events.handler import EventHandler, accepting
 from tasks.events.model import HandlerResult, VerifiedEvent
 from tasks.events.policy import LibraryPolicy
 from tasks.operator import Identification, Operator
 from tasks.print_jobs import change_state
 from tasks.printing.actions import copy_job
+from tasks.printing.slip_lookup import find_slips
 from tasks.requests.history import HistoryKind, HistoryLine, record
 from tasks.unit_of_work import UnitOfWork
 
@@ -46,7 +49,10 @@ def _handle(verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:
 
 
 def _confirm(event: SlipSeen, verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:
-    job = uow.session.scalars(select(PrintJob).where(PrintJob.id == event.slip).with_for_update()).one_or_none()
+    slip = _find_slip(event, uow)
+    if isinstance(slip, ActionReply):
+        return slip
+    job = uow.session.scalars(select(PrintJob).where(PrintJob.id == slip).with_for_update()).one_or_none()
     if job is None:
         return _refused(event, None, ReplyReason.UNKNOWN_SLIP, "No slip has this code", "Scan the slip's code again.")
     wrong = _wrong_item(event, job, uow) or _wrong_slip(event, job, uow)
@@ -73,6 +79,24 @@ def _confirm(event: SlipSeen, verified: VerifiedEvent[SlipEvent], uow: UnitOfWor
     )
 
 
+def _find_slip(event: SlipSeen, uow: UnitOfWork) -> UUID | ActionReply:
+    """The id of the slip. A short form that several slips have is refused, unless one of them belongs to the item."""
+    if not is_short(event.slip):
+        return event.slip
+    found = find_slips(uow.session.connection(), [last_digits(event.slip)])
+    if len(found) > 1:
+        items = select(ItemBarcode.item_id).where(ItemBarcode.barcode == event.barcode)
+        of_item = set(uow.session.scalars(items))
+        found = [slip for slip in found if slip.item_id in of_item] or found
+    if len(found) > 1:
+        candidates = "; ".join(f"{slip_code(slip.job_id)} of {slip.request}, item {slip.barcode}" for slip in found[:5])
+        return _refused(
+            event, None, ReplyReason.SEVERAL_SLIPS, f"Several slips have this short form: {candidates}",
+            "Scan the slip's code, or type all of it.",
+        )  # fmt: skip
+    return found[0].job_id if found else event.slip
+
+
 def _wrong_item(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply | None:
     """The refusal of a slip in an item that it does not belong to."""
     try:
@@ -92,6 +116,15 @@ def _wrong_item(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
 def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply | None:
     """The refusal of a slip of this item that must not go with it: void, replaced, or not sent."""
     if job.voided_at is not None:
+        newer = _slip_of_a_later_return(job, uow)
+        if newer is not None:
+            return _refused(
+                event,
+                job,
+                ReplyReason.VOID_SLIP,
+                f"The Return of this slip was undone, and the item was returned again: its slip is {short_code(newer)}",
+                f"Throw this one away, and pack the item with the slip {short_code(newer)}.",
+            )
         return _refused(
             event,
             job,
@@ -125,6 +158,22 @@ def _wrong_slip(event: SlipSeen, job: PrintJob, uow: UnitOfWork) -> ActionReply 
             "Scan it again in a minute; if that does not help, call the operator of the printers.",
         )  # fmt: skip
     return None
+
+
+def _slip_of_a_later_return(job: PrintJob, uow: UnitOfWork) -> UUID | None:
+    """The newest slip of the item that a later Return printed and that is valid."""
+    return uow.session.scalars(
+        select(PrintJob.id)
+        .where(
+            PrintJob.item_id == job.item_id,
+            PrintJob.event_id != job.event_id,
+            PrintJob.voided_at.is_(None),
+            PrintJob.state.not_in((State.CANCELLED, State.EXPIRED)),
+            PrintJob.created_at >= job.created_at,
+        )
+        .order_by(PrintJob.created_at.desc(), PrintJob.id.desc())
+        .limit(1)
+    ).one_or_none()
 
 
 def _reprint(event: ReprintRequested, verified: VerifiedEvent[SlipEvent], uow: UnitOfWork) -> ActionReply:

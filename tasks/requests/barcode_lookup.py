@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.barcodes import parse_slip_code
 from schemas.reasons import ReplyReason
 from schemas.request_status import CLOSED
+from schemas.slip_codes import parse_slip_code
 from tasks.requests.model import Refused, RequestState
 
 

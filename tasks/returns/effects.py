@@ -139,6 +139,7 @@ class Effects:
             delivery_code=request.destination.delivery_code,
             return_to=Address(name=name, lines=tuple(lines[:6])),
             sent_from=Address(name=library, lines=tuple(place[:6])),
+            sent_from_code=station.sent_from_code,
             title=request.title,
             author=details.author,
             external_id=request.external_id,

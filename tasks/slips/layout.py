@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from schemas.print_jobs import Address, SlipContent
+from schemas.slip_codes import short_code
 from tasks.slips.elements import CAP_HEIGHT, POINT_MM, Code128, QrCode, Rule, Slip, Text
 from tasks.slips.media import Medium
 from tasks.slips.symbologies import dots_per_module, is_encodable
@@ -168,46 +169,92 @@ def _widest(text: str, measure: Measure, medium: Medium) -> _Code:
     return max(candidates, key=lambda code: code.size)
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """The numbers of lines that the texts of a body may take."""
+
+    name: int
+    address: int
+    sender: int
+    title: int
+    author: int
+
+
+_ANY: Final = 100
+"""More lines than any slip has."""
+
+
 def _largest_body(content: SlipContent, empty: _Column, code: _Code | None, room: float) -> _Column:
-    """The text below the delivery code, at the largest scale that leaves the code its space; else the smallest."""
-    body = empty
+    """The text below the delivery code, at the largest scale that leaves the code its space; else the smallest.
+
+    Names and addresses are complete while they fit at any scale. Title, author and damage note take further lines where
+    white space would remain.
+    """
     for scale in SCALES:
-        body = replace(empty, scale=scale, texts=[], rules=[])
-        _fill(body, content)
-        code_height = code.within(26 * scale).height() + CODE_SPACING if code else 0
-        if body.height + code_height <= room:
+        roomy = scale >= SCALES[4]
+        complete = _Limits(_ANY, _ANY, _ANY, 2 + roomy, 1)
+        body = _filled(empty, scale, content, complete)
+        if body.height + _needed(code, scale) <= room:
+            return _with_further_lines(body, content, complete, room - (code.height() + CODE_SPACING if code else 0))
+    for scale in SCALES:
+        roomy = scale >= SCALES[4]
+        limits = _Limits(2 if code else 4, 1 + roomy, 1 + roomy, 2 + roomy, 1)
+        body = _filled(empty, scale, content, limits)
+        if body.height + _needed(code, scale) <= room:
             break
     return body
 
 
-def _fill(body: _Column, content: SlipContent) -> None:
-    roomy = body.scale >= SCALES[4]
+def _needed(code: _Code | None, scale: float) -> float:
+    """The height that the delivery code must have, at least."""
+    return code.within(26 * scale).height() + CODE_SPACING if code else 0
+
+
+def _with_further_lines(body: _Column, content: SlipContent, limits: _Limits, room: float) -> _Column:
+    """The same body with as many lines of title, author and damage note as fit into `room`."""
+    empty = replace(body, texts=[], rules=[], height=0.0)
+    for title, author in ((1, 0), (0, 1)):
+        for _ in range(_ANY):
+            more = replace(limits, title=limits.title + title, author=limits.author + author)
+            longer = _filled(empty, body.scale, content, more)
+            if len(longer.texts) == len(body.texts) or longer.height > room:
+                break
+            body, limits = longer, more
+    return body
+
+
+def _filled(empty: _Column, scale: float, content: SlipContent, limits: _Limits) -> _Column:
+    body = replace(empty, scale=scale, texts=[], rules=[])
     if content.delivery_code:
         body.rule()
         body.block("RETURN TO", 7.5, 1, bold=True)
-        _address(body, content.return_to, 14, 11.5, 2, roomy=roomy)
+        _address(body, content.return_to, 14, 11.5, limits)
     else:
         body.block("NO DELIVERY CODE", 11, 1, bold=True, role="no-delivery-code")
         body.rule()
         body.block("RETURN TO", 9, 1, bold=True)
-        _address(body, content.return_to, 24, 16, 4, roomy=roomy)
+        _address(body, content.return_to, 24, 16, limits)
     body.rule()
-    body.block("FROM", 7, 1, bold=True)
-    body.block(content.sent_from.name, 9, 1 + roomy, bold=True, role="sent-from")
-    body.block(", ".join(content.sent_from.lines), 8, 2)
+    if content.sent_from_code:
+        body.block(f"FROM {content.sent_from_code}", 9, 4, bold=True, role="sent-from-code")
+    else:
+        body.block("FROM", 7, 1, bold=True)
+    body.block(content.sent_from.name, 9, limits.sender, bold=True, role="sent-from")
+    body.block(", ".join(content.sent_from.lines), 8, max(2, limits.sender), role="sender-address")
     body.rule()
     if content.damage_note:
-        body.block(f"DAMAGE REPORTED: {content.damage_note}", 9, 2 + roomy, bold=True, role="damage")
-    body.block(content.title, 11, 2 + roomy, bold=True, role="title")
+        body.block(f"DAMAGE REPORTED: {content.damage_note}", 9, limits.title, bold=True, role="damage")
+    body.block(content.title, 11, limits.title, bold=True, role="title")
     if content.author:
-        body.block(content.author, 9, 1, role="author")
+        body.block(content.author, 9, limits.author, role="author")
+    return body
 
 
-def _address(body: _Column, address: Address, large: float, usual: float, lines: int, *, roomy: bool) -> None:
+def _address(body: _Column, address: Address, large: float, usual: float, limits: _Limits) -> None:
     body.height += 0.6  # space for accents on capitals: Ö
-    body.block(address.name, large, lines, bold=True, role="return-to")
+    body.block(address.name, large, limits.name, bold=True, role="return-to")
     for line in address.lines:
-        body.block(line, usual, 1 + roomy, role="address")
+        body.block(line, usual, limits.address, role="address")
 
 
 def _foot(content: SlipContent, measure: Measure, medium: Medium) -> tuple[list[Text], Code128 | None, QrCode]:
@@ -220,7 +267,7 @@ def _foot(content: SlipContent, measure: Measure, medium: Medium) -> tuple[list[
         f"Item {content.item_of[0]} of {content.item_of[1]}" if content.item_of else "",
         f"Request {content.external_id}",
         f"Returned {content.returned_on:%Y-%m-%d}",
-        f"Slip {str(content.job_id)[-12:]}",
+        f"Slip {short_code(content.job_id)}",
     ):
         bold = text.startswith("Item")
         width = medium.inner_width - side - 5  # five millimetres: the quiet zone of the QR code

@@ -86,7 +86,7 @@ def unprintable(content: SlipContent, media: str = "label-4x6") -> tuple[str, ..
     parts = {
         "delivery code": content.delivery_code or "",
         "return address": " ".join((content.return_to.name, *content.return_to.lines)),
-        "sender": " ".join((content.sent_from.name, *content.sent_from.lines)),
+        "sender": " ".join((content.sent_from.name, *content.sent_from.lines, content.sent_from_code or "")),
         "title": content.title,
         "author": content.author or "",
         "request": content.external_id,
@@ -114,6 +114,7 @@ def _printable_content(content: SlipContent) -> SlipContent:
             "delivery_code": printable(content.delivery_code) if content.delivery_code else None,
             "return_to": printable_address(content.return_to),
             "sent_from": printable_address(content.sent_from),
+            "sent_from_code": printable(content.sent_from_code) if content.sent_from_code else None,
             "title": printable(content.title),
             "author": printable(content.author) if content.author else None,
             "external_id": printable(content.external_id),

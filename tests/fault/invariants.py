@@ -30,6 +30,7 @@ from schemas.models import (
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
 from tests.fault.cluster import Cluster
+from tests.slips import slip_id
 
 TOLERANCE = timedelta(seconds=1)
 _ACCEPTED_AHEAD = 120.0
@@ -221,9 +222,9 @@ def _check_slips(cluster: Cluster, history: Any, jobs: Any, attempts: Any, findi
     findings.doubled += [
         f"slip {job_id} was recorded as sent {count} times" for job_id, count in done.items() if count > 1
     ]
-    wanted = {f"{job['id']}.pdf" for job in jobs}
+    wanted = {str(job["id"]) for job in jobs}
     found = [path for path in cluster.library.spool.rglob("*.pdf") if not path.name.startswith(".")]
-    names = {path.name for path in found}
+    names = {slip_id(path) for path in found}
     findings.lost += [f"slip {name} is not in the spool" for name in wanted - names]
     findings.doubled += [f"slip {name} is in the spool without a print job" for name in names - wanted]
     findings.wrong += [

@@ -9,6 +9,7 @@ import shutil
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pypdfium2
 import pytest
@@ -30,6 +31,7 @@ from schemas.models import (
 )
 from schemas.print_jobs import PrintState
 from schemas.request_status import RequestStatus
+from schemas.slip_codes import slip_code
 from schemas.topology import COMPLETE_REQUEST, PROCESS_UNDO
 from stations.client import StationClient
 from tests.databases import postgres_copy
@@ -91,7 +93,10 @@ class Pipeline:
 
     def slip_of(self, reply):
         """The text of the slip that a reply names, once it is in the spool."""
-        [path] = wait_until(lambda: list(self.library.spool.rglob(f"{reply['slip']}.pdf")), "the slip is in the spool")
+        [path] = wait_until(
+            lambda: list(self.library.spool.rglob(f"*-{slip_code(UUID(reply['slip']))}.pdf")),
+            "the slip is in the spool",
+        )
         pdf = pypdfium2.PdfDocument(path)
         try:
             return " ".join(pdf[0].get_textpage().get_text_range().split())

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packing on both databases: slip and item are scanned together, and a station can request another slip."""
 
+from uuid import UUID
+
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from schemas.circulation_events import ReprintRequested, SlipSeen
-from schemas.models import OutboxEntry, PrintJob, RequestEvent
+from schemas.models import OutboxEntry, PrintAttempt, PrintJob, RequestEvent
 from schemas.print_jobs import PrintState as State
+from schemas.slip_codes import parse_slip_code, short_code, slip_code
 from tasks.printing.handler import print_job
 from tasks.printing.station_handler import SLIP_HANDLER
 
@@ -40,6 +43,17 @@ def printed_job(create_print_job, context, engine):
         return job(engine, job_id)
 
     return make
+
+
+@pytest.fixture
+def remove_attempts(engine):
+    """Remove all attempts, so that the id of a print job can be changed."""
+
+    def remove():
+        with engine.begin() as connection:
+            connection.execute(delete(PrintAttempt))
+
+    return remove
 
 
 @pytest.fixture
@@ -141,6 +155,60 @@ def test_first_slip_is_refused_after_its_copy_was_packed(printed_job, pack, requ
 def test_unknown_slip_is_refused(pack, library):
     """A code of no print job is refused."""
     assert pack("01975d2e-7c00-7000-8000-000000000107", "31000000170").reason == "unknown_slip"
+
+
+def short(slip_id):
+    """The id that a station makes of the short form on a slip."""
+    found = parse_slip_code(short_code(slip_id))
+    assert found != slip_id
+    return found
+
+
+def test_short_form_of_a_code_confirms_the_slip(printed_job, pack, engine):
+    """A station sends the last twelve digits; the slip with these digits is confirmed."""
+    slip, _ = printed_job(), printed_job()
+
+    assert pack(short(slip.id), slip.content["barcode"]).outcome == "done"
+    assert job(engine, slip.id).state is State.CONFIRMED
+
+
+def test_short_form_of_no_slip_is_refused(printed_job, pack):
+    """Digits of no print job are an unknown slip, as an unknown code is."""
+    slip = printed_job()
+
+    assert pack(UUID(int=17), slip.content["barcode"]).reason == "unknown_slip"
+
+
+def test_short_form_of_two_slips_means_the_one_of_the_item(printed_job, pack, engine, remove_attempts):
+    """Of two slips with the same digits, the item in hand has one; with another item both are named, and none changes."""
+    slip, other, third = printed_job(), printed_job(), printed_job()
+    remove_attempts()
+    set_job(engine, other.id, id=(twin_id := UUID(int=other.id.int >> 48 << 48 | slip.id.int & (1 << 48) - 1)))
+
+    refused = pack(short(slip.id), third.content["barcode"])
+    done = pack(short(slip.id), slip.content["barcode"])
+
+    assert (refused.outcome, refused.reason) == ("refused", "several_slips")
+    assert slip_code(slip.id) in refused.message
+    assert slip_code(twin_id) in refused.message
+    assert done.outcome == "done"
+    assert (job(engine, slip.id).state, job(engine, twin_id).state) == (State.CONFIRMED, State.DONE)
+
+
+def test_void_slip_of_an_item_that_was_returned_again_names_the_new_slip(printed_job, pack, engine, context):
+    """The item leaves after all: the refusal of its old slip names the slip to pack it with."""
+    old, new = printed_job(), printed_job()
+    set_job(engine, old.id, voided_at=context.now())
+    set_job(engine, new.id, item_id=old.item_id)
+
+    reply = pack(old.id, old.content["barcode"])
+
+    assert (reply.outcome, reply.reason) == ("refused", "void_slip")
+    assert "returned again" in reply.message
+    assert short_code(new.id) in reply.message
+    assert short_code(new.id) in reply.next_step
+    set_job(engine, new.id, voided_at=context.now())
+    assert "the item stays here" in pack(old.id, old.content["barcode"]).message
 
 
 def test_station_requests_a_copy(printed_job, request_reprint, context, engine, library):

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.polling import wait_until
+from tests.slips import slip_id
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite")]
 
@@ -42,5 +43,5 @@ def test_commands_scan_pack_and_reprint(deployment, library):
     assert "Copy 2 of the slip is on its way" in at_the_prompt.stdout
     assert copied.returncode in {0, 1}  # the second copy may still be on its way
     assert slip["slip"] not in [later["slip"] for later in unconfirmed_later]
-    assert {path.name for path in library.spool.rglob("*.pdf")} >= {f"{slip['slip']}.pdf"}
+    assert {slip_id(path) for path in library.spool.rglob("*.pdf")} >= {slip["slip"]}
     assert [path for path in library.spool.rglob("*.pdf") if path.name.endswith("-copy2.pdf")]

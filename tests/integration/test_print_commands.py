@@ -11,10 +11,12 @@ from sqlalchemy import select, update
 
 from schemas.models import Printer, PrintJob, RequestEvent
 from schemas.print_jobs import PrintState as State
+from schemas.slip_codes import short_code, slip_code
 from tasks.printing.claim import claim
 from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
 from tests.network import free_port
+from tests.slips import slip_id
 from workers.cli import main
 
 
@@ -102,6 +104,44 @@ def test_show_lists_attempts_and_actions(run, create_print_job, context, engine,
     assert "Test Patron" not in words + json.dumps(shown)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        slip_code,
+        short_code,
+        lambda job_id: short_code(job_id).lower().replace(" ", ""),
+        lambda job_id: job_id.hex[-12:],
+        lambda job_id: job_id.hex[-20:],
+        lambda job_id: f"BD:{job_id}",
+    ],
+)
+def test_slip_is_found_by_each_form_of_its_code(run, create_print_job, form):
+    """The code as scanned, its printed short form, and those of slips of earlier releases name the slip."""
+    job_id, _ = create_print_job(), create_print_job()
+
+    shown = run("prints", "show", form(job_id), "--json")
+
+    assert json.loads(shown.stdout)["slip"] == str(job_id), shown.output
+    assert short_code(job_id) in run("prints", "show", job_id).stdout
+
+
+def test_short_form_of_several_slips_is_refused_with_the_candidates(run, create_print_job, engine):
+    """Neither slip is cancelled; both are listed with their requests. One more digit selects one of them."""
+    slips = [create_print_job(), create_print_job()]
+    twins = [UUID(int=job_id.int >> 24 << 24 | 0xABC123) for job_id in slips]
+    for job_id, changed in zip(slips, twins, strict=True):
+        set_job(engine, job_id, id=changed)
+
+    refused = run("prints", "cancel", "abc123")
+    found = run("prints", "cancel", twins[0].hex[-12:])
+
+    assert (refused.exit_code, found.exit_code) == (1, 0), refused.output + found.output
+    assert "the end of several slips' codes" in refused.output
+    assert "Nothing was changed" in refused.output
+    assert all(str(job_id) in refused.output and short_code(job_id) in refused.output for job_id in twins)
+    assert [job(engine, job_id).state for job_id in twins] == [State.CANCELLED, State.REQUESTED]
+
+
 def test_retry_resets_the_backoff_of_printer_and_job(run, create_print_job, context, engine, library, clock, valkey):
     """A failed job is enqueued at once, and its printer, which counted as unavailable, is tried."""
     job_id = create_print_job()
@@ -171,7 +211,7 @@ def test_reprint_creates_a_numbered_copy_with_its_reason(run, create_print_job, 
     assert (row.copy_number, str(row.reprint_of), row.reason, row.actor) == (2, str(job_id), "jammed", "ops")
     assert row.content["copy_number"] == 2
     assert row.content["job_id"] == copy
-    assert [path.name for path in library.spool.rglob("*.pdf")] == [f"{copy}-copy2.pdf"]
+    assert [slip_id(path) for path in library.spool.rglob("*.pdf")] == [f"{copy}-copy2"]
     assert job(engine, job_id).state is State.CANCELLED
     assert "Copy 3 ordered" in third.stdout
     assert decisions(engine) == [("slip_reprinted", "ops", "jammed"), ("slip_reprinted", "ops", "torn")]
@@ -259,7 +299,7 @@ def test_resumed_printer_prints_its_jobs_in_order(run, create_print_job, context
         print_job(job_id, context, lambda: 0.0)
 
     out = sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)
-    assert [path.stem for path in out] == [str(job_id) for job_id in jobs]
+    assert [slip_id(path) for path in out] == [str(job_id) for job_id in jobs]
 
 
 def test_printer_list_shows_an_unavailable_printer(run, create_print_job, context, library):

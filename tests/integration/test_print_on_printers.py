@@ -10,6 +10,7 @@ from sqlalchemy.orm import sessionmaker
 
 from schemas.models import Printer, PrintJob
 from schemas.print_jobs import PrintState as State
+from schemas.slip_codes import slip_code
 from tasks.context import Context
 from tasks.events.processing import process_in
 from tasks.printing.handler import print_job
@@ -55,7 +56,7 @@ def test_label_printer_receives_zpl(print_return, media):
 
     assert state == State.DONE
     assert f"^FX {job.id}".encode() in label
-    assert decode_barcodes(image_of_zpl(label)) == sorted([barcode, f"BD:{job.id}"])
+    assert decode_barcodes(image_of_zpl(label)) == sorted([barcode, slip_code(job.id)])
 
 
 def test_ipp_printer_receives_a_pdf(print_return, tmp_path):
@@ -67,7 +68,7 @@ def test_ipp_printer_receives_a_pdf(print_return, tmp_path):
         [page] = printer.documents()
 
     assert (state, job.state, job.spool_id) == (State.ACCEPTED, State.ACCEPTED, "1")
-    assert decode_barcodes(image_of_pdf(page)) == sorted([barcode, f"BD:{job.id}"])
+    assert decode_barcodes(image_of_pdf(page)) == sorted([barcode, slip_code(job.id)])
 
 
 def test_label_printer_with_a_sheet_medium_fails_safe(print_return):

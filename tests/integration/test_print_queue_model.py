@@ -45,6 +45,7 @@ class FailingPrinter:
     """A printer that cannot repeat and does not track jobs. It behaves as `fate` names, and counts its slips."""
 
     can_repeat = False
+    writes_files = False
     tracks_jobs = False
     language = "pdf"
 

@@ -20,6 +20,7 @@ from tasks.printing.dispatch import dispatch_due_jobs
 from tasks.printing.handler import print_job
 from tasks.printing.state_machine import REDISPATCH_AFTER
 from tasks.printing.task import print_slip, sweep_prints
+from tests.slips import slip_id
 
 
 def job(engine, job_id):
@@ -46,7 +47,7 @@ def notices(engine):
 
 
 def slips(library):
-    return sorted(path.name for path in library.spool.rglob("*.pdf"))
+    return sorted(slip_id(path) for path in library.spool.rglob("*.pdf"))
 
 
 def break_spool(library):
@@ -66,10 +67,33 @@ def test_print_task_prints_the_slip_once(create_print_job, context, engine, libr
     second = print_job(job_id, context, lambda: 0.0)
 
     assert (first, second) == (State.DONE, None)
-    assert slips(library) == [f"{job_id}.pdf"]
+    assert slips(library) == [str(job_id)]
     done = job(engine, job_id)
-    assert (done.state, done.attempts, done.spool_id) == (State.DONE, 1, f"{job_id}.pdf")
+    assert (done.state, done.attempts, slip_id(done.spool_id)) == (State.DONE, 1, str(job_id))
     assert [notice.message for notice in notices(engine)] == ["Slip sent to the printer main-slips"]
+
+
+@pytest.mark.parametrize(
+    ("barcode", "begins"),
+    [
+        ("31000000170", "31000000170-BD"),
+        ("../../a b/C$..", "a_b_C-BD"),
+        (".", "item-BD"),
+        ("紅123", "123-BD"),
+        ("X" * 64, "X" * 40 + "-BD"),
+        ("-rf", "rf-BD"),
+    ],
+)
+def test_file_of_a_slip_is_named_by_barcode_and_code(create_print_job, context, engine, library, barcode, begins):
+    """Other characters than letters and digits become underscores, and the name has at most 40 characters of a barcode."""
+    job_id = create_print_job()
+    set_job(engine, job_id, content={**job(engine, job_id).content, "barcode": barcode})
+
+    assert print_job(job_id, context, lambda: 0.0) is State.DONE
+
+    [path] = library.spool.rglob("*.pdf")
+    assert path.name.startswith(begins)
+    assert slip_id(path) == str(job_id)
 
 
 def test_failed_job_is_retried_by_the_sweep(create_print_job, context, engine, clock, library):
@@ -87,7 +111,7 @@ def test_failed_job_is_retried_by_the_sweep(create_print_job, context, engine, c
     assert failed is State.FAILED_SAFE
     assert (list(too_early), list(due)) == ([], [job_id])
     assert done is State.DONE
-    assert slips(library) == [f"{job_id}.pdf"]
+    assert slips(library) == [str(job_id)]
     with engine.connect() as connection:
         attempts = connection.execute(select(PrintAttempt.outcome, PrintAttempt.error).order_by(PrintAttempt.id)).all()
     assert [outcome for outcome, _ in attempts] == [State.FAILED_SAFE, State.DONE]
@@ -196,7 +220,7 @@ def test_job_of_a_dead_worker_is_printed_once(create_print_job, context, engine,
     done = print_job(job_id, context, lambda: 0.0)
 
     assert (meanwhile, list(due), done) == (None, [job_id], State.DONE)
-    assert slips(library) == [f"{job_id}.pdf"]
+    assert slips(library) == [str(job_id)]
 
 
 def test_job_of_a_worker_that_died_while_sending_is_unknown(create_print_job, context, engine, clock, library):
@@ -242,7 +266,7 @@ def test_concurrent_print_tasks_print_once(create_print_job, context, engine, li
         states = list(pool.map(work, range(8)))
 
     assert sorted(states, key=str) == [None] * 7 + [State.DONE]
-    assert slips(library) == [f"{job_id}.pdf"]
+    assert slips(library) == [str(job_id)]
     assert job(engine, job_id).attempts == 1
 
 
@@ -319,7 +343,7 @@ def add_printer(engine, library, code="second-slips", **columns):
 
 def order_of_slips(library):
     """The slips in the order in which they were printed."""
-    return [path.stem for path in sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)]
+    return [slip_id(path) for path in sorted(library.spool.rglob("*.pdf"), key=lambda path: path.stat().st_mtime_ns)]
 
 
 def test_jobs_of_a_printer_are_printed_in_order(create_print_job, context, engine, library):
@@ -339,7 +363,7 @@ def test_printer_has_one_claimed_job_at_a_time(create_print_job, context, engine
 
     assert print_job(second, other, lambda: 0.0) is None
     assert print_job(elsewhere, other, lambda: 0.0) is State.DONE
-    assert slips(library) == [f"{elsewhere}.pdf"]
+    assert slips(library) == [str(elsewhere)]
 
 
 def test_jobs_of_an_unavailable_printer_share_its_backoff(create_print_job, context, engine, clock, library):
@@ -392,7 +416,7 @@ def test_fallback_prints_the_jobs_of_an_unavailable_printer(create_print_job, co
         connection.execute(update(Printer).where(Printer.code == "main-slips").values(fallback_id=fallback, **values))
 
     assert print_job(jobs[1], context, lambda: 0.0) is State.DONE
-    assert sorted(path.stem for path in (library.spool / "second-slips").glob("*.pdf")) == sorted(map(str, jobs))
+    assert sorted(slip_id(path) for path in (library.spool / "second-slips").glob("*.pdf")) == sorted(map(str, jobs))
 
 
 def test_job_waits_without_a_fallback(create_print_job, context, engine, library):
@@ -412,7 +436,7 @@ def test_failing_job_does_not_block_the_next_ones(create_print_job, context, eng
     set_job(engine, bad, content={"not": "a slip"})
 
     assert print_job(bad, context, lambda: 0.0) is State.FAILED_SAFE
-    assert slips(library) == [f"{good}.pdf"]
+    assert slips(library) == [str(good)]
 
 
 def test_job_expires_after_a_day(create_print_job, context, engine, clock, library):
@@ -464,7 +488,7 @@ def test_print_task_returns_the_result(create_print_job, in_worker, library):
     order = json.loads(PrintSlip(job_id=job_id).model_dump_json())
 
     assert [print_slip(order), print_slip(order)] == ["done", "nothing_to_do"]
-    assert slips(library) == [f"{job_id}.pdf"]
+    assert slips(library) == [str(job_id)]
 
 
 @pytest.mark.parametrize("order", [None, [], {}, {"job_id": "no id"}, {"type": "bookdrop.other.v1"}])

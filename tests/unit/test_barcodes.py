@@ -2,7 +2,6 @@
 """Scanned lines: the barcode that each one contains, or the reason for its refusal."""
 
 import unicodedata
-from uuid import UUID
 
 import pytest
 from hypothesis import assume, given
@@ -13,7 +12,6 @@ from schemas.barcodes import (
     BarcodeRefusedError,
     ScannerFormat,
     clean,
-    parse_slip_code,
     read_line,
     unwrap_spreadsheet,
     verify_check_digit,
@@ -115,20 +113,6 @@ def test_any_line_is_a_printable_part_of_itself_or_refused(line):
         assert 1 <= len(barcode) <= MAX_LENGTH
         assert not {unicodedata.category(char) for char in barcode} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
         assert barcode in line
-
-
-@pytest.mark.parametrize("prefix", ["BD:", "bd:"])
-def test_code_of_a_slip_gives_its_id(prefix):
-    """The prefix is read in capitals and small letters."""
-    assert parse_slip_code(f"{prefix}01a20a85-0c89-7e6f-9d55-be5c2b392977") == UUID(
-        "01a20a85-0c89-7e6f-9d55-be5c2b392977"
-    )
-
-
-@pytest.mark.parametrize("code", ["31000000170", "BD:", "BD:17", "01a20a85-0c89-7e6f-9d55-be5c2b392977", ""])
-def test_other_code_is_not_a_slip(code):
-    """A code without the prefix, or with something else than an id after it, is a barcode."""
-    assert parse_slip_code(code) is None
 
 
 SPACES = "\u00a0\u1680\u2003\u2009\u2028\u2029\u202f\u205f\u3000\x85\x1c\u200b\u2060\ufeff"

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
 
 from schemas import signing
+from schemas.slip_codes import last_digits, short_code, slip_code
 from stations import prompt
 from stations.client import StationClient
 from stations.journal.file import JournalLimits
@@ -139,6 +140,16 @@ def test_slips_code_then_item_is_one_packing_event(client: StationClient) -> Non
 
     assert [event["type"] for event in events] == ["bookdrop.slip-seen.v1", "bookdrop.barcode-scanned.v1"]
     assert (events[0]["slip"], events[0]["barcode"]) == (str(SLIP), "A1")
+
+
+@pytest.mark.parametrize("code", [slip_code(SLIP), slip_code(SLIP).lower(), short_code(SLIP), f"BD:{SLIP.hex[-12:]}"])
+def test_code_of_a_slip_is_accepted_in_each_form(client: StationClient, code: str) -> None:
+    """The code in letters, its printed short form, and the digits of an earlier release begin the packing check."""
+    events, _ = sent(client, code, "A1")
+
+    [event] = events
+    assert event["type"] == "bookdrop.slip-seen.v1"
+    assert last_digits(UUID(event["slip"])) in {SLIP.hex, SLIP.hex[-12:]}
 
 
 def test_patron_card_between_slip_and_item_changes_nothing(client: StationClient) -> None:

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.print_jobs import Address
+from schemas.slip_codes import short_code
 from tasks.slips.elements import CAP_HEIGHT, POINT_MM
 from tasks.slips.layout import compose, depth
 from tasks.slips.media import MEDIA
@@ -225,3 +226,59 @@ def test_usual_barcode_has_bars_of_two_dots(barcode, media):
 
     assert slip.barcode is not None
     assert dots_per_module(barcode, slip.barcode.width) >= 2
+
+
+NAMES = [
+    "Sächsische Landesbibliothek - Staats- und Universitätsbibliothek",
+    "Gottfried Wilhelm Leibniz Bibliothek - Niedersächsische Landesbibliothek, Zentrale für Fernleihe und Ausleihe",
+    "Thüringer Universitäts- und Landesbibliothek Jena",
+    "Bibliothèque nationale et universitaire de Strasbourg, service du prêt entre bibliothèques",
+    "W" * 60,
+    " ".join(["Landesbibliothek"] * 11),
+]
+
+
+@pytest.mark.parametrize("media", sorted(MEDIA))
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fields", [{}, {"delivery_code": None}, {"delivery_code": "A-VERY-LONG-COURIER-CODE"}])
+def test_name_of_a_library_is_never_cut_while_there_is_room(media, name, fields):
+    """The lender's name and our own are complete on every medium, with and without a delivery code."""
+    library = Address(name=name, lines=("Zellescher Weg 18", "01069 Dresden"))
+    layout = compose(content(return_to=library, sent_from=library, title="word " * 60, **fields), measure, MEDIA[media])
+
+    for role in ("return-to", "sent-from"):
+        shown = "".join(text.string for text in layout.texts if text.role == role)
+        assert shown.replace(" ", "") == name.replace(" ", "")
+
+
+@pytest.mark.parametrize("media", sorted(MEDIA))
+def test_title_is_cut_only_where_no_further_line_fits(media):
+    """A cut title leaves no white space as high as one of its lines."""
+    layout = compose(content(title="word " * 100, delivery_code="A-VERY-LONG-COURIER-CODE"), measure, MEDIA[media])
+
+    titles = [text for text in layout.texts if text.role == "title"]
+    assert titles[-1].string.endswith("…")
+    code = [text for text in layout.texts if text.role == "delivery-code"]
+    assert layout.barcode is not None
+    free = layout.barcode.y - 3 - max(text.y for text in layout.texts if text.y < layout.barcode.y)
+    above = code[0].y - CAP_HEIGHT * code[0].size * POINT_MM - layout.medium.margin
+    assert free + 2 * above < 3 * titles[0].size * POINT_MM
+
+
+@pytest.mark.parametrize("media", sorted(MEDIA))
+@pytest.mark.parametrize("code", ["OPL-07", "W" * 40])
+def test_own_courier_code_is_beside_from_and_smaller_than_the_lenders(media, code):
+    """The branch's own code is printed with the word FROM, so that sorters do not take it for the destination."""
+    layout = compose(content(sent_from_code=code), measure, MEDIA[media])
+
+    own = [text for text in layout.texts if text.role == "sent-from-code"]
+    [lenders] = [text for text in layout.texts if text.role == "delivery-code"]
+    assert "".join(text.string for text in own).replace(" ", "") == f"FROM{code}"
+    assert max(text.size for text in own) < lenders.size / 2
+    assert code in text_of(render_pdf(content(sent_from_code=code), media)).replace("\n", "")
+    assert unprintable(content(sent_from_code="紅"), media) == ("sender",)
+
+
+def test_slip_shows_the_short_form_of_its_code():
+    """Staff type the short form when the code is damaged."""
+    assert f"Slip {short_code(content().job_id)}" in text_of(render_pdf(content()))

@@ -47,18 +47,36 @@ def batch_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class SlipId(click.ParamType[UUID]):
-    """The id of a print job, as lists print it or as the slip's code contains it."""
+    """The id of a print job: as lists print it, the slip's code, or the last digits or letters of either."""
 
     name = "slip"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
-        """Parse the id."""
+        """Parse the id; look a short form up in the database."""
+        from schemas.slip_codes import DIGITS, parse_typed, short_code
+        from tasks.printing.slip_lookup import find_slips
+
         if isinstance(value, UUID):
             return value
-        try:
-            return UUID(str(value).strip().removeprefix("BD:"))
-        except ValueError:
-            self.fail(f"{value} is not the id of a slip. Run 'bookdrop prints list' to see all.", param, ctx)
+        meanings = parse_typed(str(value))
+        if not meanings:
+            self.fail(
+                f"{value} is not the id or the code of a slip. Run 'bookdrop prints list' to see all.", param, ctx
+            )
+        if all(len(digits) == DIGITS for digits in meanings) and len(meanings) == 1:
+            return UUID("".join(meanings))
+        with reading() as connection:
+            found = find_slips(connection, meanings)
+        if len(found) == 1:
+            return found[0].job_id
+        if not found:
+            raise click.ClickException(f"There is no slip {value}. Run 'bookdrop prints list' to see all.")
+        candidates = "\n".join(
+            f"  {each.job_id}  {short_code(each.job_id)}  {each.request}  item {each.barcode}" for each in found
+        )
+        raise click.ClickException(
+            f"{value} is the end of several slips' codes. Type more of it. Nothing was changed.\n{candidates}"
+        )
 
 
 @click.group("prints")
@@ -132,6 +150,7 @@ def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_j
 @json_option
 def show_command(slip: UUID, as_json: bool) -> None:
     """Show a slip with its state, attempts, actions and copies."""
+    from schemas.slip_codes import short_code
     from tasks.operator import named_person
     from tasks.printing.queries import slip as read_slip
 
@@ -142,7 +161,8 @@ def show_command(slip: UUID, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    click.echo(f"Slip {found['slip']}{'  COPY ' + str(found['copy']) if found['copy'] > 1 else ''}")
+    copy_number = f"  COPY {found['copy']}" if found["copy"] > 1 else ""
+    click.echo(f"Slip {found['slip']}  {short_code(slip)}{copy_number}")
     click.echo(f"{found['words']}, since {found['since'][:16]}")
     click.echo(f"Request {found['request']}   {found['title']}   item {found['barcode']}   to {found['delivery_code']}")
     click.echo(

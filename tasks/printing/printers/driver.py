@@ -94,6 +94,10 @@ class PrinterDriver(Protocol):
         """True when sending the same slip again cannot print a second one."""
 
     @property
+    def writes_files(self) -> bool:
+        """True when the name of a job is the name of a file, which staff read."""
+
+    @property
     def tracks_jobs(self) -> bool:
         """True when the driver is a `JobTrackingDriver`; else the acceptance of a slip is its only known result."""
 

@@ -139,6 +139,7 @@ class IppPrinter:
     """A printer, or a queue of a print server, that supports IPP."""
 
     can_repeat: Final = False
+    writes_files: Final = False
     tracks_jobs: Final = True
     language: Final = "pdf"
 

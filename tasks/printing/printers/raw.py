@@ -39,6 +39,7 @@ class RawPrinter:
     """A label printer on a TCP port."""
 
     can_repeat: Final = False
+    writes_files: Final = False
     tracks_jobs: Final = False
     language: Final = "zpl"
 

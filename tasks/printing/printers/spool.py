@@ -41,6 +41,7 @@ class SpoolPrinter:
     """
 
     can_repeat: Final = True
+    writes_files: Final = True
     tracks_jobs: Final = False
     language: Final = "pdf"
 
