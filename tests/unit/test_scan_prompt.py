@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
@@ -24,7 +24,7 @@ from stations.settings import StationSettings
 from stations.terminal import Screen
 
 KEY = "a key of the tests"
-SLIP = uuid4()
+SLIP = UUID("01a20a85-0c89-7e6f-9d55-be5c2b392977")
 CARD = "2000001"
 
 
