@@ -14,7 +14,7 @@ from schemas.slip_codes import SHORT_DIGITS
 MAX_CANDIDATES: Final = 20
 """Slips that are listed for digits that several have."""
 
-# Migration 0013 creates an index on the first expression of each database.
+# Migration 0014 creates an index on the first expression of each database.
 _LAST_DIGITS: Final = {"postgresql": '"right"(print_jobs.id::text, 12)', "sqlite": "substr(print_jobs.id, -12)"}
 _ALL_DIGITS: Final = {"postgresql": "replace(print_jobs.id::text, '-', '')", "sqlite": "print_jobs.id"}
 

@@ -3,12 +3,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import Connection, select
 
 from schemas.models import PrintJob
+from schemas.slip_codes import parse_typed
+from tasks.printing.slip_lookup import find_slips
 from tasks.requests.search import external_ids, find_requests
+
+FEWEST_SEARCHED: Final = 8
+"""Digits or letters that the end of a slip's code must have, as the pages show it."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,10 @@ def find_external_ids(connection: Connection, text: str, limit: int) -> dict[int
     return external_ids(connection, find_requests(connection, text)[:limit])
 
 
-def slips_by_code(_connection: Connection, text: str) -> Sequence[UUID]:
-    """The ids of the slips whose code or id is `text`; empty for any other text."""
-    try:
-        return [UUID(text.strip().upper().removeprefix("BD:"))]
-    except ValueError:
-        return []
+def slips_by_code(connection: Connection, text: str) -> Sequence[UUID]:
+    """The ids of the slips whose code or id is `text`, or ends with it; empty for any other text.
+
+    Fewer than eight digits are no part of a code here: they are rather a barcode or a request.
+    """
+    meanings = [digits for digits in parse_typed(text.strip().lstrip("…")) if len(digits) >= FEWEST_SEARCHED]
+    return [slip.job_id for slip in find_slips(connection, meanings)]

@@ -20,6 +20,7 @@ from schemas.database import open_engine
 from schemas.models import Partner, Printer, PrintJob, QuarantinedMessage, Request
 from schemas.print_jobs import PrintState as State
 from schemas.print_jobs import SlipContent
+from schemas.slip_codes import short_code, slip_code
 from schemas.topology import PRINT_SLIP, SWEEP_PRINTS
 from tasks.returns.queries import ReplyFilter, replies
 from tests.databases import postgres_copy
@@ -334,6 +335,9 @@ def test_search_finds_slips_in_every_way(ann, library, context):
         f" {content['barcode']} ",
         "BR-SEARCH",
         f"BD:{slip}",
+        slip_code(slip),
+        short_code(slip),
+        f"…{str(slip)[-8:]}",
         str(slip),
         "zettel FAKSIMILE",
     ):
