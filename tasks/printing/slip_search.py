@@ -43,7 +43,7 @@ def find_external_ids(connection: Connection, text: str, limit: int) -> dict[int
 def slips_by_code(connection: Connection, text: str) -> Sequence[UUID]:
     """The ids of the slips whose code or id is `text`, or ends with it; empty for any other text.
 
-    Fewer than eight digits are no part of a code here: they are rather a barcode or a request.
+    A text of fewer than eight digits is a barcode or a request here, and not the end of a code.
     """
     meanings = [digits for digits in parse_typed(text.strip().lstrip("…")) if len(digits) >= FEWEST_SEARCHED]
     return [slip.job_id for slip in find_slips(connection, meanings)]
