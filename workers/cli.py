@@ -33,6 +33,7 @@ COMMANDS = {
     "export": ("workers.commands.export", "export_group"),
     "webhooks": ("workers.commands.webhooks", "webhooks_group"),
     "items": ("workers.commands.items", "items_group"),
+    "branches": ("workers.commands.branches", "branches_group"),
     "prints": ("workers.commands.prints", "prints_group"),
     "stations": ("workers.commands.stations", "stations_group"),
     "printers": ("workers.commands.printers", "printers_group"),

@@ -80,6 +80,9 @@ class WorkerSettings(ProgramSettings):
     webhook_retention_days: float = Field(default=30.0, ge=1, le=365)
     """How long delivered and failed webhooks are kept, in days. They contain no patron."""
 
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+    """Port on which `bookdrop up` starts Flower, on the loopback address; 0: any free port. If another program has the
+    port, `up` selects a free one and reports it."""
     flower_user_header: str | None = None
     """Header in which a proxy that handles the login names the user, for example `X-Forwarded-User`; requires the next one."""
     flower_proxy_secret: SecretStr | None = None

@@ -7,6 +7,7 @@ import pty
 import re
 import select as io_select
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -132,6 +133,27 @@ def test_up_without_input_plays_the_demo(home):
     wanted = query(home, "SELECT count(*) FROM print_jobs")[0][0]
     assert len(slips) == wanted > 0
     assert processes_of(home) == ""
+
+
+def test_flower_gets_another_port_when_its_own_is_taken(home):
+    """The start names the taken port and how to choose one; the setting and the option choose it."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        by_option = bookdrop(home, "up", "--flower-port", str(taken))
+        env = {**environment(home), "BOOKDROP_FLOWER_PORT": str(taken)}
+        by_setting = subprocess.run(
+            [*BOOKDROP, "up", "--no-demo"], env=env, capture_output=True, text=True, timeout=300, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    free = bookdrop(home, "up", "--flower-port", str(taken))
+
+    for done in (by_option, by_setting):
+        assert f"Another program has port {taken}" in done.stderr, done.stderr
+        assert f"Flower: http://127.0.0.1:{taken} " not in done.stderr
+    assert f"Flower: http://127.0.0.1:{taken} " in free.stderr
+    assert "Another program" not in free.stderr
 
 
 @pytest.mark.thorough

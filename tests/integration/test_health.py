@@ -163,6 +163,32 @@ def test_status_names_a_worker_that_hangs(unreachable, tmp_path):
     assert {name: each["hangs"] for name, each in report["processes"].items()} == {"returns": True, "printing": False}
 
 
+@pytest.mark.long
+def test_status_without_a_data_directory_shows_the_installation(deployment, library):
+    """Where services run the workers, `status` lists those that respond, with what waits; a missing role is code 1."""
+    with deployment.worker("returns"), deployment.worker("housekeeping"):
+        with deployment.worker("printing", "--branch", "main"):
+            complete = wait_until(
+                lambda: (found := run(deployment, "status"))[0] == 0 and found, "all workers respond", timeout=60
+            )
+            words = deployment.bookdrop("status").stdout
+        without_printing = run(deployment, "status")
+
+    assert [role for role, names in complete[1]["workers"].items() if len(names) == 1] == [*complete[1]["workers"]]
+    assert complete[1]["waiting"]["messages_in_quarantine"] == 0
+    assert words.startswith("bookdrop is up; broker ")
+    assert (without_printing[0], without_printing[1]["workers"]["printing"]) == (1, [])
+
+
+def test_status_of_an_installation_names_what_cannot_be_reached(unreachable):
+    """Without broker and database the status is code 1, and names both."""
+    code, report = run(unreachable, "status")
+
+    assert (code, report["running"]) == (1, False)
+    assert ["broker" in problem for problem in report["problems"]] == [True, False]
+    assert ["database" in problem for problem in report["problems"]] == [False, True]
+
+
 def test_queue_without_a_consumer_is_reported():
     """A branch without a print worker is reported, although print workers for other branches respond."""
     found = list(workers.consumers({"printing-main@here": ["printing.main", "print-actions"]}, ["main", "north"]))

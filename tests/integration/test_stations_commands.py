@@ -274,3 +274,23 @@ def test_imported_station_has_an_age_of_its_key(run, engine, tmp_path):
     assert (imported.exit_code, added.exit_code) == (0, 0), imported.output + added.output
     assert "BOOKDROP_STATION_REQUIRE_SIGNED_REPLIES=true" in added.stdout
     assert None not in {station(engine, code).key_since for code in ("main-desk-8", "main-desk-9")}
+
+
+def test_branches_are_listed_with_time_zone_and_courier_code(run, library):
+    """Each branch is listed with its time zone and its own courier code; without a time zone that of the machine applies."""
+    added = run("add", "branches", "code=main", "timezone=Europe/Berlin", "delivery_code=OPL-07")
+    shown = run("branches", "list").stdout.splitlines()
+    records = json.loads(run("branches", "list", "--json").stdout)["branches"]
+
+    assert added.exit_code == 0, added.output
+    assert [row.split()[0] for row in shown] == [record["branch"] for record in records]
+    [main_branch] = [record for record in records if record["branch"] == "main"]
+    assert (main_branch["timezone"], main_branch["delivery_code"], main_branch["printer"]) == (
+        "Europe/Berlin",
+        "OPL-07",
+        "main-slips",
+    )
+    [line] = [row for row in shown if row.startswith("main ")]
+    assert "Europe/Berlin" in line
+    assert "OPL-07" in line
+    assert "time zone of the machine" in next(row for row in shown if row.startswith("north "))

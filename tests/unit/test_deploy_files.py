@@ -21,7 +21,7 @@ from workers.cli import main as operations
 from workers.settings import WorkerSettings
 
 SERVICES = COMPOSE["services"]
-ONE_SHOT = {"migrate", "bookdrop"}
+ONE_SHOT = {"migrate", "bookdrop", "station"}
 """Services that run once and exit; compose polls no health of theirs."""
 
 SIDES = (WorkerSettings, StationSettings)
@@ -50,14 +50,16 @@ def command_lines():
             yield pytest.param(Path(program).name, arguments, id=unit.name)
     for name, service in SERVICES.items():
         if service["image"] == "bookdrop:local":
-            yield pytest.param("bookdrop", service["command"], id=f"compose {name}")
+            program = service.get("entrypoint", ["bookdrop"])[0]
+            yield pytest.param(program, service["command"], id=f"compose {name}")
         check = service.get("healthcheck", {}).get("test", [])
         if "bookdrop" in check[1:2]:
             yield pytest.param("bookdrop", check[2:], id=f"compose {name} health")
     for where, _, container in CONTAINERS:
         if container["image"] == "bookdrop":
             arguments = [each.replace("$(BRANCH)", "main") for each in container["args"]]
-            yield pytest.param("bookdrop", arguments, id=f"kubernetes {where}")
+            program = container.get("command", ["bookdrop"])[0]
+            yield pytest.param(program, arguments, id=f"kubernetes {where}")
         for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
             probe = container.get(kind, {}).get("exec", {}).get("command", [])
             if probe[:1] == ["bookdrop"]:
@@ -137,6 +139,7 @@ BROKER_USERS = {
     "metrics": "metrics",
     "migrate": "metrics",
     "bookdrop": "operations",
+    "station": "station-main-desk-1",
 }
 """The broker's user of each part. Migrations connect to no broker, so they have the user with the fewest rights."""
 
@@ -189,14 +192,19 @@ def test_each_pod_has_the_broker_user_of_its_part():
 
     operators = found["housekeeping"].pop("operations-broker-url")
     assert operators == "operations.url"
-    assert found == {part: {"broker-url": f"{user}.url"} for part, user in BROKER_USERS.items() if part != "bookdrop"}
+    assert found == {
+        part: {"broker-url": f"{user}.url"}
+        for part, user in BROKER_USERS.items()
+        if part not in {"bookdrop", "station"}
+    }
 
 
 @pytest.mark.parametrize(("where", "pod", "container"), [each for each in CONTAINERS if each[2]["image"] == "bookdrop"])
 def test_each_secret_file_that_a_pod_reads_is_mounted(where, pod, container):
     """Every file below /run/secrets that a setting names is an item of the pod's volume."""
     settings = [each["value"] for each in container.get("env", []) if "value" in each]
-    settings += ["/run/secrets/broker-url", "/run/secrets/database-url"]  # of settings.yaml
+    if "envFrom" in container:
+        settings += ["/run/secrets/broker-url", "/run/secrets/database-url"]  # of settings.yaml
     [volume] = [each for each in pod["volumes"] if each["name"] == "secrets"]
     items = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
 
@@ -355,6 +363,7 @@ def egress_of(component):
         ("printing", {53, 5432, 6379, 5671, 5672, 631, 9100}),
         ("flower", {53, 5432, 6379, 5671, 5672}),
         ("metrics", {53, 5432, 6379, 5671, 5672}),
+        ("station", {53, 6379, 5671, 5672}),
     ],
 )
 def test_pod_connects_to_named_destinations_only(component, ports):
@@ -379,7 +388,7 @@ def test_kubernetes_container_is_confined(where, pod, container):
     assert context["readOnlyRootFilesystem"] is True
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert set(container["resources"]["limits"]) == {"cpu", "memory"}
-    assert pod.get("restartPolicy") == "OnFailure" or container["livenessProbe"]
+    assert pod.get("restartPolicy") in {"OnFailure", "Never"} or container["livenessProbe"]
 
 
 def test_liveness_probe_needs_no_broker():

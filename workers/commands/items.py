@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.commands.moments import format_moment
 from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
 
@@ -61,7 +62,7 @@ def show_command(request: str, as_json: bool) -> None:
         verb = line["what"].removeprefix("barcode_")
         note = f": {line['note']}" if line["note"] else ""
         click.echo(
-            f"  {line['at'][:16].replace('T', ' ')}  {details['barcode']} {verb}, item {details['item']},"
+            f"  {format_moment(line['at'])}  {details['barcode']} {verb}, item {details['item']},"
             f" by {named_person(details['actor'], details.get('identified_by'), details.get('account'))}{note}"
         )
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import click
 
+from workers.commands.moments import format_moment
 from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
 
@@ -140,7 +141,9 @@ def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_j
         return
     for row in found:
         copy = f" copy {row['copy']}" if row["copy"] > 1 else ""
-        click.echo(f"{row['slip']}  {row['since'][:16]}  {row['branch']:<10}{row['request']:<16}{row['words']}{copy}")
+        click.echo(
+            f"{row['slip']}  {format_moment(row['since'])}  {row['branch']:<10}{row['request']:<16}{row['words']}{copy}"
+        )
     if not found:
         click.echo("No slip matches.")
 
@@ -163,7 +166,7 @@ def show_command(slip: UUID, as_json: bool) -> None:
         return
     copy_number = f"  COPY {found['copy']}" if found["copy"] > 1 else ""
     click.echo(f"Slip {found['slip']}  {short_code(slip)}{copy_number}")
-    click.echo(f"{found['words']}, since {found['since'][:16]}")
+    click.echo(f"{found['words']}, since {format_moment(found['since'])}")
     click.echo(f"Request {found['request']}   {found['title']}   item {found['barcode']}   to {found['delivery_code']}")
     click.echo(
         f"Branch {found['branch']}   printer {found['printer'] or 'none'}   station {found['station'] or 'none'}"
@@ -171,11 +174,15 @@ def show_command(slip: UUID, as_json: bool) -> None:
     for attempt in found["attempts"]:
         error = f": {attempt['error']}" if attempt["error"] else ""
         result = f"{attempt['outcome']}{error}" if attempt["outcome"] else "in progress"
-        click.echo(f"  {attempt['began'][:19]}  attempt on {attempt['printer'] or 'a deleted printer'}: {result}")
+        click.echo(
+            f"  {format_moment(attempt['began'], seconds=True)}  attempt on {attempt['printer'] or 'a deleted printer'}: {result}"
+        )
     for decision in found["decisions"]:
         reason = f": {decision['reason']}" if decision["reason"] else ""
         who = named_person(decision["actor"], decision["identified_by"], decision["account"])
-        click.echo(f"  {decision['at'][:19]}  {decision['what'].replace('_', ' ')} by {who}{reason}")
+        click.echo(
+            f"  {format_moment(decision['at'], seconds=True)}  {decision['what'].replace('_', ' ')} by {who}{reason}"
+        )
     if len(found["copies"]) > 1:
         click.echo(
             "Copies: " + ", ".join(f"{copy['copy']} {copy['state']} ({copy['slip']})" for copy in found["copies"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from schemas.external_text import text_lines
+from workers.commands.moments import format_moment
 from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
 
@@ -89,7 +90,7 @@ def list_command(
         times = f"  {row['times']} times" if row["times"] > 1 else ""
         click.echo(
             _printable(
-                f"{row['id']:>6}  {row['received_at'][:16]}  {row['state']:<8}{row['reason']:<17}"
+                f"{row['id']:>6}  {format_moment(row['received_at'])}  {row['state']:<8}{row['reason']:<17}"
                 f"{row['queue']:<14}{row['station'] or '-':<16}{row['task'] or '-'}{times}"
             )
         )
@@ -118,15 +119,19 @@ def show_command(message: int, reveal: bool, as_json: bool) -> None:
     lines = [
         f"Message {found['id']}: {found['state']}, {found['reason']}"
         + (f" ({found['detail']})" if found["detail"] else ""),
-        f"Received {found['received_at'][:19]} on {found['queue']}"
-        + (f", {found['times']} times, last {found['last_at'][:19]}" if found["last_at"] else ""),
+        f"Received {format_moment(found['received_at'], seconds=True)} on {found['queue']}"
+        + (
+            f", {found['times']} times, last {format_moment(found['last_at'], seconds=True)}"
+            if found["last_at"]
+            else ""
+        ),
         f"Station {found['station'] or '-'}   event {found['event_id'] or '-'}   task {found['task'] or '-'}",
         f"Reply queue {found['reply_to'] or 'none'}",
     ]
     if found["decided_at"]:
         reason = f": {found['reason_of_decision']}" if found["reason_of_decision"] else ""
         who = named_person(found["decided_by"], found["decided_identified_by"], found["decided_account"])
-        lines.append(f"{found['state'].title()} {found['decided_at'][:19]} by {who}{reason}")
+        lines.append(f"{found['state'].title()} {format_moment(found['decided_at'], seconds=True)} by {who}{reason}")
     if found["headers"]:
         lines.append("Headers " + json.dumps(found["headers"], ensure_ascii=False))
     lines.append(found["body"] or "(erased)")

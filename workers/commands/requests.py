@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.commands.moments import format_moment
 from workers.commands.options import csv_option, json_option, spreadsheet_safe
 from workers.commands.sessions import reading
 
@@ -152,7 +153,8 @@ def _print(found: "Page", *, as_csv: bool, as_json: bool) -> None:
 
 def _print_table(requests: list[dict[str, Any]]) -> None:
     rows = [
-        row | {"barcodes": ", ".join(row["barcodes"]), "created": _local(row["created_at"])[:10]} for row in requests
+        row | {"barcodes": ", ".join(row["barcodes"]), "created": format_moment(row["created_at"])[:10]}
+        for row in requests
     ]
     widths = {name: max(least, *(len(row[name]) + 2 for row in rows)) for name, least in TEXT_COLUMNS.items()}
     rest = max(20, shutil.get_terminal_size((200, 24)).columns - sum(widths.values()))
@@ -205,22 +207,22 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"  Branch {found['branch']}"
     for item in found["items"]:
         codes = ", ".join(code["barcode"] + (" (temporary)" if code["temporary"] else "") for code in item["barcodes"])
-        back = f", back {_local(item['returned_at'])} at {item['returned_by']}" if item["returned_at"] else ""
+        back = f", back {format_moment(item['returned_at'])} at {item['returned_by']}" if item["returned_at"] else ""
         yield f"  Item {item['position']}: {codes}{back}"
         for loan in item["loans"]:
             end = (
-                f"discharged {_local(loan['discharged_at'])}"
+                f"discharged {format_moment(loan['discharged_at'])}"
                 if loan["discharged_at"]
-                else f"due {_local(loan['due_at'])}"
+                else f"due {format_moment(loan['due_at'])}"
             )
-            yield f"    Loan of {_local(loan['loaned_at'])}, {end}"
+            yield f"    Loan of {format_moment(loan['loaned_at'])}, {end}"
     for slip in found["slips"]:
-        yield f"  Slip {slip['slip']}: {slip['state'].replace('_', ' ')} since {_local(slip['since'])}, copy {slip['copy']}"
+        yield f"  Slip {slip['slip']}: {slip['state'].replace('_', ' ')} since {format_moment(slip['since'])}, copy {slip['copy']}"
     yield "  History"
     for event in found["history"]:
         where = f" at {event['station']}" if event["station"] else ""
         status = f" -> {event['status_after'].replace('_', ' ')}" if event["status_after"] else ""
-        yield f"    {_local(event['at'])}  {event['what'].replace('_', ' ')}{status}{where}"
+        yield f"    {format_moment(event['at'])}  {event['what'].replace('_', ' ')}{status}{where}"
         if event["what"] in {"returned", "item_checked_in"} and event["event"]:
             yield f"      event {event['event']}"
         yield from _persons(event["details"])
@@ -238,8 +240,3 @@ def _persons(details: dict[str, Any]) -> Iterator[str]:
         supervisor = named_person(override["supervisor"], override.get("identified_by"))
         reason = f": {override['reason']}" if override["reason"] else ""
         yield f"      override by {supervisor}{reason}"
-
-
-def _local(moment: str | None) -> str:
-    """Format a time in the machine's time zone."""
-    return "-" if moment is None else f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"

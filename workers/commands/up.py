@@ -7,10 +7,14 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from workers.commands.options import json_option
+
+if TYPE_CHECKING:
+    from workers.settings import WorkerSettings
 
 ALREADY_RUNNING = 3
 
@@ -24,9 +28,14 @@ home_option = click.option(
 @click.command("up")
 @home_option
 @click.option("--flower/--no-flower", default=True, help="Start Flower on the loopback address.")
+@click.option(
+    "--flower-port",
+    type=click.IntRange(0, 65535),
+    help="Port of Flower (default: the setting flower_port, 5555); 0 for any free port.",
+)
 @click.option("--demo/--no-demo", default=True, help="Fill an empty database with demo data.")
 @click.option("--stay", is_flag=True, help="Open no station; run until Ctrl-C or 'bookdrop down'.")
-def up_command(home: Path | None, flower: bool, demo: bool, stay: bool) -> None:
+def up_command(home: Path | None, flower: bool, flower_port: int | None, demo: bool, stay: bool) -> None:
     """Run everything on this machine: Valkey, workers, Flower, and a station at this terminal.
 
     On a terminal, the station's prompt opens: scan or type a barcode, then press Enter. Otherwise the command scans the
@@ -43,16 +52,25 @@ def up_command(home: Path | None, flower: bool, demo: bool, stay: bool) -> None:
     from workers.embedded import demo as stations
     from workers.embedded import service
     from workers.embedded.data_dir import AlreadyRunningError, DataDirectory
+    from workers.settings import WorkerSettings
 
     directory = DataDirectory(home) if home else DataDirectory.default()
+    if flower and flower_port is None:
+        flower_port = WorkerSettings.load().flower_port
     logging.configure("warning")
     os.umask(OTHERS)
     started = time.monotonic()
     try:
-        with service.running(directory, flower=flower, demo=demo) as embedded:
+        with service.running(directory, flower_port=flower_port if flower else None, demo=demo) as embedded:
             click.echo(f"bookdrop is up after {time.monotonic() - started:.1f} s.  Slips: {directory.spool}", err=True)
             if embedded.flower_url:
                 click.echo(f"Flower: {embedded.flower_url}   Logs: {directory.logs}", err=True)
+            if embedded.taken_port:
+                click.echo(
+                    f"Another program has port {embedded.taken_port}, so Flower has another one."
+                    " To choose it: --flower-port, or the setting flower_port.",
+                    err=True,
+                )
             if embedded.flower_login:
                 name, password = embedded.flower_login
                 click.echo(f"Flower login: {name}   Password: {password}", err=True)
@@ -105,15 +123,21 @@ def down_command(home: Path | None) -> None:
 @home_option
 @json_option
 def status_command(home: Path | None, as_json: bool) -> None:
-    """Show the processes of this data directory, and how many messages and slips wait.
+    """Show the processes of bookdrop, and how many messages and slips wait.
 
-    A worker hangs if its last heartbeat is more than 30 seconds old. Exit code 1 if nothing runs here.
+    With a data directory of 'bookdrop up' (--home, BOOKDROP_HOME, or .bookdrop in the working folder): its processes. A
+    worker hangs if its last heartbeat is more than 30 seconds old. Exit code 1 if nothing runs there.
+
+    Without one: the workers that respond over the broker of the settings, wherever they run, as installed with systemd,
+    containers or Kubernetes. Exit code 1 if a role has no worker, or if broker or database do not respond.
     """
     from workers.embedded.data_dir import DataDirectory
     from workers.embedded.supervisor import started_at
     from workers.heartbeat import STALE_SECONDS, age
 
     directory = DataDirectory(home) if home else DataDirectory.default()
+    if home is None and "BOOKDROP_HOME" not in os.environ and not directory.path.exists():
+        _show_installation(as_json)
     state = directory.load_state()
     is_up = directory.path.exists() and directory.is_running()
     processes = {
@@ -149,6 +173,54 @@ def status_command(home: Path | None, as_json: bool) -> None:
     for name, number in waiting.items():
         click.echo(f"  {name.replace('_', ' ')}: {number}")
     raise SystemExit(0 if is_up else 1)
+
+
+def _show_installation(as_json: bool) -> NoReturn:
+    """Show the workers that respond, and what waits in the database of the settings; exit with 1 if a part is missing."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from workers.metrics.heartbeats import ROLES, role_of
+    from workers.settings import WorkerSettings
+
+    settings = WorkerSettings.load()
+    problems = []
+    names: list[str] = []
+    try:
+        names = _responding_workers(settings)
+    except Exception as error:  # noqa: BLE001 - any failure means the same, and the broker's errors vary by transport
+        problems.append(f"The broker does not respond ({type(error).__name__}).")
+    waiting: dict[str, int] = {}
+    try:
+        waiting = _waiting(settings.database_url)
+    except SQLAlchemyError as error:
+        problems.append(f"The database cannot be read ({type(error).__name__}).")
+    by_role = {role: [name for name in names if role_of(name) == role] for role in ROLES}
+    is_up = not problems and all(by_role.values())
+    if as_json:
+        report = {"running": is_up, "home": None, "workers": by_role, "waiting": waiting, "problems": problems}
+        click.echo(json.dumps(report, indent=2))
+        raise SystemExit(0 if is_up else 1)
+    click.echo(f"bookdrop is {'up' if is_up else 'not complete'}; broker {settings.broker.scheme}")
+    for role, found in by_role.items():
+        click.echo(f"  {role:<14}{', '.join(found) or 'no worker responds'}")
+    for name, number in waiting.items():
+        click.echo(f"  {name.replace('_', ' ')}: {number}")
+    for problem in problems:
+        click.echo(f"  {problem}")
+    if not is_up:
+        click.echo("Run 'bookdrop doctor' to find the cause.")
+    raise SystemExit(0 if is_up else 1)
+
+
+def _responding_workers(settings: "WorkerSettings") -> list[str]:
+    """Names of the workers that respond over the broker within two seconds."""
+    from workers import bootstrap
+    from workers.app import app
+    from workers.doctor.workers import RESPONSE_TIMEOUT
+
+    with bootstrap.connect(settings) as connection:
+        connection.ensure_connection(max_retries=1, timeout=5)
+        return sorted(app.control.inspect(timeout=RESPONSE_TIMEOUT, connection=connection).ping() or {})
 
 
 def _waiting(database_url: str) -> dict[str, int]:

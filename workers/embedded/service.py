@@ -26,7 +26,6 @@ from workers.embedded.data_dir import DataDirectory, ProcessState
 from workers.embedded.supervisor import ProcessSupervisor, Program, end
 
 STATIONS = ("main-desk-1", "main-desk-2", "north-desk-1")
-FLOWER_PORT = 5555
 
 
 class StartError(Exception):
@@ -42,11 +41,13 @@ class EmbeddedService:
     flower_url: str | None
     flower_login: tuple[str, str] | None = None
     """Name and password of Flower's login."""
+    taken_port: int | None = None
+    """The port that Flower should have had, if another program has it."""
 
 
 @contextmanager
-def running(directory: DataDirectory, *, flower: bool, demo: bool) -> Iterator[EmbeddedService]:
-    """Start all processes, and stop them in reverse order at the end.
+def running(directory: DataDirectory, *, flower_port: int | None, demo: bool) -> Iterator[EmbeddedService]:
+    """Start all processes, and stop them in reverse order at the end. Without a `flower_port` Flower is not started.
 
     TERM raises `KeyboardInterrupt` in the main thread, as Ctrl-C does. Raises `AlreadyRunningError` if the data directory
     is in use, and `StartError` if a process does not start or ends again right after each start.
@@ -68,13 +69,15 @@ def running(directory: DataDirectory, *, flower: bool, demo: bool) -> Iterator[E
             engine = _database(directory, demo=demo)
             _wait_for_valkey(directory)
             programs = _workers(directory, engine)
-            login = directory.flower_login() if flower else None
-            if flower:
-                port = _free_port(FLOWER_PORT)
+            login = taken = None
+            if flower_port is not None:
+                login = directory.flower_login()
+                port = _free_port(flower_port)
+                taken = flower_port if flower_port not in {0, port} else None
                 state.flower = f"http://127.0.0.1:{port}"
                 programs.append(_flower(directory, port))
             supervisor.start(programs)
-            yield EmbeddedService(directory, engine, state.flower, login)
+            yield EmbeddedService(directory, engine, state.flower, login, taken)
         except KeyboardInterrupt:
             if supervisor.failure is not None:
                 raise StartError(str(supervisor.failure)) from None
