@@ -289,7 +289,7 @@ def test_containers_page_leads_to_a_first_scan(tmp_path, secrets, broker, empty_
                         wait_until(lambda: list((tmp_path / "run").rglob("printing/heartbeat")), "printing has started")
                         wait_until(lambda: list((tmp_path / "run").rglob("returns/heartbeat")), "returns has started")
                     output[line] = containers.run(name, arguments)
-                case ["install", "-m", "644", "/dev/stdin", "deploy/secrets/station-key"]:
+                case ["(cd", "deploy/secrets", "&&", "install", "-m", "644", "/dev/stdin", "station-key)"]:
                     [added] = [each for command, each in output.items() if "add stations" in command]
                     (secrets[0] / "station-key").write_text(added.split()[-1])
                 case [first, *_]:

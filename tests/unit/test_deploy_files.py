@@ -116,7 +116,7 @@ def stop_timeouts():
         if "bookdrop worker" in unit.get("ExecStart"):
             yield pytest.param(seconds(unit.get("TimeoutStopSec")), id=unit.name)
     for name, service in SERVICES.items():
-        if service.get("command", [""])[0] == "worker":
+        if service.get("command", [])[:1] == ["worker"]:
             yield pytest.param(seconds(service["stop_grace_period"]), id=f"compose {name}")
     for where, pod, container in CONTAINERS:
         if container.get("args", [""])[0] == "worker":
