@@ -413,7 +413,9 @@ def _show_selection(selection: Any, as_json: bool) -> None:
         return
     click.echo(f"{selection.total} slips match. Nothing was changed.")
     for row in sample:
-        click.echo(f"{row['slip']}  {row['since'][:16]}  {row['branch']:<10}{row['request']:<16}{row['words']}")
+        click.echo(
+            f"{row['slip']}  {format_moment(row['since'])}  {row['branch']:<10}{row['request']:<16}{row['words']}"
+        )
     if selection.total > len(sample):
         click.echo(f"... and {selection.total - len(sample)} more")
 
