@@ -17,6 +17,7 @@ SMALLEST = {
     "imports": ["--rows", "50"],
     "replay": ["--held", "20"],
     "scans": ["--stations", "1", "--scans", "40"],
+    "search": ["--sizes", "200"],
     "slips": ["--slips", "2"],
     "station": ["--scans", "10"],
     "worker": ["--scans", "50", "--idle-seconds", "1"],
