@@ -214,6 +214,12 @@ class RabbitMQ(Server):
     def _connection(self) -> Any:
         return amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=3, read_timeout=20, write_timeout=20)
 
+    def control(self, *arguments: str) -> None:
+        """Run `rabbitmqctl` on the node."""
+        program = Path(self._program).with_name("rabbitmqctl")
+        node = self._environment()["RABBITMQ_NODENAME"]
+        subprocess.run([program, "-n", node, *arguments], env=self._environment(), check=True, capture_output=True)
+
     def url(self, port: int) -> str:
         """The URL of the broker through `port`."""
         return f"amqp://guest:guest@127.0.0.1:{port}//"

@@ -63,7 +63,7 @@ def live_command(role: str, within: float, as_json: bool) -> None:
 @health_group.command("ready")
 @json_option
 def ready_command(as_json: bool) -> None:
-    """Check that database and broker respond, and that the schema is up to date.
+    """Check that database and broker respond, that the broker accepts messages, and that the schema is up to date.
 
     Exit codes: 0 ready; 1 not ready.
     """

@@ -20,7 +20,7 @@ from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.factory import open_printer
 from workers import bootstrap
 from workers.app import app
-from workers.doctor import backlog, pooler, private, server_log, workers
+from workers.doctor import backlog, broker_writes, pooler, private, server_log, workers
 from workers.doctor.finding import Finding, guarded
 from workers.settings import WorkerSettings
 
@@ -36,7 +36,7 @@ def diagnose() -> list[Finding]:
 
 
 def readiness() -> list[Finding]:
-    """Check that database and broker respond, and that the schema has this program's version."""
+    """Check that database and broker respond, that the broker accepts messages, and the version of the schema."""
     return _run(full=False)
 
 
@@ -190,10 +190,17 @@ def _broker(settings: WorkerSettings, registered: _Registered | None) -> Iterato
     with bootstrap.connect(settings) as connection:
         connection.ensure_connection(max_retries=1, timeout=5)
         yield Finding("broker", ok=True, message=f"{settings.broker.scheme} responds")
+        if not settings.broker.is_redis:
+            refused = list(broker_writes.confirmed_by_rabbitmq(connection))
+            if refused:  # the connection is of no further use
+                yield from refused
+                return
+        else:
+            client: redis.Redis = getattr(connection.default_channel, "client")  # noqa: B009 - untyped in kombu
+            yield from broker_writes.accepted_by_redis(client)
         if registered is None:
             return
         if settings.broker.is_redis:
-            client: redis.Redis = getattr(connection.default_channel, "client")  # noqa: B009 - untyped in kombu
             yield from _redis_version(client)
             yield from _redis_settings(client)
         yield from backlog.at_broker(connection, registered.stations)
