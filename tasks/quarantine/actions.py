@@ -47,7 +47,8 @@ def retry(number: int, by: Operator, context: Context) -> str:
     except Exception as error:
         _in_one_commit(number, context, lambda row, _uow: _keep(row))
         raise DecisionRefusedError(
-            f"The broker did not accept it ({type(error).__name__}). The message is kept as it was."
+            f"The broker did not accept it ({type(error).__name__}). The message is kept as it was. If the broker denies"
+            f" publishing to this program's user, as to Flower's, run 'bookdrop quarantine retry {number}' on the server."
         ) from error
     if message.queue == RETURNS_QUEUE:
         return f"Requeued on {message.queue}; it is settled when the reply to it is stored."

@@ -6,6 +6,7 @@
 
 import hashlib
 import json
+import re
 import urllib.request
 from contextlib import closing, suppress
 from functools import partial
@@ -14,15 +15,23 @@ from typing import Any
 import pytest
 import redis
 from click.testing import CliRunner
+from sqlalchemy import select
 
-from schemas.topology import RETURNS_QUEUE
+from schemas.models import OutboxEntry
+from schemas.print_jobs import PrintState as State
+from schemas.topology import PRINT_SLIP, PROCESS_SCAN, RETURNS_QUEUE
 from stations.client import StationClient
+from tasks.events.processing import process_in
+from tasks.quarantine.rejection import Received
+from tasks.returns.handler import RETURN_HANDLER
+from tests.flower import FlowerClient, FlowerProcess, published_print_job, running, set_print_job
 from tests.library import LENDER
 from tests.network import free_port
 from tests.polling import wait_until
 from tests.processes import Deployment
 from tests.raw_station import RawStation
 from tests.secured_redis import SERVERS, secured_redis
+from tests.task_context import POLICY
 from workers.cli import main
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough, pytest.mark.databases("sqlite")]
@@ -156,6 +165,32 @@ def test_other_users_are_denied_other_commands(shared_server, user, command):
     """Only the administrator empties, stops or configures the server. Flower reads and publishes no message."""
     with shared_server.client(user) as client, pytest.raises(redis.ResponseError, match=r"(?i)permission"):
         client.execute_command(*command.split(" "))
+
+
+def test_flowers_user_acts_on_slips_and_refuses_to_requeue(user_deployment, library, context):
+    """Retry of a slip is left to the outbox. Retry of a quarantined message names the command, and keeps it; drop works."""
+    slip = published_print_job(library, context)
+    set_print_job(library, slip, state=State.HELD)
+    with context.unit_of_work() as uow:
+        scan = library.scan("31000000017", station="west-desk-1")
+        process_in(uow, [Received(scan, "reply.main-desk-1", PROCESS_SCAN)], RETURN_HANDLER, POLICY)
+
+    flower = FlowerProcess(user_deployment("flower"), FLOWER_BASIC_AUTH="ann:long-enough")
+    with running(flower):
+        ann = FlowerClient(flower.url, "ann:long-enough")
+        retried = ann.post(f"/prints/{slip}", do="retry", reason="paper in")
+        [version] = re.findall(r'name="expected" value="([^"]+)"', ann.get("/quarantine/decide", do="retry")[1])
+        refused = ann.post("/quarantine/decide", do="retry", why="registered", expected=version)
+        dropped = ann.post("/quarantine/decide", do="drop", why="a test", expected=version)
+
+    with library.engine.connect() as connection:
+        waiting = connection.scalars(select(OutboxEntry.task)).all()
+    assert (retried[0], waiting.count(PRINT_SLIP)) == (
+        302,
+        2,
+    )  # of the Return, which this test does not publish, and Retry
+    assert (refused[0], "NoPermissionError" in refused[1], "quarantine retry 1" in refused[1]) == (409, True, True)
+    assert dropped[0] == 302
 
 
 def test_default_user_is_denied(shared_server):
