@@ -13,7 +13,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery import Celery
+from celery.events.event import get_exchange
 from click.testing import CliRunner
+from kombu import Connection, Producer
 from sqlalchemy import insert, update
 from uuid6 import uuid7
 
@@ -46,6 +49,7 @@ from tasks.quarantine.dead_letter import quarantine_row
 from tasks.returns.handler import RETURN_HANDLER
 from tasks.returns.undo_handler import UNDO_HANDLER
 from tests.library import KEY
+from tests.polling import wait_until
 from tests.printers import ScriptedIppPrinter, ipp_response
 from workers.cli import main
 from workers.doctor.finding import Finding
@@ -298,6 +302,48 @@ def test_hostile_names_of_workers_are_lines_and_bounded_in_number(database_kind)
     assert len(names) == MAX_WORKERS
     assert max(map(len, names)) <= MAX_NAME_LENGTH
     assert_clean(*names, Finding("worker", ok=True, message=HOSTILE).message)
+
+
+@pytest.mark.long
+@pytest.mark.brokers("redis", "rabbitmq")
+def test_malformed_events_do_not_interrupt_the_heartbeats(broker_url):
+    """Events that are no objects, of other types, or too long are dropped; the next heartbeat counts, on one connection."""
+    connections = []
+
+    def connect():
+        connections.append(Connection(broker_url))
+        return connections[-1]
+
+    receiver = HeartbeatReceiver(Celery(broker=broker_url), connect)
+    receiver.start()
+    wait_until(lambda: receiver.is_connected)
+    malformed = [
+        "7",
+        "[7]",
+        '{"type": []}',
+        '{"type": "worker-heartbeat", "clock": "x"}',
+        "[" * 900,
+        '"' + "x" * 70_000 + '"',
+        "{",
+    ]
+    with Connection(broker_url) as connection:
+        producer = Producer(connection, get_exchange(connection))
+
+        def heartbeat():
+            event = {"type": "worker-heartbeat", "hostname": "returns@x", "timestamp": 1.0, "utcoffset": 0, "clock": 1}
+            producer.publish(json.dumps(event), routing_key="worker.heartbeat", content_type="application/json")
+            return receiver.heartbeats()
+
+        wait_until(heartbeat)
+        for body in malformed * 3:
+            producer.publish(
+                body, routing_key="worker.heartbeat", content_type="application/json", content_encoding="utf-8"
+            )
+        event = {"type": "worker-heartbeat", "hostname": "printing@x", "timestamp": 1.0, "utcoffset": 0, "clock": 1}
+        producer.publish(json.dumps(event), routing_key="worker.heartbeat", content_type="application/json")
+        wait_until(lambda: "printing" in {each.role for each in receiver.heartbeats()})
+
+    assert len(connections) == 1
 
 
 @pytest.mark.databases("sqlite")

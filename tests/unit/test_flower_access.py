@@ -14,12 +14,13 @@ from tornado.web import RequestHandler
 
 from schemas.topology import ALL_TASKS, PRINT_SLIP
 from workers.app import app
+from workers.flower import inspector as inspections
 from workers.flower.access import ACCESS, Access, implements, required_access
 from workers.flower.application import HANDLERS
 from workers.flower.auth import has_bearer_token
 from workers.flower.event_filter import MAX_TEXT, accepted_event
-from workers.flower.event_receiver import MAX_EVENT_BYTES, TolerantEventReceiver
 from workers.flower.slip_events import MAX_WORKERS, SlipEventReceiver
+from workers.runtime.event_receiver import MAX_EVENT_BYTES, TolerantEventReceiver
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -199,3 +200,30 @@ def test_message_that_is_not_an_event_does_not_end_the_receiver(message):
 
     assert before == []
     assert processed[-1]["uuid"] == TASK_EVENT["uuid"]
+
+
+def test_replies_to_inspection_are_bounded_in_number_and_size():
+    """Flower keeps the replies of workers: not under any name, not beyond a number of names, not of any size."""
+    inspector = inspections.BoundedInspector(None, None, 1.0)
+
+    for name in ("x", "<b>@x", "returns@" + "h" * 300, 7, None):
+        inspector._on_update(name, "stats", {})
+    for number in range(inspections.MAX_WORKERS + 100):
+        inspector._on_update(f"returns@host-{number}", "stats", {"pid": number})
+    nested: Any = []
+    for _ in range(900):
+        nested = [nested]
+    replies: list[Any] = [
+        "x",
+        None,
+        {"a": "x" * inspections.MAX_CHARACTERS},
+        {"a" * inspections.MAX_CHARACTERS: 1},
+        [[]] * inspections.MAX_CHARACTERS,
+        nested,
+    ]
+    for reply in replies:
+        inspector._on_update("returns@host-0", "conf", reply)
+    inspector._on_update("returns@host-0", "active_queues", [{"name": "returns"}])
+
+    assert len(inspector.workers) == inspections.MAX_WORKERS
+    assert inspector.workers["returns@host-0"].keys() == {"stats", "active_queues", "timestamp"}

@@ -20,7 +20,7 @@ from tasks.printing.printers.driver import PrinterError
 from tasks.printing.printers.factory import open_printer
 from workers import bootstrap
 from workers.app import app
-from workers.doctor import backlog, broker_writes, pooler, private, server_log, workers
+from workers.doctor import backlog, broker_rights, broker_writes, pooler, private, server_log, workers
 from workers.doctor.finding import Finding, guarded
 from workers.settings import WorkerSettings
 
@@ -203,6 +203,10 @@ def _broker(settings: WorkerSettings, registered: _Registered | None) -> Iterato
         if settings.broker.is_redis:
             yield from _redis_version(client)
             yield from _redis_settings(client)
+            if settings.broker.scheme != "redis+socket":  # the permissions of the socket are its users
+                yield from broker_rights.redis_user(client)
+        else:
+            yield from broker_rights.rabbitmq_user(connection)
         yield from backlog.at_broker(connection, registered.stations)
         yield from workers.responding(app, connection, registered.branches)
 

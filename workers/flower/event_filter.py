@@ -92,6 +92,11 @@ _FIELDS: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
 """Fields that are kept, with the rule for their values. Others are removed, as is a field that breaks its rule."""
 
 
+def is_worker_name(name: object) -> bool:
+    """True for a name of the form `role@host`. Any program that responds to remote control chooses its name."""
+    return isinstance(name, str) and _WORKER_NAME.match(name) is not None
+
+
 def accepted_event(event: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the event with its known fields, or `None` for an event that Flower must not process.
 
@@ -101,7 +106,7 @@ def accepted_event(event: Mapping[str, Any]) -> dict[str, Any] | None:
     kind, worker = event.get("type"), event.get("hostname")
     if not isinstance(kind, str) or kind not in _TASK_EVENTS | _WORKER_EVENTS:
         return None
-    if not isinstance(worker, str) or not _WORKER_NAME.match(worker) or not _is_time(event.get("timestamp")):
+    if not is_worker_name(worker) or not _is_time(event.get("timestamp")):
         return None
     kept = {
         name: value[:MAX_TEXT] if isinstance(value, str) else value

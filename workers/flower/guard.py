@@ -15,6 +15,7 @@ from flower.views.tasks import TasksDataTable
 
 from workers.flower.access import Access, required_access
 from workers.flower.auth import has_bearer_token
+from workers.flower.inspector import BoundedInspector
 from workers.flower.task_table import TaskTable
 from workers.flower.trouble import Trouble
 from workers.flower.user import UserHandler
@@ -40,7 +41,11 @@ _REPLACED: Mapping[type[Any], type[Any]] = {TasksDataTable: TaskTable}
 
 
 class GuardedFlower(Flower):  # type: ignore[misc]  # Flower has no types
-    """Flower, with the access table applied to each request before its handler is created."""
+    """Flower, with the access table applied to each request before its handler is created, and with a bounded inspector."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.inspector = BoundedInspector(self.io_loop, self.capp, self.options.inspect_timeout / 1000.0)
 
     def get_handler_delegate(
         self,

@@ -11,6 +11,7 @@ from celery import Celery
 from kombu import Connection
 
 from schemas.external_text import one_line
+from workers.runtime.event_receiver import TolerantEventReceiver
 
 ALIVE_SECONDS: Final = 30.0
 """Workers send a heartbeat every two seconds. One without a heartbeat for this long counts as unresponsive."""
@@ -79,8 +80,8 @@ class HeartbeatReceiver:
                 with self._connect() as connection:
                     connection.ensure_connection(max_retries=1, timeout=5)
                     # Worker events only: a busy period sends thousands of task events.
-                    receiver = self._app.events.Receiver(
-                        connection, handlers={"*": self.handle}, routing_key="worker.#"
+                    receiver = TolerantEventReceiver(
+                        connection, handlers={"*": self.handle}, routing_key="worker.#", app=self._app
                     )
                     self.is_connected = True
                     # Without `wakeup`, a command by remote control: workers send a heartbeat every two seconds.
