@@ -281,7 +281,7 @@ def deliveries_command(number: int, states: tuple[str, ...], limit: int, as_json
         cause = f", the endpoint {row['error']}" if row["error"] else ""
         click.echo(
             f"{row['delivery']:>8}  {format_utc(row['created_at'])}  {row['state']:<10}{row['type']:<22}"
-            f"{row['attempts']} attempts{cause}{due}"
+            f"{row['attempts']} {'attempt' if row['attempts'] == 1 else 'attempts'}{cause}{due}"
         )
     if not found:
         click.echo(f"There is no such delivery to endpoint {number}.")
