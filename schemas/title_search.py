@@ -7,9 +7,9 @@ a word matches without regard to case and diacritics, and from its beginning: "m
 
 import re
 import unicodedata
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, bindparam, text
+from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, column, literal_column, table, text
 
 MAX_WORDS: Final = 12
 """Words of a search; further ones are ignored."""
@@ -49,8 +49,9 @@ CREATE: Final = {
 _MATCH: Final = {
     "postgresql": f"{_WORDS_OF_ROW.replace('title', 'requests.title').replace('author', 'requests.author')}"
     " @@ to_tsquery('simple', :words)",
-    "sqlite": "requests.id IN (SELECT rowid FROM request_words WHERE request_words MATCH :words)",
+    "sqlite": "request_words MATCH :words",
 }
+_FTS_ROWS: Final = table("request_words", column("rowid", Integer))
 
 
 def split_words(phrase: str) -> list[str]:
@@ -59,17 +60,23 @@ def split_words(phrase: str) -> list[str]:
     return [word[:MAX_WORD] for word in re.findall(r"[^\W_]+", composed)[:MAX_WORDS]]
 
 
-def matches(connection: Connection, words: list[str]) -> ColumnElement[bool]:
-    """Condition on `requests`: title and author together have a word that begins with each of `words`.
+def restrict_to_words(
+    requests: Select[Any], connection: Connection, words: list[str]
+) -> tuple[Select[Any], ColumnElement[int]]:
+    """Restrict a selection of `requests` to those whose title and author have a word that begins with each of `words`.
 
-    `words` come from `split_words` and are not empty.
+    Returns the selection, and the column to order it by: the request's id, as the index has it. SQLite reads its index in
+    that order, so that the newest requests are found without all others. `words` come from `split_words` and are not empty.
     """
     dialect = connection.dialect.name
     if dialect == "postgresql":
         query = " & ".join(f"{_without_diacritics(word)}:*" for word in words)
+        order: ColumnElement[int] = literal_column("requests.id", Integer)
     else:
         query = " ".join(f'"{word}"*' for word in words)  # FTS5 folds the words as it folded the titles
-    return text(f"({_MATCH[dialect]})").bindparams(bindparam("words", query))  # type: ignore[return-value]
+        order = _FTS_ROWS.c.rowid
+        requests = requests.join(_FTS_ROWS, text("request_words.rowid = requests.id"))
+    return requests.where(text(f"({_MATCH[dialect]})").bindparams(bindparam("words", query))), order
 
 
 def _without_diacritics(word: str) -> str:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, exists, false, func, select
+from sqlalchemy import ColumnElement, Connection, Select, exists, false, func, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from schemas.barcodes import BarcodeRefusedError, ScannerFormat, read_line
 from schemas.isbn import find_isbn
 from schemas.models import Branch, Item, ItemBarcode, Loan, Partner, Request
 from schemas.request_status import CLOSED, RequestStatus
-from schemas.title_search import matches, split_words
+from schemas.title_search import restrict_to_words, split_words
 from tasks.requests.queries import select_requests, summary
 
 MAX_IDENTIFIED: Final = 100
@@ -21,6 +22,10 @@ MAX_IDENTIFIED: Final = 100
 
 MAX_FOUND: Final = 500
 """Most requests that a search box finds."""
+
+
+MAX_COUNTED: Final = 100_000
+"""Largest total that is counted: a count of millions would take longer than the page."""
 
 
 @dataclass(frozen=True)
@@ -47,59 +52,63 @@ class Page:
     """Some requests, newest first, and where the next page begins."""
 
     requests: list[dict[str, Any]]
-    total: int
-    """Number of matching requests on all pages."""
+    total: int | None
+    """Number of matching requests on all pages; `None` if it is above `MAX_COUNTED`."""
     next_after: int | None
     """`None` when this was the last page."""
 
 
 def page(connection: Connection, wanted: Filter, now: datetime) -> Page:
     """The requests that match `wanted`. Overdue: an open loan was due before `now`."""
-    conditions = _conditions(connection, wanted, now)
-    question = select_requests().where(*conditions).order_by(Request.id.desc()).limit(wanted.limit + 1)
-    if wanted.after is not None:
-        question = question.where(Request.id < wanted.after)
-    rows = connection.execute(question).all()
-    total = connection.execute(
-        select(func.count())
-        .select_from(Request)
-        .join(Partner, Partner.id == Request.partner_id)
-        .join(Branch, Branch.id == Request.branch_id)
-        .where(*conditions)
+    matching, order = _matching(connection, wanted, now)
+    counted = connection.execute(
+        select(func.count()).select_from(matching.limit(MAX_COUNTED + 1).subquery())
     ).scalar_one()
-    shown = rows[: wanted.limit]
-    barcodes = _barcodes(connection, [row.id for row in shown])
+    newest = matching.order_by(order.desc()).limit(wanted.limit + 1)
+    if wanted.after is not None:
+        newest = newest.where(order < wanted.after)
+    ids = list(connection.scalars(newest))
+    shown = ids[: wanted.limit]
+    rows = connection.execute(select_requests().where(Request.id.in_(shown)).order_by(Request.id.desc())).all()
+    barcodes = _barcodes(connection, shown)
     return Page(
-        [summary(row) | {"barcodes": barcodes[row.id]} for row in shown],
-        total,
-        shown[-1].id if len(rows) > wanted.limit else None,
+        [summary(row) | {"barcodes": barcodes[row.id]} for row in rows],
+        counted if counted <= MAX_COUNTED else None,
+        shown[-1] if len(ids) > wanted.limit else None,
     )
 
 
-def _conditions(connection: Connection, wanted: Filter, now: datetime) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+def _matching(
+    connection: Connection, wanted: Filter, now: datetime
+) -> tuple[Select[Any], ColumnElement[int] | InstrumentedAttribute[int]]:
+    """Select the ids of the matching requests; and the column to order them by."""
+    requests: Select[Any] = select(Request.id)
+    order: ColumnElement[int] | InstrumentedAttribute[int] = Request.id
     if wanted.ids is not None:
-        conditions.append(Request.id.in_(wanted.ids))
+        requests = requests.where(Request.id.in_(wanted.ids))
     if wanted.status is not None:
-        conditions.append(Request.status == wanted.status)
+        requests = requests.where(Request.status == wanted.status)
     if wanted.partner is not None:
-        conditions.append(Partner.code == wanted.partner)
+        requests = requests.join(Partner, Partner.id == Request.partner_id).where(Partner.code == wanted.partner)
     if wanted.branch is not None:
-        conditions.append(Branch.code == wanted.branch)
+        requests = requests.join(Branch, Branch.id == Request.branch_id).where(Branch.code == wanted.branch)
     if wanted.created_from is not None:
-        conditions.append(Request.created_at >= wanted.created_from)
+        requests = requests.where(Request.created_at >= wanted.created_from)
     if wanted.created_before is not None:
-        conditions.append(Request.created_at < wanted.created_before)
+        requests = requests.where(Request.created_at < wanted.created_before)
     if wanted.words is not None:
         words = split_words(wanted.words)
-        conditions.append(matches(connection, words) if words else false())
+        if words:
+            requests, order = restrict_to_words(requests, connection, words)
+        else:
+            requests = requests.where(false())
     if wanted.overdue:
-        conditions.append(
+        requests = requests.where(
             exists()
             .where(Item.request_id == Request.id, Loan.item_id == Item.id)
             .where(Loan.discharged_at.is_(None), Loan.due_at < now)
         )
-    return conditions
+    return requests, order
 
 
 def _barcodes(connection: Connection, request_ids: list[int]) -> dict[int, list[str]]:
@@ -163,7 +172,7 @@ def find_requests(connection: Connection, text: str) -> list[int]:
     identified = identify(connection, text)
     if identified:
         return [request.id for request in identified]
-    found = select(Request.id).order_by(Request.id.desc()).limit(MAX_FOUND)
+    found = select(Request.id)
     words = split_words(text)
     if not words:
         return []
@@ -171,8 +180,12 @@ def find_requests(connection: Connection, text: str) -> list[int]:
     of_name = select(Partner.id)
     for word in words:
         of_name = of_name.where(func.lower(Partner.name).contains(word.lower(), autoescape=True))
-    for condition in (Request.partner_id.in_(of_partner), matches(connection, words), Request.partner_id.in_(of_name)):
-        ids = list(connection.scalars(found.where(condition)))
+    for requests, order in (
+        (found.where(Request.partner_id.in_(of_partner)), Request.id),
+        restrict_to_words(found, connection, words),
+        (found.where(Request.partner_id.in_(of_name)), Request.id),
+    ):
+        ids = list(connection.scalars(requests.order_by(order.desc()).limit(MAX_FOUND)))
         if ids:
             return ids
     return []

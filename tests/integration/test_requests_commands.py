@@ -199,6 +199,31 @@ def test_text_without_a_word_finds_nothing(run, library):
     assert listed(run("list", "--words", "-", "--json")) == []
 
 
+def test_pages_of_words_list_each_request_once_within_the_other_filters(run, library, engine):
+    """A page of a search by words continues where the last one ended, newest first."""
+    made = [library.request()[0] for _ in range(5)]
+    library.request(RequestStatus.RECEIVED)
+
+    options = ("list", "--words", "book number", "--status", "loaned", "--branch", "main", "--limit", "3", "--json")
+    first = json.loads(run(*options).stdout)
+    second = json.loads(run(*options, "--after", str(first["next_after"])).stdout)
+
+    assert [row["request"] for row in first["requests"] + second["requests"]] == made[::-1]
+    assert (first["total"], second["total"], second["next_after"]) == (5, 5, None)
+
+
+def test_large_total_is_not_counted_to_its_end(run, library, monkeypatch):
+    """Above the limit the text says so, and the JSON has no total."""
+    monkeypatch.setattr("tasks.requests.search.MAX_COUNTED", 2)
+    library.request()
+    library.request()
+    assert "2 of 2." in run("list").stdout
+    library.request()
+
+    assert "3 of more than 2." in run("list").stdout
+    assert json.loads(run("find", "book", "--json").stdout)["total"] is None
+
+
 @pytest.mark.parametrize("typed", ['="{}"', "{}\u200b", "\u2028{} "], ids=ascii)
 def test_barcode_is_found_as_a_spreadsheet_or_a_web_page_wrote_it(run, library, typed):
     """What surrounds a barcode by accident is ignored, as at a station."""

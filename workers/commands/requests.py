@@ -146,7 +146,10 @@ def _print(found: "Page", *, as_csv: bool, as_json: bool) -> None:
         click.echo("No request matches.")
     else:
         _print_table(found.requests)
-        click.echo(f"{len(found.requests)} of {found.total:,}.")
+        from tasks.requests.search import MAX_COUNTED
+
+        total = f"more than {MAX_COUNTED:,}" if found.total is None else f"{found.total:,}"
+        click.echo(f"{len(found.requests)} of {total}.")
     if found.next_after is not None:
         click.echo(f"More: --after {found.next_after}", err=as_csv)
 
