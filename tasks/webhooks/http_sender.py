@@ -16,7 +16,7 @@ from datetime import timedelta
 from http.client import HTTPConnection, HTTPException
 from typing import Final
 
-from tasks.printing.printers.exchange import Deadline, Encryption, Exchange, ResponseTooLargeError, connect, encrypt
+from tasks.network_exchange import Deadline, Encryption, Exchange, ResponseTooLargeError, connect, encrypt
 from tasks.webhooks.endpoint_url import EndpointUrl, permits_address
 
 CONNECT_WITHIN: Final = timedelta(seconds=5)

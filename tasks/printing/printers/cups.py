@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tasks.printing.printers.exchange import Deadline
+from tasks.network_exchange import Deadline
 from tasks.printing.printers.ipp import PORT, IppAddress, network_address
 
 SOCKETS: Final = (Path("/run/cups/cups.sock"), Path("/var/run/cupsd"))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from tasks.network_exchange import Encryption
 from tasks.printing.printers.cups import queue_address
 from tasks.printing.printers.driver import PrinterDriver, WrongPrinterUriError
-from tasks.printing.printers.exchange import Encryption
 from tasks.printing.printers.ipp import IppPrinter, network_address
 from tasks.printing.printers.raw import PORT, RawPrinter
 from tasks.printing.printers.spool import SpoolPrinter

@@ -17,6 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Final
 from urllib.parse import urlsplit
 
+from tasks.network_exchange import Deadline, Encryption, Exchange, connect, encrypt
 from tasks.printing.printers.driver import (
     REASONS,
     Completed,
@@ -30,7 +31,6 @@ from tasks.printing.printers.driver import (
     Waiting,
     describe_reasons,
 )
-from tasks.printing.printers.exchange import Deadline, Encryption, Exchange, connect, encrypt
 from tasks.printing.printers.ipp_codec import (
     MAX_RESPONSE_SIZE,
     Attributes,

@@ -14,13 +14,13 @@ from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Final
 
+from tasks.network_exchange import Deadline, Exchange, connect
 from tasks.printing.printers.driver import (
     PrinterInterruptedError,
     PrinterStatus,
     PrinterUnavailableError,
     describe_reasons,
 )
-from tasks.printing.printers.exchange import Deadline, Exchange, connect
 from tasks.printing.printers.timeouts import PrinterTimeouts, describe_error
 
 PORT: Final = 9100

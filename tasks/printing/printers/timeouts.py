@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPException
 
-from tasks.printing.printers.exchange import ResponseTooLargeError, WrongCertificateError
+from tasks.network_exchange import ResponseTooLargeError, WrongCertificateError
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One exchange with a printer on the network: one deadline over connecting, sending and all responses.
+"""One exchange with a printer or another system on the network: one deadline over connecting, sending and all responses.
 
-The timeout of a socket applies to each operation. A printer that sends a byte before each timeout holds a worker without
-an end. Here each operation gets the time that is left of the exchange.
+The timeout of a socket applies to each operation. A peer that sends a byte before each timeout holds a worker without an
+end. Here each operation gets the time that is left of the exchange.
 """
 
 import io
@@ -17,20 +17,20 @@ _CHUNK: Final = 65_536
 
 
 class ResponseTooLargeError(OSError):
-    """The printer sent more bytes than any response has."""
+    """The peer sent more bytes than a response may have."""
 
 
 class WrongCertificateError(OSError):
-    """The printer's certificate is not the one that its URI names."""
+    """The peer's certificate is none of the pinned ones."""
 
 
 @dataclass(frozen=True)
 class Encryption:
-    """TLS with a printer."""
+    """TLS with a peer."""
 
     context: ssl.SSLContext
     pinned: frozenset[bytes] = frozenset()
-    """Certificates in DER. Unless it is empty, the printer must present one of them exactly, under any host name."""
+    """Certificates in DER. Unless it is empty, the peer must present one of them exactly, under any host name."""
 
 
 class Deadline:
@@ -82,7 +82,7 @@ class Exchange:
         return io.BufferedReader(_ResponseStream(self))
 
     def close(self) -> None:
-        """Do nothing: `http.client` closes a socket while its response is still read. The driver closes it."""
+        """Do nothing: `http.client` closes a socket while its response is still read. The caller closes it."""
 
 
 class _ResponseStream(io.RawIOBase):
