@@ -2,7 +2,7 @@
 """A reader of the broker, without a key: what it sees, and what a replay of what it captured changes.
 
 The attacker reads every queue and every monitoring event, and sends captured replies again as they are, with a worker's
-user of the broker. `test_replies.py` has the forged ones.
+user of the broker, and captured events with that of a station. `test_replies.py` has the forged ones.
 """
 
 import base64
@@ -21,11 +21,13 @@ import pytest
 import redis
 from celery import Celery
 from kombu import Connection
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
-from schemas.models import Patron
+from schemas.circulation_events import UndoRequested
+from schemas.models import Patron, PrintJob, Request, RequestEvent
 from schemas.reply_signature import ReplyKeys, sign_reply
-from schemas.topology import RETURNS_QUEUE, printing_queue, reply_queue
+from schemas.request_status import RequestStatus
+from schemas.topology import PROCESS_UNDO, RETURNS_QUEUE, printing_queue, reply_queue
 from stations.client import StationClient
 from stations.journal.events import Journal
 from stations.journal.rejected_messages import rejected_messages
@@ -33,6 +35,7 @@ from tests.library import KEY, Library
 from tests.polling import wait_until
 from tests.processes import Deployment
 from tests.rabbitmq import virtual_host
+from tests.raw_station import RawStation
 from tests.requirements import skip_or_fail
 from tests.secured_redis import secured_redis
 
@@ -105,6 +108,42 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reader]:
 def deployment(reader: Reader, database_url: str, tmp_path: Path) -> Deployment:
     """A deployment on the reader's broker."""
     return Deployment(reader.url, database_url, tmp_path)
+
+
+@pytest.mark.timeout(600)
+def test_replayed_events_get_their_stored_reply_and_change_nothing(
+    reader: Reader, deployment: Deployment, library: Library
+) -> None:
+    """Copies before the reply, after it, and after an undo: one Return, one slip, one reply. Honest scans are answered."""
+    request, [barcode] = library.request()
+    with closing(RawStation(reader.url)) as station:
+
+        def scan_another() -> None:
+            station.replies_to(station.send(library.scan(library.request()[1][0])))
+
+        event_id = station.send(library.scan(barcode))
+        [captured] = wait_until(lambda: reader.read(RETURNS_QUEUE))
+        reader.send(RETURNS_QUEUE, captured, times=3)
+        with deployment.worker("returns"):
+            scan_another()
+            reader.send(RETURNS_QUEUE, captured, times=3)
+            scan_another()
+            undo = station.send(library.event(UndoRequested, undoes=UUID(event_id)), task=PROCESS_UNDO)
+            station.wait_until(lambda: undo in {message["event_id"] for message in station.received})
+            reader.send(RETURNS_QUEUE, captured, times=3)
+            scan_another()
+        replies = [reply for reply in station.replies() if reply["event_id"] == event_id]
+
+    with library.engine.connect() as connection:
+        of_request = select(Request.id).where(Request.external_id == request).scalar_subquery()
+        history = connection.scalars(
+            select(RequestEvent.kind).where(RequestEvent.request_id == of_request).order_by(RequestEvent.id)
+        ).all()
+        status = connection.scalar(select(Request.status).where(Request.id == of_request))
+        slips = connection.scalar(select(func.count()).select_from(PrintJob).where(PrintJob.request_id == of_request))
+    assert history == ["returned", "undone"]
+    assert (status, slips) == (RequestStatus.LOANED, 1)
+    assert all(reply == replies[0] for reply in replies)
 
 
 @pytest.mark.timeout(600)
