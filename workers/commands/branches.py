@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop branches`: list the branches."""
 
-import json
-
 import click
 
+from workers.commands.json_output import to_json
 from workers.commands.options import json_option
 from workers.commands.sessions import reading
 
@@ -27,7 +26,7 @@ def list_command(as_json: bool) -> None:
     with reading() as connection:
         found = branches(connection)
     if as_json:
-        click.echo(json.dumps({"branches": found}, indent=2, ensure_ascii=False))
+        click.echo(to_json({"branches": found}))
         return
     for row in found:
         click.echo(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workers.commands.json_output import to_json
 from workers.commands.options import json_option
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _show(report: "ImportReport", *, dry_run: bool, as_json: bool) -> None:
         shortened = [{"line": row.line, "kind": row.row.kind, "columns": row.shortened} for row in report.shortened]
         content = {**counts, "kept": report.committed, "by_kind": by_kind, "notes": notes, "refused": refused}
         content["shortened"] = shortened
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        click.echo(to_json(content))
         return
     for row in report.refused[:MAX_SHOWN]:
         click.echo(f"line {row.line}: {row.reason}", err=True)

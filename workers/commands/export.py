@@ -2,7 +2,6 @@
 """`bookdrop export`: what happened here, for another system, as CSV or JSON Lines. The output contains no patron."""
 
 import csv
-import json
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.commands.json_output import to_json
 from workers.commands.options import spreadsheet_safe
 from workers.commands.sessions import reading
 
@@ -85,7 +85,7 @@ def _filter(since: str | None, cursor_file: Path | None) -> "ExportFilter":
 
 def _write_json(rows: Iterator[dict[str, Any]]) -> Iterator[int]:
     for row in rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        sys.stdout.write(to_json(row, indent=None) + "\n")
         yield row["cursor"]
 
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop items`: show the items of a request; add, remove and correct their barcodes."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.commands.json_output import to_json
 from workers.commands.moments import format_moment
 from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
@@ -50,7 +50,7 @@ def show_command(request: str, as_json: bool) -> None:
     changes = [line for line in found["history"] if line["what"] in {"barcode_added", "barcode_removed"}]
     if as_json:
         content = {name: found[name] for name in ("request", "status", "items")} | {"barcode_changes": changes}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        click.echo(to_json(content))
         return
     click.echo(f"{found['request']}   {found['status_label']}")
     for item in found["items"]:
@@ -181,7 +181,7 @@ def _change(
             raise click.ClickException(f"{error} Nothing was changed.") from None
     if as_json:
         content: dict[str, Any] = asdict(result) | {"kept": not dry_run}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        click.echo(to_json(content))
         return
     click.echo(f"{result.message}. Barcodes: {', '.join(result.barcodes)}")
     if dry_run:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop printers`: list, register, check, hold, resume and test printers."""
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from workers.commands.json_output import to_json
 from workers.commands.options import json_option
 from workers.commands.sessions import acting, reading
 
@@ -33,7 +33,7 @@ def list_command(as_json: bool) -> None:
     with reading() as connection:
         found = printers(connection)
     if as_json:
-        click.echo(json.dumps({"printers": found}, indent=2, ensure_ascii=False))
+        click.echo(to_json({"printers": found}))
         return
     for row in found:
         state = "on hold" if row["on_hold"] else f"unavailable: {row['trouble']}" if row["away"] else "ready"
@@ -98,7 +98,7 @@ def check_command(printer: str, as_json: bool) -> None:
         report = {
             "printer": printer, "uri": uri, "ready": status.ready, "words": status.description, "reasons": status.reasons,
         }  # fmt: skip
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(to_json(report))
     else:
         tracking = "reports the result of a slip" if driver.tracks_jobs else "cannot report the result of a slip"
         click.echo(f"{printer}: {status.description}  ({uri}, accepts {driver.language.upper()}, {tracking})")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bookdrop prints`: list and show print jobs, and act on one or several of them."""
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
+from workers.commands.json_output import to_json
 from workers.commands.moments import format_moment
 from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
@@ -137,7 +137,7 @@ def _show(states: Any, branch: str | None, printer: str | None, limit: int, as_j
     with reading() as connection:
         found = slips(connection, SlipFilter(states=states, branch=branch, printer=printer, limit=limit))
     if as_json:
-        click.echo(json.dumps({"slips": found}, indent=2, ensure_ascii=False))
+        click.echo(to_json({"slips": found}))
         return
     for row in found:
         copy = f" copy {row['copy']}" if row["copy"] > 1 else ""
@@ -162,7 +162,7 @@ def show_command(slip: UUID, as_json: bool) -> None:
     if found is None:
         raise click.ClickException(f"There is no slip {slip}. Run 'bookdrop prints list' to see all.")
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(to_json(found))
         return
     copy_number = f"  COPY {found['copy']}" if found["copy"] > 1 else ""
     click.echo(f"Slip {found['slip']}  {short_code(slip)}{copy_number}")
@@ -389,7 +389,7 @@ def _act_on_all(
             "refused": [{"slip": str(each.slip), "message": each.message} for each in result.refused],
             "left": left,
         }
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        click.echo(to_json(report))
     else:
         for done in result.done:
             click.echo(f"{done.slip}  {done.message}")
@@ -409,7 +409,7 @@ def _show_selection(selection: Any, as_json: bool) -> None:
     with reading() as connection:
         sample = slips(connection, SlipFilter(ids=selection.ids[:_SAMPLE], limit=_SAMPLE))
     if as_json:
-        click.echo(json.dumps({"matching": selection.total, "oldest": sample}, indent=2, ensure_ascii=False))
+        click.echo(to_json({"matching": selection.total, "oldest": sample}))
         return
     click.echo(f"{selection.total} slips match. Nothing was changed.")
     for row in sample:
@@ -431,7 +431,7 @@ def _act(
         except RefusedActionError as error:
             raise click.ClickException(f"{error} Nothing was changed.") from None
     if as_json:
-        click.echo(json.dumps({"slips": [_as_json(each) for each in results]}, indent=2, ensure_ascii=False))
+        click.echo(to_json({"slips": [_as_json(each) for each in results]}))
         return
     for result in results:
         click.echo(f"{result.slip}  {result.message}")

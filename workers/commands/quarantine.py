@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from schemas.external_text import text_lines
+from workers.commands.json_output import to_json
 from workers.commands.moments import format_moment
 from workers.commands.options import actor_option, command_operator, json_option
 from workers.commands.sessions import acting, reading
@@ -84,7 +85,7 @@ def list_command(
             connection, MessageFilter(reason=why, station=station, queue=queue, closed=closed, limit=limit)
         )
     if as_json:
-        click.echo(json.dumps({"messages": found}, indent=2, ensure_ascii=False))
+        click.echo(to_json({"messages": found}))
         return
     for row in found:
         times = f"  {row['times']} times" if row["times"] > 1 else ""
@@ -114,7 +115,7 @@ def show_command(message: int, reveal: bool, as_json: bool) -> None:
     if found is None:
         raise click.ClickException(f"There is no message {message}. Run 'bookdrop quarantine list' to see all.")
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(to_json(found))
         return
     lines = [
         f"Message {found['id']}: {found['state']}, {found['reason']}"
@@ -133,7 +134,7 @@ def show_command(message: int, reveal: bool, as_json: bool) -> None:
         who = named_person(found["decided_by"], found["decided_identified_by"], found["decided_account"])
         lines.append(f"{found['state'].title()} {format_moment(found['decided_at'], seconds=True)} by {who}{reason}")
     if found["headers"]:
-        lines.append("Headers " + json.dumps(found["headers"], ensure_ascii=False))
+        lines.append("Headers " + to_json(found["headers"], indent=None))
     lines.append(found["body"] or "(erased)")
     if not found["whole"]:
         lines.append("(truncated: it was larger than the limit)")
@@ -282,7 +283,7 @@ def _act(
             except DecisionRefusedError as error:
                 results.append({"id": number, "done": False, "message": f"{error} Nothing was changed."})
     if as_json:
-        click.echo(json.dumps({"messages": results}, indent=2, ensure_ascii=False))
+        click.echo(to_json({"messages": results}))
     else:
         for result in results:
             click.echo(f"{result['id']:>6}  {result['message']}", err=not result["done"])

@@ -2,7 +2,6 @@
 """`bookdrop requests`: find, list and show requests, as text, CSV or JSON. The output contains no patron."""
 
 import csv
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workers.commands.json_output import to_json
 from workers.commands.moments import format_moment
 from workers.commands.options import csv_option, json_option, spreadsheet_safe
 from workers.commands.sessions import reading
@@ -134,7 +134,7 @@ def _print(found: "Page", *, as_csv: bool, as_json: bool) -> None:
         raise click.UsageError("Choose --csv or --json.")
     if as_json:
         content = {"requests": found.requests, "total": found.total, "next_after": found.next_after}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        click.echo(to_json(content))
         return
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -182,7 +182,7 @@ def show_command(request: str, as_json: bool) -> None:
         chosen, others = _choose(request, identified)
         found = story(connection, chosen.external_id)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(to_json(found))
         return
     click.echo("\n".join(_lines(found or {})))
     if others:
