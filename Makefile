@@ -38,7 +38,7 @@ run: $(VENV)/.run ## Start everything on this machine with demo data and a stati
 
 # Four processes on any machine: tests mostly wait for workers, brokers and disks.
 test: $(VENV)/.dev ## Run the tests; ARGS='-k slip' selects some
-	@$(BIN)/python -m pytest -n 4 --maxschedchunk=2 $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --maxschedchunk=1 $(ARGS)
 
 # Some 750 small changes, each tested by the unit tests that reach it. Not part of `make test`: it takes 5 to 30 minutes.
 mutants: $(VENV)/.dev ## Change the pure rules and list the changes that no test detects; ARGS='tasks.returns*' selects
