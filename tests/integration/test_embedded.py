@@ -233,8 +233,34 @@ def test_station_and_flower_beside_a_running_up(home, up):
     assert "NO-SUCH-BARCODE" not in everything
 
 
-def test_worker_that_cannot_start_ends_up_with_its_error(home):
-    """With an unknown setting no worker starts: `up` shows the worker's error, exits 1 soon and leaves no process."""
+NO_WORKER_STARTS = """
+import sys
+
+if "worker" in sys.orig_argv:
+    raise SystemExit("Error: this worker cannot start")
+"""
+"""A module that Python imports at the start of each process."""
+
+
+def test_worker_that_cannot_start_ends_up_with_its_error(home, tmp_path):
+    """`up` shows the worker's error, exits 1 soon and leaves no process."""
+    (tmp_path / "sitecustomize.py").write_text(NO_WORKER_STARTS)
+    env = {name: value for name, value in environment(home).items() if name != "BOOKDROP_CONFIG"}
+
+    done = subprocess.run(
+        [*BOOKDROP, "up"], env={**env, "PYTHONPATH": str(tmp_path)}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "ended 3 times in a row right after its start" in done.stderr
+    assert "Error: this worker cannot start" in done.stderr
+    assert "pending" not in done.stdout.lower()
+    assert processes_of(home) == ""
+
+
+def test_unknown_setting_is_refused_before_a_process_starts(home):
+    """`up` names the setting and exits 2."""
     env = {name: value for name, value in environment(home).items() if name != "BOOKDROP_CONFIG"}
 
     done = subprocess.run(
@@ -242,10 +268,8 @@ def test_worker_that_cannot_start_ends_up_with_its_error(home):
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "ended 3 times in a row right after its start" in done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
     assert "environment variable BOOKDROP_UNDO_MINUTES" in done.stderr
-    assert "pending" not in done.stdout.lower()
     assert processes_of(home) == ""
 
 

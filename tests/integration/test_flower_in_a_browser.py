@@ -31,6 +31,7 @@ from tests.polling import wait_until
 from tests.printers import FaultyConnection, LabelPrinter
 from tests.processes import Deployment
 from tests.raw_station import RawStation
+from workers.flower.trouble import read_trouble
 
 pytestmark = [pytest.mark.long, pytest.mark.thorough]
 
@@ -217,10 +218,12 @@ def test_flowers_own_pages_show_the_number_in_trouble(flowers, library, context,
     flower, *_ = flowers
     page = open_page(f"{flower.url}/workers")
     slip = published_print_job(library, context, station="north-desk-1")
-    before = trouble_on(page)
+    with library.engine.connect() as connection:
+        before = read_trouble(connection).slips
+    wait_until(lambda: trouble_on(page) == before, "the page shows the number")
     set_print_job(library, slip, state=State.UNKNOWN)
 
-    wait_until(lambda: trouble_on(page) > before, "the number grows")
+    wait_until(lambda: trouble_on(page) == before + 1, "the number grows")
     page.goto(f"{flower.url}/prints/{slip}")
     preview = page.locator("#preview")
     expect(preview).to_be_visible()

@@ -82,7 +82,10 @@ def test_station_and_workers_complete_a_scan(secured_server, user_deployment, li
 
 
 def test_flower_and_operations_work(secured_server, user_deployment, library):
-    """Flower lists the scan and the worker, and `doctor` and remote control work: the server denies no command."""
+    """Flower lists the scan and the worker, and `doctor` and remote control work: the server denies no other command.
+
+    `doctor` asks for the rights of its own user, which no user of a role may read: they contain the digest of its password.
+    """
     workers, operations = user_deployment("worker"), user_deployment("operations")
     port = free_port()
 
@@ -112,7 +115,7 @@ def test_flower_and_operations_work(secured_server, user_deployment, library):
     assert RETURNS_QUEUE in [queue["name"] for queue in lengths["active_queues"]]
     assert "maxmemory-policy" in doctor.stdout
     assert "pong" in operations.log("all")
-    assert secured_server.refused() == []
+    assert {command for _, _, command in secured_server.refused()} <= {"acl|getuser"}
 
 
 @pytest.mark.parametrize(
