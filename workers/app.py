@@ -19,7 +19,6 @@ from tasks.handlers import BATCH_HANDLERS
 from workers import bootstrap, logging
 from workers.access_control.redis import FLOWER_KEYS
 from workers.broker_options import RESPONSE_TIMEOUT_SECONDS, atomic_options, broker_options
-from workers.heartbeat import Heartbeat, heartbeat_file
 from workers.metrics import flusher
 from workers.metrics.heartbeats import role_of
 from workers.publisher import BrokerPublisher
@@ -27,6 +26,7 @@ from workers.runtime.compression import refuse_compression
 from workers.runtime.queues import DeadLetters, EventsExchange, queue_declaration
 from workers.runtime.timer_cleanup import TimerCleanup
 from workers.settings import WorkerSettings
+from workers.supervision.heartbeat import Heartbeat, heartbeat_file
 from workers.webhooks import WebhookDelivery
 
 TASK_MODULES = {

@@ -17,7 +17,7 @@ from stations.journal.file import JournalFile
 from tests.polling import wait_until
 from tests.processes import stop
 from workers.embedded.data_dir import DataDirectory
-from workers.heartbeat import age
+from workers.supervision.heartbeat import age
 
 OTHER_USER = 54321
 BEGIN_IMMEDIATE = """

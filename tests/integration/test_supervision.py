@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from tests.polling import wait_until
-from workers import heartbeat, systemd_notify
 from workers.runtime.connection import Connection
+from workers.supervision import heartbeat, systemd_notify
 
 pytestmark = pytest.mark.databases("sqlite")
 

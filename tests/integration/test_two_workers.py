@@ -13,7 +13,7 @@ import pytest
 from tests.flower import FlowerProcess, running
 from tests.polling import wait_until
 from tests.processes import kill_group, stop
-from workers.node_name import file_name, node_name
+from workers.supervision.node_name import file_name, node_name
 
 pytestmark = [pytest.mark.databases("sqlite")]
 

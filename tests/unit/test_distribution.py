@@ -99,3 +99,10 @@ def test_package_is_marked_as_typed(name):
     package = importlib.import_module(name)
 
     assert (Path(str(package.__file__)).parent / "py.typed").is_file()
+
+
+def test_workers_has_few_modules_at_its_top():
+    """A newcomer finds a module at the first guess where a folder has at most 20."""
+    modules = [path for path in (ROOT / "workers").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+
+    assert len(modules) - 1 <= 20  # without `__init__.py`

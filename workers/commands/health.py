@@ -35,8 +35,8 @@ def live_command(role: str, within: float, as_json: bool) -> None:
     machine each has to be alive; with the setting heartbeat_file the check concerns the worker with that file alone.
     Exit codes: 0 it is alive; 1 it hangs, or there is no such worker.
     """
-    from workers.heartbeat import age, heartbeat_files
     from workers.settings import WorkerSettings
+    from workers.supervision.heartbeat import age, heartbeat_files
 
     ages = {path: age(path) for path in heartbeat_files(WorkerSettings.load(), role)}
     path, since = max(ages.items(), key=lambda each: each[1] or 0.0)

@@ -133,7 +133,7 @@ def status_command(home: Path | None, as_json: bool) -> None:
     """
     from workers.embedded.data_dir import DataDirectory
     from workers.embedded.supervisor import started_at
-    from workers.heartbeat import STALE_SECONDS, age
+    from workers.supervision.heartbeat import STALE_SECONDS, age
 
     directory = DataDirectory(home) if home else DataDirectory.default()
     if home is None and "BOOKDROP_HOME" not in os.environ and not directory.path.exists():

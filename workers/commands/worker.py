@@ -40,10 +40,10 @@ def worker_command(role: str, branches: tuple[str, ...], concurrency: int | None
     os.environ["BOOKDROP_ROLE"] = role
     from schemas import topology
     from schemas.private_files import OTHERS
-    from workers import heartbeat
     from workers.app import app
-    from workers.node_name import NoNodeNameError, node_name
     from workers.settings import WorkerSettings
+    from workers.supervision import heartbeat
+    from workers.supervision.node_name import NoNodeNameError, node_name
 
     settings = WorkerSettings.load()
     name = role

@@ -8,9 +8,9 @@ from kombu import Connection
 
 from schemas import topology
 from workers.doctor.finding import Finding
-from workers.heartbeat import STALE_SECONDS, age, heartbeat_files
 from workers.metrics.heartbeats import ROLES, role_of
 from workers.settings import WorkerSettings
+from workers.supervision.heartbeat import STALE_SECONDS, age, heartbeat_files
 
 RESPONSE_TIMEOUT = 2.0
 """Time that workers have to respond, in seconds."""

@@ -4,7 +4,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from workers import heartbeat, redis_transport
+from workers import redis_transport
+from workers.supervision import heartbeat
 
 
 class Connection(redis_transport.Connection):

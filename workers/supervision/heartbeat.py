@@ -13,9 +13,9 @@ from typing import Any
 from celery import bootsteps
 
 from schemas.private_files import private_folder, runtime_folder, touch_private
-from workers import systemd_notify
-from workers.node_name import file_name
 from workers.settings import WorkerSettings
+from workers.supervision import systemd_notify
+from workers.supervision.node_name import file_name
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
