@@ -453,6 +453,9 @@ def test_move_all_to_an_unknown_printer_changes_nothing(run, create_print_job, e
         ("prints", "cancel", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--all", "--expect", "1"),
         ("prints", "cancel", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--expect", "1"),
         ("prints", "move", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--held", "--to", "second"),
+        ("prints", "retry"),
+        ("prints", "retry", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--all-failed"),
+        ("prints", "retry", "01a20aee-905b-70e3-bbdd-6f98a0bee5d1", "--dry-run"),
     ],
 )
 def test_selecting_options_require_all(run, arguments):
