@@ -5,7 +5,9 @@ The timeout of a socket applies to each operation. A peer that sends a byte befo
 end. Here each operation gets the time that is left of the exchange.
 """
 
+import errno
 import io
+import os
 import socket
 import ssl
 import time
@@ -14,6 +16,15 @@ from datetime import timedelta
 from typing import Any, Final, Literal
 
 _CHUNK: Final = 65_536
+
+_DESCRIPTIONS: Final = {
+    errno.ECONNREFUSED: "refuses connections",
+    errno.EHOSTUNREACH: "cannot be reached on the network",
+    errno.ENETUNREACH: "cannot be reached on the network",
+    errno.ECONNRESET: "closed the connection",
+    errno.EPIPE: "closed the connection",
+    errno.ENOTCONN: "closed the connection",
+}
 
 
 class ResponseTooLargeError(OSError):
@@ -130,3 +141,20 @@ def encrypt(connection: socket.socket, encryption: Encryption, host: str, deadli
         encrypted.close()
         raise WrongCertificateError
     return encrypted
+
+
+def describe_error(error: OSError) -> str:
+    """An error of an exchange as text for staff, to follow the name of the peer."""
+    match error:
+        case TimeoutError():
+            return "did not respond in time"
+        case socket.gaierror():
+            return "has a name that the network does not resolve"
+        case ssl.SSLCertVerificationError():
+            return f"has a certificate that is not trusted ({error.verify_message})"
+        case ssl.SSLError():
+            return "does not support our encryption"
+        case OSError(errno=int(number)):
+            return _DESCRIPTIONS.get(number, os.strerror(number))
+        case _:
+            return "closed the connection"

@@ -5,8 +5,6 @@ The client uses the standard library: it follows no redirect, uses no proxy of t
 library with a timeout for each read would let a response of one byte at a time hold the sender without an end.
 """
 
-import errno
-import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -16,7 +14,15 @@ from datetime import timedelta
 from http.client import HTTPConnection, HTTPException
 from typing import Final
 
-from tasks.network_exchange import Deadline, Encryption, Exchange, ResponseTooLargeError, connect, encrypt
+from tasks.network_exchange import (
+    Deadline,
+    Encryption,
+    Exchange,
+    ResponseTooLargeError,
+    connect,
+    describe_error,
+    encrypt,
+)
 from tasks.webhooks.endpoint_url import EndpointUrl, permits_address
 
 CONNECT_WITHIN: Final = timedelta(seconds=5)
@@ -26,13 +32,6 @@ MAX_BODY: Final = 4_096
 """Bytes of the response's body that are read, so that a short one ends in order."""
 
 _REDIRECTS: Final = range(300, 400)
-_DESCRIPTIONS: Final = {
-    errno.ECONNREFUSED: "refuses connections",
-    errno.EHOSTUNREACH: "cannot be reached on the network",
-    errno.ENETUNREACH: "cannot be reached on the network",
-    errno.ECONNRESET: "closed the connection without a response",
-    errno.EPIPE: "closed the connection without a response",
-}
 
 
 @dataclass(frozen=True)
@@ -109,18 +108,10 @@ def _describe(error: Exception) -> str:
             )
         case ResponseTooLargeError():
             description = "sends a response without an end"
-        case TimeoutError():
-            description = "did not respond in time"
-        case socket.gaierror() | UnicodeError():
+        case UnicodeError():
             description = "has a host name that does not resolve"
-        case ssl.SSLCertVerificationError():
-            description = f"has a certificate that is not trusted ({error.verify_message})"
-        case ssl.SSLError():
-            description = "does not support our encryption"
-        case OSError(errno=int(number)):
-            description = _DESCRIPTIONS.get(number, os.strerror(number))
         case OSError():
-            description = "closed the connection without a response"
+            description = describe_error(error)
         case _:
             description = "responds, but not as an HTTP server does"
     return description

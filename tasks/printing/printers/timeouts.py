@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Timeouts of printers on the network, and the descriptions of their connection errors."""
 
-import errno
-import os
-import socket
-import ssl
 from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPException
 
+from tasks import network_exchange
 from tasks.network_exchange import ResponseTooLargeError, WrongCertificateError
 
 
@@ -28,18 +25,6 @@ class PrinterTimeouts:
     """For a label printer to close its side after a slip. Many never do; one that fails resets the connection."""
 
 
-_DESCRIPTIONS = {
-    errno.ECONNREFUSED: "refuses connections: is it on, and is this its port?",
-    errno.EHOSTUNREACH: "cannot be reached on the network",
-    errno.ENETUNREACH: "cannot be reached on the network",
-    errno.ECONNRESET: "closed the connection",
-    errno.EPIPE: "closed the connection",
-    errno.ENOTCONN: "closed the connection",
-    errno.ENOENT: "is not there",
-    errno.EACCES: "may not be accessed",
-}
-
-
 def describe_error(error: Exception) -> str:
     """A connection error as text for staff, to follow the name of the printer."""
     match error:
@@ -47,18 +32,14 @@ def describe_error(error: Exception) -> str:
             description = "responds, but not as a printer does: its response has no end"
         case WrongCertificateError():
             description = "has a certificate that is not trusted (it is not the one of certificate=)"
-        case TimeoutError():
-            description = "did not respond in time"
-        case socket.gaierror():
-            description = "has a name that the network does not resolve"
-        case ssl.SSLCertVerificationError():
-            description = f"has a certificate that is not trusted ({error.verify_message})"
-        case ssl.SSLError():
-            description = "does not support our encryption"
-        case OSError(errno=int(number)):
-            description = _DESCRIPTIONS.get(number, os.strerror(number))
+        case ConnectionRefusedError():
+            description = "refuses connections: is it on, and is this its port?"
+        case FileNotFoundError():
+            description = "is not there"
+        case PermissionError():
+            description = "may not be accessed"
         case OSError():
-            description = "closed the connection"
+            description = network_exchange.describe_error(error)
         case HTTPException():
             description = "responds, but not as a printer does"
         case _:
