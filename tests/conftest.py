@@ -21,6 +21,7 @@ pytest_plugins = (
     "tests.fixtures.workers",
     "tests.fixtures.tasks",
     "tests.fixtures.stations",
+    "tests.fixtures.flower",
 )
 
 # A shell starts a background job with SIGINT ignored, and child processes inherit that: `make test &`.

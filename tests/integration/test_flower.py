@@ -2,7 +2,6 @@
 """Flower with bookdrop's pages over HTTP: the content of each page, the effect of each action, and who may not act."""
 
 import re
-import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -15,17 +14,14 @@ from schemas.request_status import RequestStatus
 from tests.flower import (
     FlowerClient,
     FlowerProcess,
-    context_of,
     decisions_about,
     identifications_about,
-    library_of,
     print_state,
     process_scan,
     published_print_job,
     running,
     set_print_job,
 )
-from tests.processes import Deployment
 from workers.cli import main
 
 pytestmark = pytest.mark.long
@@ -35,25 +31,15 @@ SECRET = "only-the-proxy-knows"
 
 
 @pytest.fixture(scope="module")
-def module_deployment(sqlite_template, tmp_path_factory, valkey_socket):
-    """The deployment of all tests in this module."""
-    folder = tmp_path_factory.mktemp("flower")
-    shutil.copy(sqlite_template, folder / "bookdrop.db")
-    return Deployment(f"redis+socket://{valkey_socket}", f"sqlite:///{folder / 'bookdrop.db'}", folder)
+def library(module_library):
+    """The library of all tests in this module."""
+    return module_library
 
 
 @pytest.fixture(scope="module")
-def library(module_deployment):
-    """A small library for all tests in this module. Each test creates its own print jobs."""
-    with library_of(module_deployment) as library:
-        yield library
-
-
-@pytest.fixture(scope="module")
-def context(module_deployment, library):
-    """The context of a worker's tasks, with a publisher on the broker."""
-    with context_of(module_deployment, library) as context:
-        yield context
+def context(module_context):
+    """The context of all tests in this module."""
+    return module_context
 
 
 @pytest.fixture(scope="module")

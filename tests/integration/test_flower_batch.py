@@ -4,7 +4,6 @@
 import io
 import json
 import re
-import shutil
 import urllib.request
 from base64 import b64encode
 from urllib.parse import urlencode
@@ -23,13 +22,10 @@ from schemas.print_jobs import SlipContent
 from schemas.slip_codes import short_code, slip_code
 from schemas.topology import PRINT_SLIP, SWEEP_PRINTS
 from tasks.returns.queries import ReplyFilter, replies
-from tests.databases import postgres_copy
 from tests.flower import (
     FlowerClient,
     FlowerProcess,
-    context_of,
     decisions_about,
-    library_of,
     print_state,
     process_scan,
     published_print_job,
@@ -37,7 +33,6 @@ from tests.flower import (
     set_print_job,
 )
 from tests.polling import wait_until
-from tests.processes import Deployment
 from tests.slip_images import decode_barcodes
 
 pytestmark = pytest.mark.long
@@ -47,30 +42,21 @@ PAGES = ("/workers", "/tasks", "/broker", "/prints", "/returns")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def module_deployment(request, tmp_path_factory, valkey_socket):
-    """The deployment of all tests in this module, on each database."""
-    folder = tmp_path_factory.mktemp("flower")
-    broker = f"redis+socket://{valkey_socket}"
-    if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("sqlite_template"), folder / "bookdrop.db")
-        yield Deployment(broker, f"sqlite:///{folder / 'bookdrop.db'}", folder)
-    else:
-        with postgres_copy(request.getfixturevalue("postgres_template")) as url:
-            yield Deployment(broker, url, folder)
+def module_database(request):
+    """Each database."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def library(module_deployment):
-    """A small library for all tests in this module. Each test creates its own print jobs."""
-    with library_of(module_deployment) as library:
-        yield library
+def library(module_library):
+    """The library of all tests in this module."""
+    return module_library
 
 
 @pytest.fixture(scope="module")
-def context(module_deployment, library):
-    """The context of a worker's tasks, with a publisher on the broker."""
-    with context_of(module_deployment, library) as context:
-        yield context
+def context(module_context):
+    """The context of all tests in this module."""
+    return module_context
 
 
 @pytest.fixture(scope="module")

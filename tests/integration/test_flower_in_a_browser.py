@@ -2,7 +2,6 @@
 """Flower in a browser, with a print worker and a printer that is stopped and started."""
 
 import re
-import shutil
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,9 +17,7 @@ from schemas.print_jobs import PrintState as State
 from tests.browser import chromium, take_screenshot
 from tests.flower import (
     FlowerProcess,
-    context_of,
     decisions_about,
-    library_of,
     print_state,
     published_print_job,
     running,
@@ -29,7 +26,6 @@ from tests.flower import (
 from tests.network import free_port
 from tests.polling import wait_until
 from tests.printers import FaultyConnection, LabelPrinter
-from tests.processes import Deployment
 from tests.raw_station import RawStation
 from workers.flower.trouble import read_trouble
 
@@ -40,25 +36,15 @@ BOOKS = ("The Left Hand of Darkness", "Война и мир", "Silent Spring")
 
 
 @pytest.fixture(scope="module")
-def module_deployment(sqlite_template, tmp_path_factory, valkey_socket):
-    """The deployment of all tests in this module."""
-    folder = tmp_path_factory.mktemp("flower")
-    shutil.copy(sqlite_template, folder / "bookdrop.db")
-    return Deployment(f"redis+socket://{valkey_socket}", f"sqlite:///{folder / 'bookdrop.db'}", folder)
+def library(module_library):
+    """The library of all tests in this module."""
+    return module_library
 
 
 @pytest.fixture(scope="module")
-def library(module_deployment):
-    """A small library for all tests in this module. Each test creates its own print jobs."""
-    with library_of(module_deployment) as library:
-        yield library
-
-
-@pytest.fixture(scope="module")
-def context(module_deployment, library):
-    """The context of a worker's tasks, with a publisher on the broker."""
-    with context_of(module_deployment, library) as context:
-        yield context
+def context(module_context):
+    """The context of all tests in this module."""
+    return module_context
 
 
 @pytest.fixture(scope="module")
