@@ -84,10 +84,10 @@ def last_digits(slip: UUID) -> str:
 
 
 def parse_typed(text: str) -> Collection[str]:
-    """What `text` can mean where an operator types the id of a slip: its last hexadecimal digits, 6 to 32 of them.
+    """Parse the id of a slip that an operator typed; return each possible end of that id, 6 to 32 hexadecimal digits.
 
     Accepts the code, the id, and the last digits or letters of each, with or without the prefix, spaces and hyphens. A
-    text can have several meanings, because B to F are letters of a code and hexadecimal digits. Empty when it has none.
+    text can have several results, because B to F are letters of a code and hexadecimal digits, or none.
     """
     typed = _SPACING.sub("", text.strip()).upper() if text.isascii() else ""
     meanings: set[str] = set()

@@ -50,7 +50,7 @@ Respond = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Receiver:
-    """What it received, and the response that it gives next."""
+    """A receiver of webhooks: the received messages, and the next response."""
 
     url: str = ""
     respond: Respond = field(default_factory=lambda: status(204))

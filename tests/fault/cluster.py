@@ -113,7 +113,7 @@ class Setup:
     """Without `short_waits`: the time after which Redis redelivers the messages of a dead worker."""
     mutation: str | None = None
     small_disks: tuple[str, ...] = ()
-    """Which of `journals` and `spool` are on a disk of a few megabytes."""
+    """Folders on a disk of a few megabytes: `journals`, `spool`, or both."""
 
     @property
     def scans(self) -> int:

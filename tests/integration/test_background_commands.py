@@ -18,7 +18,7 @@ IN_BACKGROUND = (
     "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
     " os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])"
 )
-"""What a shell does for `command &` without job control (POSIX, Shell Command Language, 2.11)."""
+"""Starts a command as a shell without job control starts `command &` (POSIX, Shell Command Language, 2.11)."""
 
 
 def options_of(command: str) -> tuple[list[str], str]:

@@ -226,7 +226,7 @@ def test_large_total_is_not_counted_to_its_end(run, library, monkeypatch):
 
 @pytest.mark.parametrize("typed", ['="{}"', "{}\u200b", "\u2028{} "], ids=ascii)
 def test_barcode_is_found_as_a_spreadsheet_or_a_web_page_wrote_it(run, library, typed):
-    """What surrounds a barcode by accident is ignored, as at a station."""
+    """The search ignores the same characters around a barcode as a station."""
     request, [barcode] = library.request()
 
     assert listed(run("find", typed.format(barcode), "--json")) == [request]

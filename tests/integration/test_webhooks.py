@@ -349,7 +349,7 @@ def test_forbidden_address_gets_no_byte(add, send, library, handle, receiver, ro
 def test_untrusted_certificate_is_refused_before_anything_is_sent(
     add, send, later, library, handle, rows, tmp_path, monkeypatch
 ):
-    """TLS is verified: a certificate of nobody gets no message, and the same one is accepted when it is trusted."""
+    """A receiver gets a message only with a certificate that is trusted."""
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     subprocess.run(
         [
@@ -396,7 +396,7 @@ def test_gone_disables_the_endpoint_and_enable_continues(add, send, context, lib
 
 
 def test_enable_with_skip_sends_only_later_events(add, send, context, library, handle, receiver):
-    """What happened while the endpoint was disabled is not sent."""
+    """Events of the time in which the endpoint was disabled are not sent."""
     number = add(receiver.url)
     first, second, third = library.loaned_items(3)
     receiver.respond = status(500)

@@ -30,7 +30,7 @@ LONGEST_WAIT_SECONDS: Final = 0.5
 
 @dataclass(frozen=True)
 class Trouble:
-    """What needs an operator."""
+    """The numbers of slips and messages that need an operator."""
 
     slips: int
     """Slips that failed, are held or unknown, or wait behind a printer that is on hold or unavailable."""
